@@ -1,0 +1,1 @@
+"""A small shop: the service one would write on verdigris."""

@@ -1,0 +1,95 @@
+"""Orders: placed and cancelled under SERIALIZABLE, listed and read."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, status
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from verdigris import load
+from verdigris.fastapi import Route
+
+from shop.database import SessionDep, db
+from shop.models import Address, Order, OrderLine, OrderStatus, Product
+from shop.routes.paging import PageDep
+from shop.schemas import OrderIn, OrderOut, OrderSummary
+
+router = APIRouter(prefix="/orders", tags=["orders"], route_class=Route)
+
+
+@router.get("", response_model=list[OrderSummary])
+async def browse(
+    page: PageDep, session: SessionDep, wanted: Annotated[OrderStatus | None, Query(alias="status")] = None
+) -> Sequence[Order]:
+    """All orders or those in one status, newest first."""
+    found = select(Order).options(load(Order, OrderSummary))
+    if wanted is not None:
+        found = found.where(Order.status == wanted)
+    if page.after is not None:
+        found = found.where(Order.id < page.after)
+    rows = (await session.scalars(found.order_by(Order.id.desc()).limit(page.limit))).all()
+    page.follow([order.id for order in rows])
+    return rows
+
+
+@router.get("/{id}", response_model=OrderOut)
+async def read(id: int, session: SessionDep) -> Order:
+    order = await session.scalar(select(Order).where(Order.id == id).options(load(Order, OrderOut)))
+    if order is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, f"no order {id}")
+    return order
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, response_model=OrderOut)
+async def place(new: OrderIn) -> Order:
+    """Place an order and take its pieces from stock: 409 when too few are left, 422 for an unknown address or product.
+
+    Two orders for the same product conflict; the one that loses runs again from the start, on a new session.
+    """
+    return await take_from_stock(new)
+
+
+@router.post("/{id}/cancel", response_model=OrderOut)
+async def cancel(id: int) -> Order:
+    """Cancel a pending order and put its pieces back into stock."""
+    return await put_back(id)
+
+
+@db.transactional(isolation_level="SERIALIZABLE")
+async def take_from_stock(session: AsyncSession, new: OrderIn) -> Order:
+    address = await session.scalar(
+        select(Address).where(Address.id == new.address_id, Address.customer_id == new.customer_id)
+    )
+    if address is None:
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, f"customer has no address {new.address_id}")
+    wanted = {line.product_id: line.quantity for line in new.lines}
+    products = (await session.scalars(select(Product).where(Product.id.in_(wanted)))).all()
+    if len(products) < len(new.lines):
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, "a product is unknown or named twice")
+    lines = [take(product, wanted[product.id]) for product in products]
+    total = sum((line.quantity * line.unit_price for line in lines), Decimal())
+    order = Order(customer_id=new.customer_id, address=address, lines=lines, total=total)
+    session.add(order)
+    await session.flush()
+    return (await session.scalars(select(Order).where(Order.id == order.id).options(load(Order, OrderOut)))).one()
+
+
+def take(product: Product, quantity: int) -> OrderLine:
+    if product.stock < quantity:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"only {product.stock} of {product.sku} left")
+    product.stock -= quantity
+    return OrderLine(product=product, quantity=quantity, unit_price=product.price)
+
+
+@db.transactional(isolation_level="SERIALIZABLE")
+async def put_back(session: AsyncSession, id: int) -> Order:
+    order = await session.scalar(select(Order).where(Order.id == id).options(load(Order, OrderOut)))
+    if order is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, f"no order {id}")
+    if order.status is not OrderStatus.PENDING:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"order {id} is {order.status}")
+    order.status = OrderStatus.CANCELLED
+    for line in order.lines:
+        line.product.stock += line.quantity
+    return order
