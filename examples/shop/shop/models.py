@@ -1,4 +1,4 @@
-"""What the shop keeps: customers and addresses, a category tree, products with tags, orders, payments, reviews, reports."""
+"""What the shop keeps: customers, a category tree, products with tags, orders, payments, reviews, reports."""
 
 from __future__ import annotations
 

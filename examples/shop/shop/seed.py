@@ -91,7 +91,7 @@ class Trade:
         yield Customer, self.customer_rows()
         yield Address, self.address_rows()
         yield Category, category_rows()
-        yield Tag, ({"id": id, "name": name} for id, name in enumerate(TAGS, start=1))
+        yield Tag, ({"id": key, "name": name} for key, name in enumerate(TAGS, start=1))
         yield Product, self.product_rows()
         yield product_tags, self.product_tag_rows()
         yield Order, self.order_rows()
@@ -101,21 +101,21 @@ class Trade:
 
     def customer_rows(self) -> Iterator[Row]:
         draw = random.Random(2)
-        for id in range(1, self.customers + 1):
+        for key in range(1, self.customers + 1):
             first, last = draw.choice(FIRST), draw.choice(LAST)
             joined_at = self.until - timedelta(days=draw.randint(366, 2_000))
-            email = f"{first}.{last}.{id}@example.com".lower()
-            yield {"id": id, "email": email, "name": f"{first} {last}", "joined_at": joined_at}
+            email = f"{first}.{last}.{key}@example.com".lower()
+            yield {"id": key, "email": email, "name": f"{first} {last}", "joined_at": joined_at}
 
     def address_rows(self) -> Iterator[Row]:
         """Every customer has an address of the same id; every second one has another, which no order uses."""
         draw = random.Random(3)
         customers = [*range(1, self.customers + 1), *range(2, self.customers + 1, 2)]
-        for id, customer_id in enumerate(customers, start=1):
+        for key, customer_id in enumerate(customers, start=1):
             city, country = draw.choice(CITIES)
             street, postcode = f"Market Street {draw.randint(1, 200)}", f"{draw.randint(1_000, 9_999)}"
             yield {
-                "id": id,
+                "id": key,
                 "customer_id": customer_id,
                 "street": street,
                 "city": city,

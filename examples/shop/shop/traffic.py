@@ -1,4 +1,4 @@
-"""Visitors for a running, seeded shop: `python -m shop.traffic http://127.0.0.1:8000` drives every route for a few seconds."""
+"""Visitors for a running, seeded shop: `python -m shop.traffic http://127.0.0.1:8000` drives every route."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ class Visitor:
 
     async def call(self, route: str, path: str, expected: int = 200, **content: Any) -> Any:
         """Send one request and return the decoded body; `route` is the method and the path as the shop declares it."""
-        response = await self.client.request(route.split()[0], path, **content)
+        response = await self.client.request(route.split(maxsplit=1)[0], path, **content)
         self.note(route, response.status_code)
         if response.status_code != expected:
             raise UnexpectedAnswerError(

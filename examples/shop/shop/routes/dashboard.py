@@ -37,7 +37,7 @@ async def most_sold(session: AsyncSession) -> list[BestSeller]:
         .order_by(sold.desc(), Product.id)
         .limit(10)
     )
-    return [BestSeller(product_id=id, name=name, pieces=pieces) for id, name, pieces in rows]
+    return [BestSeller(product_id=key, name=name, pieces=pieces) for key, name, pieces in rows]
 
 
 async def nearly_gone(session: AsyncSession) -> list[ProductRef]:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,40 +22,40 @@ router = APIRouter(prefix="/imports", tags=["imports"], route_class=Route)
 @router.post("/products", status_code=status.HTTP_201_CREATED)
 async def products(file: UploadFile, session: SessionDep) -> Imported:
     """Add the products of the file: 422 names the line that is wrong, 409 means that a SKU is taken."""
-    categories = {slug: id for id, slug in await session.execute(select(Category.id, Category.slug))}
+    categories = {slug: key for key, slug in await session.execute(select(Category.id, Category.slug))}
     done = await bulk.insert(session, Product, rows(file, categories))
     return Imported(rows=done.rows, seconds=round(done.seconds, 3))
 
 
 def rows(file: UploadFile, categories: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The file's products as rows, one at a time: a file of any length takes the memory of one chunk."""
-    for line, product in enumerate(parsed(file), start=1):
-        category_id = categories.get(product.category)
-        if category_id is None:
-            raise HTTPException(
-                status.HTTP_422_UNPROCESSABLE_CONTENT, f"product {line}: no category {product.category!r}"
-            )
-        yield {**product.model_dump(exclude={"category"}), "category_id": category_id}
-
-
-def parsed(file: UploadFile) -> Iterator[ProductIn]:
-    text = codecs.getreader("utf-8-sig")(file.file)
-    line = 0
+    number = 0
     try:
-        match file.content_type:
-            case "text/csv":
-                for line, record in enumerate(csv.DictReader(text), start=1):
-                    yield ProductIn.model_validate(record)
-            case "application/x-ndjson":
-                for line, record in enumerate(text, start=1):
-                    yield ProductIn.model_validate_json(record)
-            case other:
-                raise HTTPException(
-                    status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"{other}: send text/csv or application/x-ndjson"
-                )
+        for number, record in enumerate(records(file), start=1):
+            product = ProductIn.model_validate(record)
+            category_id = categories.get(product.category)
+            if category_id is None:
+                raise refusal(f"product {number}: no category {product.category!r}")
+            yield {**product.model_dump(exclude={"category"}), "category_id": category_id}
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise HTTPException(
-            status.HTTP_422_UNPROCESSABLE_CONTENT, f"product {line}: {where}: {problem['msg']}"
-        ) from error
+        raise refusal(f"product {number}: {where}: {problem['msg']}") from error
+    except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise refusal(f"unreadable after product {number}: {error}") from error
+
+
+def records(file: UploadFile) -> Iterator[Any]:
+    text = codecs.getreader("utf-8-sig")(file.file)
+    match file.content_type:
+        case "text/csv":
+            return csv.DictReader(text)
+        case "application/x-ndjson":
+            return map(json.loads, text)
+        case other:
+            sent = f"{other}: send text/csv or application/x-ndjson"
+            raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, sent)
+
+
+def refusal(reason: str) -> HTTPException:
+    return HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, reason)
