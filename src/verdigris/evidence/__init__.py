@@ -1,0 +1,64 @@
+"""Evidence of three kinds, joined: what boxes are given to judge by.
+
+The source names the subjects; a recording and a database add what they saw of each, found by the line that made it
+or by its name. What only a recording saw is a subject too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.judgement import Kind
+from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from verdigris.evidence.database import Catalogue
+    from verdigris.evidence.recording.artefact import Engine as RecordedEngine
+    from verdigris.evidence.recording.artefact import Factory as RecordedFactory
+    from verdigris.evidence.recording.artefact import Recording
+    from verdigris.evidence.recording.artefact import Request
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.engines import Engine
+    from verdigris.evidence.source.web import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was gathered about one project; `workers` is how many processes serve it, where told."""
+
+    source: Source
+    recording: Recording | None = None
+    database: Catalogue | None = None
+    workers: int | None = None
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of evidence at hand."""
+        given = {Kind.SOURCE: self.source, Kind.RECORDING: self.recording, Kind.DATABASE: self.database}
+        return tuple(kind for kind, evidence in given.items() if evidence is not None)
+
+    def ran(self, engine: Engine) -> tuple[RecordedEngine, ...]:
+        """Return the recorded engines that were made by this engine's line."""
+        if self.recording is None:
+            return ()
+        return tuple(seen for seen in self.recording.engines if made_at(seen.site, engine.place, engine.call.place))
+
+    def ran_factory(self, place: Place) -> tuple[RecordedFactory, ...]:
+        """Return the recorded session factories that were made at a place."""
+        if self.recording is None:
+            return ()
+        return tuple(seen for seen in self.recording.factories if made_at(seen.site, place))
+
+    def requests(self, route: Route) -> tuple[Request, ...]:
+        """Return what was recorded of a route, found by its path or by its handler's place."""
+        if self.recording is None:
+            return ()
+        return tuple(
+            seen for seen in self.recording.requests if seen.route == route.key or made_at(seen.site, route.place)
+        )
+
+
+def made_at(site: str | None, *places: Place) -> bool:
+    """Tell whether a recorded site lies within one of these places."""
+    return site is not None and any(place.covers(Place.parse(site)) for place in places)

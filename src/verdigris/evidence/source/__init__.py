@@ -1,0 +1,127 @@
+"""The source evidence: an index over a tree of files that boxes ask questions of. Nothing of the tree is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from verdigris.evidence.judgement import Population, Subject
+from verdigris.evidence.source import files as _files
+from verdigris.evidence.source.calls import Calls
+from verdigris.evidence.source.engines import Engine, engines
+from verdigris.evidence.source.evaluate import Evaluator
+from verdigris.evidence.source.files import Files, Role, Unread
+from verdigris.evidence.source.models import Models
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import Names
+from verdigris.evidence.source.transactions import Transactions
+from verdigris.evidence.source.types import Types
+from verdigris.evidence.source.web import Route, SessionDependency, Web
+
+S = TypeVar("S", bound=Subject)
+
+
+class Source:
+    """What a code base's files say. Every view is computed once, when first asked."""
+
+    def __init__(self, files: Files) -> None:
+        """Index files that were read."""
+        self.files = files
+        self.names = Names(files)
+        self.types = Types(self.names)
+        self.evaluator = Evaluator(self.names, self.types)
+        self.calls = Calls(self.names, self.types, self.evaluator)
+        self.web = Web(self)
+        self.models = Models(self)
+        self.transactions = Transactions(self)
+
+    @classmethod
+    def read(cls, root: Path, exclude: Iterable[str] = ()) -> Source:
+        """Read and index a directory or a single file."""
+        return cls(_files.read(root, exclude))
+
+    @property
+    def unread(self) -> list[Unread]:
+        """The files that could not be read."""
+        return self.files.unread
+
+    @cached_property
+    def packages(self) -> frozenset[str]:
+        """What application code imports from outside, by first name."""
+        found: set[str] = set()
+        for module in self.names.modules:
+            if module.role is Role.APPLICATION:
+                for scope in module.scope.walk():
+                    for bindings in scope.bindings.values():
+                        found.update(b.origin[0].partition(".")[0] for b in bindings if b.origin is not None)
+        return frozenset(found)
+
+    @property
+    def uses_sqlalchemy(self) -> bool:
+        """Tell whether application code imports SQLAlchemy, SQLModel or this library."""
+        return bool(self.packages & {"sqlalchemy", "sqlmodel", "verdigris"})
+
+    def population(self, subjects: Iterable[S], *gaps: str, roles: frozenset[Role] = frozenset({Role.APPLICATION})) -> Population[S]:
+        """Make a population of subjects; files of these roles that were not read leave gaps in it."""
+        unread = tuple(f"{file.path} was not read: {file.reason}" for file in self.unread if file.role in roles)
+        return Population(tuple(subjects), unread + gaps)
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Every scope of application code."""
+        modules = (module for module in self.names.modules if module.role is Role.APPLICATION)
+        return tuple(scope for module in modules for scope in module.scope.walk())
+
+    @property
+    def functions(self) -> Iterator[Scope]:
+        """Every function of application code."""
+        return (scope for scope in self.scopes if scope.is_function)
+
+    @property
+    def classes(self) -> Iterator[Scope]:
+        """Every class of application code."""
+        return (scope for scope in self.scopes if scope.is_class)
+
+    @cached_property
+    def class_names(self) -> frozenset[str]:
+        """The names of all classes of application code: what strings in relationships refer to."""
+        return frozenset(scope.name for scope in self.classes)
+
+    @cached_property
+    def session_dependencies(self) -> Population[SessionDependency]:
+        """Every provider of sessions that FastAPI calls."""
+        found = self.web.session_dependencies
+        unknown = tuple(
+            f"{use.place}: what `{use.call.module.text(use.call.node)}` provides is not settled by the source"
+            for use in self.web.depends
+            if use.provider is None and use.call.module.role is Role.APPLICATION and not found
+        )
+        return self.population(_distinct(found), *unknown[:1])
+
+    @cached_property
+    def routes(self) -> Population[Route]:
+        """Every decorated handler."""
+        return self.population(_distinct(self.web.routes))
+
+    @cached_property
+    def engines(self) -> Population[Engine]:
+        """Every engine that application code makes."""
+        found = [engine for engine in engines(self) if engine.role is Role.APPLICATION]
+        missing = self.uses_sqlalchemy and not found
+        gaps = ("no engine is made in the application's own files, though it uses SQLAlchemy",) if missing else ()
+        return self.population(_distinct(found), *gaps)
+
+
+def _distinct(subjects: Iterable[S]) -> list[S]:
+    """Number subjects that would share a key, in the order of their places."""
+    from dataclasses import replace
+
+    seen: dict[str, int] = {}
+    result: list[S] = []
+    for subject in subjects:
+        seen[subject.key] = seen.get(subject.key, 0) + 1
+        count = seen[subject.key]
+        result.append(subject if count == 1 else replace(subject, key=f"{subject.key}#{count}"))  # type: ignore[type-var]
+    return result

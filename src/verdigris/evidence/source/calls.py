@@ -1,0 +1,120 @@
+"""Calls of a tree: who calls what, and through which wrappers."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from verdigris.evidence.source.evaluate import Evaluator, Frame
+from verdigris.evidence.source.modules import Module, Scope
+from verdigris.evidence.source.names import External, Meaning, Names
+from verdigris.evidence.source.types import Types
+from verdigris.evidence.values import Place
+
+WRAPPERS = 3  # a wrapper of a wrapper of a wrapper is followed, no further
+SITES = 40  # a factory called at more places than this is judged by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call with the scope it stands in."""
+
+    node: ast.Call
+    scope: Scope
+
+    @property
+    def module(self) -> Module:
+        """The module it stands in."""
+        return self.scope.module
+
+    @property
+    def place(self) -> Place:
+        """Its span."""
+        return self.scope.module.place(self.node)
+
+
+class Calls:
+    """An index of every call by the last name in it."""
+
+    def __init__(self, names: Names, types: Types, evaluator: Evaluator) -> None:
+        """Index the calls of all modules; what they reach is resolved when asked."""
+        self.names = names
+        self.types = types
+        self.evaluator = evaluator
+        self._by_leaf: dict[str, list[Call]] = defaultdict(list)
+        self._aliases: dict[str, set[str]] = defaultdict(set)
+        for module in names.modules:
+            for scope in module.scope.walk():
+                for node in scope.calls:
+                    self._by_leaf[_leaf(node.func)].append(Call(node, scope))
+                for name, bindings in scope.bindings.items():
+                    for binding in bindings:
+                        if binding.origin is not None and binding.origin[1] not in {None, name}:
+                            self._aliases[str(binding.origin[1])].add(name)
+                        elif binding.kind == "value" and isinstance(binding.value, (ast.Name, ast.Attribute)):
+                            self._aliases[_leaf(binding.value)].add(name)
+
+    def named(self, *leaves: str) -> Iterator[Call]:
+        """Yield the calls whose last name is one of these or an alias of one."""
+        seen: set[str] = set()
+        for leaf in leaves:
+            for name in (leaf, *sorted(self._aliases.get(leaf, ()))):
+                if name not in seen:
+                    seen.add(name)
+                    yield from self._by_leaf.get(name, ())
+
+    def outside(self, packages: set[str], *leaves: str) -> Iterator[tuple[Call, External]]:
+        """Yield the calls that reach one of these names of one of these packages."""
+        for call in self.named(*leaves):
+            meaning = self.names.resolve(call.node.func, call.scope)
+            if isinstance(meaning, External) and meaning.package in packages and meaning.leaf in leaves:
+                yield call, meaning
+
+    def to(self, function: Scope) -> list[Call]:
+        """Return the calls in the tree that reach a function or class."""
+        name = function.name
+        if name == "__init__" and function.enclosing_class is not None:
+            return self.to(function.enclosing_class)
+        return [call for call in self.named(name) if self.reaches(call) is function]
+
+    def reaches(self, call: Call) -> Meaning | None:
+        """Tell what a call reaches."""
+        return self.types.callee(call.node, call.scope)
+
+    def frames(self, function: Scope, depth: int = 0) -> list[Frame]:
+        """Return one frame for each outermost call of a wrapper; none if nothing in the tree calls it."""
+        found: list[Frame] = []
+        if depth >= WRAPPERS:
+            return found
+        for call in self.to(function):
+            around = call.scope.function
+            outer = self.frames(around, depth + 1) if around is not None and around is not function and self._passes(call, around) else []
+            for frame in outer or [None]:
+                found.append(self.evaluator.frame(call.node, call.scope, function, frame))
+        return found if len(found) <= SITES else []
+
+    def _passes(self, call: Call, function: Scope) -> bool:
+        return depends_on_parameters(call.node, function)
+
+
+def depends_on_parameters(call: ast.Call, function: Scope) -> bool:
+    """Tell whether a call's arguments use parameters of the function it stands in (other than `self`)."""
+    arguments = getattr(function.node, "args", None)
+    own = {parameter.arg for parameter in function.parameters} - {"self", "cls"}
+    if isinstance(arguments, ast.arguments) and arguments.kwarg is not None:
+        own.add(arguments.kwarg.arg)
+    return any(isinstance(node, ast.Name) and node.id in own for node in ast.walk(call) if node is not call.func)
+
+
+def _leaf(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(attr=attr):
+            return attr
+        case ast.Subscript(value=value):
+            return _leaf(value)
+        case _:
+            return ""

@@ -1,0 +1,233 @@
+"""The files of a code base: found, read, classified; what cannot be read is named, never skipped in silence."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+SKIPPED = frozenset(
+    {
+        ".git",
+        ".hg",
+        ".mypy_cache",
+        ".nox",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".tox",
+        ".venv",
+        "__pycache__",
+        "__pypackages__",
+        "build",
+        "dist",
+        "node_modules",
+        "site-packages",
+        "venv",
+    }
+)
+SETTINGS = re.compile(
+    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|(docker-)?compose.*\.ya?ml)$"
+)
+LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
+RELEVANT = re.compile(rb"sqlalchemy|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
+
+
+class Role(StrEnum):
+    """What a file is for; boxes judge application code, and tests where the box is about tests."""
+
+    APPLICATION = "application"
+    TEST = "test"
+    MIGRATION = "migration"
+    SCRIPT = "script"
+    EXAMPLE = "example"
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that could not be read, and why."""
+
+    path: str
+    reason: str
+    role: Role = Role.APPLICATION
+
+
+@dataclass(slots=True)
+class SourceFile:
+    """A parsed Python file; `path` is relative to the checked directory, with forward slashes."""
+
+    path: str
+    text: str
+    role: Role
+    tree: ast.Module
+    lines: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Split the text once: frames and suppressions ask for lines."""
+        self.lines = self.text.splitlines()
+
+
+@dataclass(slots=True)
+class Files:
+    """Everything found under the checked directory."""
+
+    root: Path
+    python: list[SourceFile] = field(default_factory=list)
+    irrelevant: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    unread: list[Unread] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many Python files were found, read or not."""
+        return len(self.python) + len(self.irrelevant) + len(self.unread)
+
+
+def read(root: Path, exclude: Iterable[str] = ()) -> Files:
+    """Read every Python and settings file under `root`.
+
+    Files without a word of the field in them are counted, not parsed; a module of constants that others import is
+    parsed on demand (`parse`). Unreadable ones are listed with the reason.
+    """
+    files = Files(root)
+    with _collector_off():
+        for path in _walk(root, tuple(exclude)):
+            relative = path.relative_to(root).as_posix() if path != root else path.name
+            if path.suffix == ".py":
+                _read_python(files, path, relative)
+            else:
+                _read_settings(files, path, relative)
+    return files
+
+
+def parse(files: Files, relative: str) -> SourceFile | None:
+    """Parse a file that had been passed over as irrelevant, because another one imports it."""
+    path = files.root / relative if files.root.is_dir() else files.root
+    try:
+        data = path.read_bytes()
+        return SourceFile(relative, *_parsed(data, relative))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    for directory, names, files in os.walk(root):
+        inside = PurePosixPath(Path(directory).relative_to(root).as_posix())
+        names[:] = sorted(
+            name
+            for name in names
+            if name not in SKIPPED
+            and not name.endswith(".egg-info")
+            and not _excluded(inside / name, exclude)
+            and not (Path(directory) / name / "pyvenv.cfg").exists()
+        )
+        for name in sorted(files):
+            if (name.endswith(".py") or SETTINGS.match(name)) and not _excluded(inside / name, exclude):
+                yield Path(directory) / name
+
+
+def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
+    return any(path.match(pattern) or str(path) == pattern.rstrip("/") for pattern in patterns)
+
+
+def _read_python(files: Files, path: Path, relative: str) -> None:
+    role = role_of(relative)
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            files.unread.append(Unread(relative, f"it has {size:,} bytes; the limit is {LARGEST:,}", role))
+            return
+        data = path.read_bytes()
+    except OSError as error:
+        files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}", role))
+        return
+    if not RELEVANT.search(data):
+        files.irrelevant.append(relative)
+        return
+    try:
+        text, role, tree = _parsed(data, relative)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        files.unread.append(Unread(relative, _why(error, data), role))
+        return
+    files.python.append(SourceFile(relative, text, role, tree))
+
+
+def _parsed(data: bytes, relative: str) -> tuple[str, Role, ast.Module]:
+    if b"\0" in data:
+        message = "it contains a NUL byte"
+        raise ValueError(message)
+    text = data.decode("utf-8-sig") if not _declares_encoding(data) else _decoded(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return text, role_of(relative), ast.parse(text)
+
+
+def _declares_encoding(data: bytes) -> bool:
+    return any(b"coding" in line for line in data.split(b"\n", 2)[:2])
+
+
+def _decoded(data: bytes) -> str:
+    found = re.search(rb"coding[:=]\s*([-\w.]+)", b"\n".join(data.split(b"\n", 2)[:2]))
+    try:
+        return data.decode(found[1].decode("ascii") if found else "utf-8-sig")
+    except LookupError as error:
+        message = f"its declared encoding is not known: {error}"
+        raise ValueError(message) from error
+
+
+def _why(error: BaseException, data: bytes) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding.upper()} (byte {error.start})"
+    if isinstance(error, SyntaxError):
+        if b"{{" in data and b"}}" in data and re.search(rb"\{%|\{\{\s*\w+", data):
+            return f"it is a template, or broken at line {error.lineno}: {error.msg}"
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"it is broken at line {error.lineno} or newer than Python {version}'s grammar: {error.msg}"
+    if isinstance(error, (RecursionError, MemoryError)):
+        return "it is nested too deeply to be parsed"
+    return str(error)
+
+
+def _read_settings(files: Files, path: Path, relative: str) -> None:
+    try:
+        files.settings[relative] = path.read_text("utf-8", errors="replace")
+    except OSError as error:
+        files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}"))
+
+
+def role_of(relative: str) -> Role:
+    """Tell what a file is for from its path."""
+    path = PurePosixPath(relative)
+    folders = {part.lower() for part in path.parts[:-1]}
+    name = path.name
+    if folders & {"tests", "test", "testing"} or name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
+        return Role.TEST
+    if folders & {"alembic", "versions", "migrations"}:
+        return Role.MIGRATION
+    if folders & {"scripts", "script", "tools", "bin", "seeds", "seeders", "benchmarks", "bench"}:
+        return Role.SCRIPT
+    if folders & {"examples", "example", "docs_src", "docs", "samples", "cookbook", "notebooks"}:
+        return Role.EXAMPLE
+    return Role.APPLICATION
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the collector from scanning millions of young syntax nodes (measured: 1.15-1.2 times faster)."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,506 @@
+"""Mapped classes of a code base: tables, columns, relationships and what is indexed, in every style in use."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.evaluate import Argument, Evaluator, Options
+from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.modules import Binding, Scope
+from verdigris.evidence.source.names import Assigned, External
+from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+
+_BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
+_COLUMNS = {"mapped_column", "Column", "Field", "deferred", "column_property"}
+_RELATIONSHIPS = {"relationship", "Relationship", "dynamic_loader", "backref"}
+_MAPPED = {"Mapped", "WriteOnlyMapped", "DynamicMapped"}
+_COLLECTIONS = {"list", "List", "set", "Set", "Sequence", "Collection", "dict", "Dict", "WriteOnlyMapped", "DynamicMapped"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Subject):
+    """A column of a mapped class. `made` is mapped_column, Column, Field or annotation (no call at all)."""
+
+    key: str
+    place: Place
+    model: str
+    name: str
+    made: str
+    annotated: bool
+    ways: tuple[Options, ...]
+    arguments: tuple[Argument, ...]
+    evaluator: Evaluator = field(repr=False)
+    mixin: bool = False
+
+    def option(self, name: str) -> Value:
+        """Return a keyword of the column."""
+        return agree([self._option(way, name) for way in self.ways])
+
+    def _option(self, way: Options, name: str) -> Value:
+        if name in way.values:
+            return self.evaluator.value(way.values[name])
+        return Unknown(way.open) if way.open is not None else Missing()
+
+    @property
+    def column_name(self) -> str:
+        """Its name in the table."""
+        first = self.arguments[0].node if self.arguments else None
+        if isinstance(first, ast.Constant) and isinstance(first.value, str) and self.made != "Field":
+            return first.value
+        return self.name
+
+    @property
+    def foreign_key(self) -> Value:
+        """The `table.column` it refers to; Missing if it is no foreign key."""
+        named = self.option("foreign_key") if self.made == "Field" else Missing()
+        if not isinstance(named, Missing):
+            return named
+        for argument in self.arguments:
+            node = argument.node
+            if isinstance(node, ast.Call) and _leaf(node.func) == "ForeignKey" and node.args:
+                worth = self.evaluator.value(Argument(node.args[0], argument.scope, argument.frame))
+                if isinstance(worth, Known) and isinstance(worth.value, str):
+                    return worth
+                return Known(" ".join(ast.unparse(node.args[0]).split()))
+        return Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Relationship(Subject):
+    """A relationship of a mapped class, backrefs included; `target` is a class of the tree when it is resolved."""
+
+    key: str
+    place: Place
+    model: str
+    name: str
+    made: str
+    target: Value  # Known(name of the mapped class)
+    uselist: Value
+    ways: tuple[Options, ...]
+    evaluator: Evaluator = field(repr=False)
+    base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
+
+    def option(self, name: str) -> Value:
+        """Return a keyword of the relationship."""
+        return agree([self._option(way, name) for way in self.ways])
+
+    def _option(self, way: Options, name: str) -> Value:
+        if name in way.values:
+            return self.evaluator.value(way.values[name])
+        return Unknown(way.open) if way.open is not None else Missing()
+
+    @property
+    def lazy(self) -> Value:
+        """Its loading strategy as written, or as the library's Base promises where none is written."""
+        if self.made in {"WriteOnlyMapped", "DynamicMapped"}:
+            return Known({"WriteOnlyMapped": "write_only", "DynamicMapped": "dynamic"}[self.made], f"{self.made}[...]")
+        written = self.option("lazy")
+        if isinstance(written, Missing) and self.base is not None:
+            promise = guaranteed(self.base, "lazy")
+            if promise is not None:
+                return Known(promise.value, promise.reason)
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Columns of one table that an index, a unique constraint or a primary key begins with, in order."""
+
+    table: str
+    columns: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Subject):
+    """A mapped class with a table."""
+
+    key: str
+    place: Place
+    name: str
+    table: Value
+    scope: Scope
+    style: str  # declarative, sqlmodel
+    columns: tuple[Column, ...]
+    relationships: tuple[Relationship, ...]
+    indexes: tuple[Index, ...]
+    base: str | None = None
+
+    def column(self, name: str) -> Column | None:
+        """Find a column by attribute or column name."""
+        return next((column for column in self.columns if name in {column.name, column.column_name}), None)
+
+    def relationship(self, name: str) -> Relationship | None:
+        """Find a relationship by name."""
+        return next((relationship for relationship in self.relationships if relationship.name == name), None)
+
+
+class Models:
+    """All mapped classes of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    @cached_property
+    def every(self) -> list[Model]:
+        """Each mapped class of application code that has a table."""
+        found = []
+        for scope in self.source.classes:
+            if self._is_model(scope):
+                found.append(self._model(scope))
+        return found
+
+    def of(self, scope: Scope | None) -> Model | None:
+        """Return the model a class is."""
+        return None if scope is None else self._by_scope.get(id(scope))
+
+    def named(self, name: str) -> Model | None:
+        """Return the model of that name, if there is exactly one."""
+        found = self._by_name.get(name, [])
+        return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def _by_scope(self) -> dict[int, Model]:
+        return {id(model.scope): model for model in self.every}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Model]]:
+        named: dict[str, list[Model]] = {}
+        for model in self.every:
+            named.setdefault(model.name, []).append(model)
+        return named
+
+    def _is_model(self, scope: Scope) -> bool:
+        lineage = list(self.source.names.lineage(scope))
+        if any(isinstance(base, External) and base.named("sqlmodel", "SQLModel") for base in lineage):
+            keywords = scope.node.keywords if isinstance(scope.node, ast.ClassDef) else []
+            return any(keyword.arg == "table" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True for keyword in keywords)
+        mapped = self._mapped(scope, lineage)
+        if not mapped or _constant(scope, "__abstract__") is True:
+            return False
+        own = {name for base in lineage if isinstance(base, Scope) for name in base.bindings}
+        has_table = bool({"__tablename__", "__table__"} & own)
+        columns = any(True for _ in self._attributes(scope))
+        return has_table or (columns and not self._is_base(scope))
+
+    def _mapped(self, scope: Scope, lineage: list[Scope | External]) -> bool:
+        for base in lineage:
+            if isinstance(base, External) and base.package in {"sqlalchemy", "verdigris", "flask_sqlalchemy", "advanced_alchemy"} and base.leaf in _BASES:
+                return True
+            if isinstance(base, Scope) and any(_leaf(decorator) == "as_declarative" for decorator in base.decorators):
+                return True
+        return "__tablename__" in scope.bindings and any(True for _ in self._attributes(scope))
+
+    def _is_base(self, scope: Scope) -> bool:
+        bases = scope.node.bases if isinstance(scope.node, ast.ClassDef) else []
+        direct = [self.source.names.resolve(base, scope.parent or scope.module.scope) for base in bases]
+        return any(isinstance(base, External) and base.leaf in {"DeclarativeBase", "DeclarativeBaseNoMeta"} for base in direct)
+
+    def _model(self, scope: Scope) -> Model:
+        lineage = [base for base in self.source.names.lineage(scope)]
+        library = any(isinstance(base, External) and base.dotted in {"verdigris.Base", "verdigris.models.Base"} for base in lineage)
+        base = "verdigris.Base" if library else None
+        style = "sqlmodel" if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage) else "declarative"
+        table = self._table(scope, lineage)
+        columns: dict[str, Column] = {}
+        relationships: dict[str, Relationship] = {}
+        for owner in (owner for owner in lineage if isinstance(owner, Scope)):
+            for name, where, binding in self._attributes(owner):
+                if name in columns or name in relationships:
+                    continue
+                made = self._attribute(scope.name, name, where, binding, mixin=owner is not scope, base=base)
+                if isinstance(made, Column):
+                    columns[name] = made
+                elif isinstance(made, Relationship):
+                    relationships[name] = made
+        model = Model(
+            f"{scope.key}",
+            scope.place,
+            scope.name,
+            table,
+            scope,
+            style,
+            tuple(columns.values()),
+            tuple(relationships.values()),
+            tuple(self._indexes(scope, lineage, table, columns)),
+            base,
+        )
+        return model
+
+    def _table(self, scope: Scope, lineage: list[Scope | External]) -> Value:
+        for base in lineage:
+            if isinstance(base, Scope) and "__tablename__" in base.bindings:
+                found = self.source.evaluator.attribute(base, "__tablename__")
+                return found
+        if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage):
+            return Known(scope.name.lower())
+        return Unknown(f"{scope.name} has no `__tablename__` that the source settles")
+
+    def _attributes(self, scope: Scope) -> Iterator[tuple[str, Scope, Binding]]:
+        """Yield what could be a column or a relationship: name, scope to read it in, binding."""
+        for name, bindings in scope.bindings.items():
+            last = bindings[-1]
+            if last.kind in {"value", "annotation"} and self._made(last, scope) is not None:
+                yield name, scope, last
+            elif last.kind == "function":
+                method = scope.member(name)
+                if method is not None and any(_leaf(decorator) in {"declared_attr", "directive", "cascading"} for decorator in method.decorators):
+                    for node in method.nodes():
+                        if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+                            annotation = method.node.returns if isinstance(method.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+                            binding = Binding("value", node, node.value, annotation)
+                            if self._made(binding, method) is not None:
+                                yield name, method, binding
+                            break
+
+    def _made(self, binding: Binding, scope: Scope) -> str | None:
+        """Tell what makes an attribute: mapped_column, Column, Field, relationship, …, annotation."""
+        if isinstance(binding.value, ast.Call):
+            meaning = self.source.names.resolve(binding.value.func, scope)
+            if isinstance(meaning, External) and meaning.package in {"sqlalchemy", "sqlmodel"} and meaning.leaf in _COLUMNS | _RELATIONSHIPS:
+                return meaning.leaf
+            if isinstance(meaning, Scope) and meaning.is_function:
+                return self._helper(meaning)
+        if binding.annotation is not None:
+            mapped = self._mapped_annotation(binding.annotation, scope)
+            if mapped is not None:
+                return mapped if mapped != "Mapped" else "annotation"
+        return None
+
+    def _helper(self, function: Scope) -> str | None:
+        """A function of the tree that returns a relationship or a column is one."""
+        for node in function.nodes():
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+                meaning = self.source.names.resolve(node.value.func, function)
+                if isinstance(meaning, External) and meaning.package == "sqlalchemy" and meaning.leaf in _COLUMNS | _RELATIONSHIPS:
+                    return meaning.leaf
+        return None
+
+    def _mapped_annotation(self, annotation: ast.expr, scope: Scope) -> str | None:
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            try:
+                annotation = ast.parse(annotation.value, mode="eval").body
+            except (SyntaxError, ValueError):
+                return None
+        if isinstance(annotation, ast.Subscript):
+            meaning = self.source.names.resolve(annotation.value, scope)
+            if isinstance(meaning, External) and meaning.leaf in _MAPPED:
+                return meaning.leaf
+        return None
+
+    def _attribute(
+        self, model: str, name: str, scope: Scope, binding: Binding, *, mixin: bool, base: str | None
+    ) -> Column | Relationship | None:
+        made = self._made(binding, scope)
+        call = binding.value if isinstance(binding.value, ast.Call) else None
+        evaluator = self.source.evaluator
+        place = scope.module.place(binding.node)
+        mapped = binding.annotation is not None and self._mapped_annotation(binding.annotation, scope) is not None
+        if made in {"WriteOnlyMapped", "DynamicMapped"} or made in _RELATIONSHIPS:
+            return self._relationship(model, name, scope, binding, str(made), place, base)
+        if call is None and made == "annotation":
+            target = _inner(binding.annotation)
+            if target is not None and self._class_named(target, scope) is not None:
+                return None
+            return Column(f"{model}.{name}", place, model, name, "annotation", True, (Options(),), (), evaluator, mixin)
+        if call is None:
+            return None
+        inner = self._sa_column(call, scope)
+        ways, arguments = self._call_options(inner, scope)
+        return Column(f"{model}.{name}", place, model, name, _leaf(inner.func) if made == "Field" else str(made), mapped, ways, arguments, evaluator, mixin)
+
+    def _sa_column(self, call: ast.Call, scope: Scope) -> ast.Call:
+        """SQLModel's `Field(sa_column=Column(...))` is the column it names."""
+        for keyword in call.keywords:
+            if keyword.arg == "sa_column" and isinstance(keyword.value, ast.Call):
+                return keyword.value
+        return call
+
+    def _call_options(self, call: ast.Call, scope: Scope) -> tuple[tuple[Options, ...], tuple[Argument, ...]]:
+        meaning = self.source.names.resolve(call.func, scope)
+        if isinstance(meaning, Scope) and meaning.is_function:
+            frame = self.source.evaluator.frame(call, scope, meaning)
+            for node in meaning.nodes():
+                if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+                    ways = self.source.evaluator.options(node.value, meaning, frame)
+                    return tuple(ways), tuple(Argument(arg, meaning, frame) for arg in node.value.args)
+        ways = self.source.evaluator.options(call, scope)
+        return tuple(ways), tuple(Argument(arg, scope) for arg in call.args)
+
+    def _relationship(  # noqa: PLR0913 - one value for each thing a relationship is
+        self, model: str, name: str, scope: Scope, binding: Binding, made: str, place: Place, base: str | None
+    ) -> Relationship:
+        call = binding.value if isinstance(binding.value, ast.Call) else None
+        ways, arguments = self._call_options(call, scope) if call is not None else ((Options(),), ())
+        if made == "Relationship":
+            ways = tuple(merged for way in ways for merged in self._sqlmodel_ways(way))
+        mapped = self._mapped_annotation(binding.annotation, scope) if binding.annotation is not None else None
+        kind = mapped if mapped in {"WriteOnlyMapped", "DynamicMapped"} else made
+        target, many = self._target(binding, scope, arguments, ways)
+        return Relationship(f"{model}.{name}", place, model, name, str(kind), target, many, ways, self.source.evaluator, base)
+
+    def _sqlmodel_ways(self, way: Options) -> list[Options]:
+        given = way.values.get("sa_relationship_kwargs")
+        return [way] if given is None else [way.merged(inner) for inner in self.source.evaluator.dictionaries(given)]
+
+    def _target(
+        self, binding: Binding, scope: Scope, arguments: tuple[Argument, ...], ways: tuple[Options, ...]
+    ) -> tuple[Value, Value]:
+        """Return the related class's name and whether there are many."""
+        named: Value = Unknown("the related class is not named in the source")
+        explicit = next((way.values["argument"] for way in ways if "argument" in way.values), None)
+        first = arguments[0] if arguments else explicit
+        if first is not None:
+            found = self._class_named(first.node, first.scope)
+            named = Known(found) if found is not None else named
+        written = agree([self._flag(way) for way in ways])
+        annotation = _inner(binding.annotation) if binding.annotation is not None else None
+        if annotation is not None:
+            collection, element = _element(annotation, {"WriteOnlyMapped", "DynamicMapped"} if _leaf_of(binding.annotation) in {"WriteOnlyMapped", "DynamicMapped"} else set())
+            found = self._class_named(element, scope)
+            if isinstance(named, Unknown) and found is not None:
+                named = Known(found)
+            if isinstance(written, Missing):
+                written = Known(collection)
+        return named, written if not isinstance(written, Missing) else Unknown("neither annotation nor `uselist` says how many")
+
+    def _flag(self, way: Options) -> Value:
+        return self.source.evaluator.value(way.values["uselist"]) if "uselist" in way.values else Missing()
+
+    def _class_named(self, node: ast.expr, scope: Scope) -> str | None:
+        """Return the name of the mapped class an expression or a string names."""
+        if isinstance(node, ast.Lambda):
+            node = node.body
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            last = node.value.strip().strip("'\"").rpartition(".")[2]
+            return last if last.isidentifier() and last in self.source.class_names else None
+        meaning = self.source.names.resolve(node, scope)
+        if isinstance(meaning, Scope) and meaning.is_class:
+            return meaning.name
+        leaf = _leaf(node)
+        return leaf if leaf in self.source.class_names and isinstance(node, ast.Name) and meaning is None else None
+
+    def _indexes(
+        self, scope: Scope, lineage: list[Scope | External], table: Value, columns: dict[str, Column]
+    ) -> Iterator[Index]:
+        name = str(table.value) if isinstance(table, Known) else scope.name
+        keyed = []
+        for column in columns.values():
+            for option in ("index", "unique", "primary_key"):
+                worth = column.option(option)
+                if isinstance(worth, Known) and worth.value:
+                    if option == "primary_key":
+                        keyed.append(column.name)
+                    else:
+                        yield Index(name, (column.name,), column.place)
+        if keyed:
+            yield Index(name, tuple(keyed), scope.place)
+        for owner in (owner for owner in lineage if isinstance(owner, Scope)):
+            for call, where in _table_arguments(owner):
+                found = _index_columns(call)
+                if found:
+                    yield Index(name, found, where.module.place(call))
+
+
+def _table_arguments(scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
+    """Yield the Index, UniqueConstraint and PrimaryKeyConstraint calls of `__table_args__`, declared_attr or not."""
+    roots: list[tuple[ast.AST, Scope]] = []
+    for binding in scope.bindings.get("__table_args__", ()):
+        if binding.value is not None:
+            roots.append((binding.value, scope))
+    method = scope.member("__table_args__")
+    if method is not None:
+        roots += [(node, method) for node in method.nodes() if isinstance(node, ast.Return)]
+    for root, where in roots:
+        for node in ast.walk(root):
+            if isinstance(node, ast.Call) and _leaf(node.func) in {"Index", "UniqueConstraint", "PrimaryKeyConstraint"}:
+                yield node, where
+
+
+def _index_columns(call: ast.Call) -> tuple[str, ...]:
+    """Read an index's columns: strings, attributes, `.desc()` and the like; the first string of Index is its name."""
+    arguments = call.args[1:] if _leaf(call.func) == "Index" else call.args
+    return tuple(name for name in map(column_named, arguments) if name)
+
+
+def column_named(node: ast.expr) -> str:
+    """Return the column an expression in an index names, or an empty text for an expression of several."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Call(func=ast.Attribute(value=base, attr="desc" | "asc" | "nulls_last" | "nulls_first")):
+            return column_named(base)
+        case ast.Call(func=func, args=[first, *_]) if _leaf(func) in {"desc", "asc", "text"}:
+            return column_named(first)
+        case _:
+            return ""
+
+
+def _inner(annotation: ast.expr | None) -> ast.expr | None:
+    """Take `X` out of `Mapped[X]`; for SQLModel's bare annotations it is the annotation itself."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            annotation = ast.parse(annotation.value, mode="eval").body
+        except (SyntaxError, ValueError):
+            return None
+    if isinstance(annotation, ast.Subscript) and _leaf(annotation.value) in _MAPPED:
+        return annotation.slice
+    return annotation
+
+
+def _leaf_of(annotation: ast.expr | None) -> str:
+    return _leaf(annotation.value) if isinstance(annotation, ast.Subscript) else ""
+
+
+def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
+    """Tell whether an annotation is a collection, and of what."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            return _element(ast.parse(annotation.value, mode="eval").body, outer)
+        except (SyntaxError, ValueError):
+            return bool(outer), annotation
+    if isinstance(annotation, ast.BinOp):
+        left_none = isinstance(annotation.left, ast.Constant) and annotation.left.value is None
+        return _element(annotation.right if left_none else annotation.left, outer)
+    if isinstance(annotation, ast.Subscript):
+        inner = annotation.slice
+        last = inner.elts[-1] if isinstance(inner, ast.Tuple) and inner.elts else inner
+        if _leaf(annotation.value) in _COLLECTIONS:
+            return True, _element(last, outer)[1]
+        if _leaf(annotation.value) == "Optional":
+            return _element(last, outer)
+    return bool(outer), annotation
+
+
+def _constant(scope: Scope, name: str) -> object:
+    for binding in scope.bindings.get(name, ()):
+        if isinstance(binding.value, ast.Constant):
+            return binding.value.value
+    return None
+
+
+def _leaf(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Call(func=func):
+            return _leaf(func)
+        case ast.Subscript(value=value):
+            return _leaf(value)
+        case _:
+            return ""
+
+
+__all__ = ["Assigned", "Column", "Index", "Model", "Models", "Relationship", "Role", "column_named"]

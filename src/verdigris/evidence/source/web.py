@@ -1,0 +1,191 @@
+"""FastAPI as the source shows it: what depends on what, and which functions answer which routes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.calls import Call
+from verdigris.evidence.source.evaluate import Argument
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import Assigned, External, Meaning
+from verdigris.evidence.source.types import Type
+from verdigris.evidence.values import Known, Missing, Place, Value
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+
+METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "websocket", "api_route", "websocket_route"}
+_PACKAGES = {"fastapi", "starlette"}
+
+
+@dataclass(frozen=True, slots=True)
+class Depends:
+    """One use of `Depends(provider, scope=…)`."""
+
+    call: Call
+    provider: Meaning | None
+    scope: Value  # "function", "request", or Missing
+
+    @property
+    def place(self) -> Place:
+        """Where it is written."""
+        return self.call.place
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Subject):
+    """A function that answers requests; `key` is what recordings call it: `GET /orders/{id}`."""
+
+    key: str
+    place: Place
+    function: Scope
+    decorator: ast.Call
+    method: str
+    path: Value
+
+    def option(self, name: str) -> ast.expr | None:
+        """Return an argument of the decorator."""
+        return next((keyword.value for keyword in self.decorator.keywords if keyword.arg == name), None)
+
+    @property
+    def response_model(self) -> ast.expr | None:
+        """The expression that names what is serialised: `response_model=`, else the return annotation."""
+        given = self.option("response_model")
+        if given is not None:
+            return None if isinstance(given, ast.Constant) and given.value is None else given
+        node = self.function.node
+        return node.returns if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDependency(Subject):
+    """A function (or bound method) that FastAPI calls to inject a session, or something that holds one."""
+
+    key: str
+    place: Place
+    function: Scope | None  # None: it comes from outside, see `provider`
+    provider: Meaning
+    uses: tuple[Depends, ...]
+    session: str  # async, sync
+
+    @property
+    def short(self) -> str:
+        """What people call it."""
+        return self.key.partition(":")[2]
+
+    @property
+    def yields(self) -> list[ast.Yield]:
+        """Its yields; none if it returns."""
+        return [] if self.function is None else [node for node in self.function.nodes() if isinstance(node, ast.Yield)]
+
+
+class Web:
+    """Routes and dependencies of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    @cached_property
+    def depends(self) -> list[Depends]:
+        """Every `Depends` in the tree."""
+        found = []
+        for call, _ in self.source.calls.outside({"fastapi"}, "Depends", "Security"):
+            given = call.node.args[0] if call.node.args else _keyword(call.node, "dependency")
+            provider = None if given is None else self.source.types.reach(given, call.scope)
+            scope = _keyword(call.node, "scope")
+            worth = Missing() if scope is None else self.source.evaluator.value(Argument(scope, call.scope))
+            found.append(Depends(call, provider, worth))
+        return found
+
+    @cached_property
+    def routes(self) -> list[Route]:
+        """Every decorated handler of an application module."""
+        return [route for scope in self.source.functions for route in self._routes(scope)]
+
+    def _routes(self, function: Scope) -> Iterator[Route]:
+        for decorator in function.decorators:
+            if not (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute)):
+                continue
+            method = decorator.func.attr
+            around = function.parent or function.module.scope
+            if method not in METHODS or not self._is_router(decorator, around):
+                continue
+            path = decorator.args[0] if decorator.args else _keyword(decorator, "path")
+            own = Missing() if path is None else self.source.evaluator.value(Argument(path, around))
+            full = self._full(own, decorator.func.value, around)
+            label = f"{method.upper()} {full.value}" if isinstance(full, Known) else function.key
+            yield Route(label, function.place, function, decorator, method.upper(), full)
+
+    def _is_router(self, decorator: ast.Call, scope: Scope) -> bool:
+        assert isinstance(decorator.func, ast.Attribute)  # noqa: S101 - checked by the caller, said for the type checker
+        found = self.source.types.of(decorator.func.value, scope)
+        if found is not None:
+            return self._router_type(found)
+        first = decorator.args[0] if decorator.args else None
+        literal = isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.startswith(("/", ""))
+        return literal and "fastapi" in {b.origin[0].partition(".")[0] for bs in scope.module.scope.bindings.values() for b in bs if b.origin}
+
+    def _router_type(self, found: Type) -> bool:
+        bases = self.source.names.lineage(found) if isinstance(found, Scope) else [found]
+        return any(isinstance(base, External) and (base.package in _PACKAGES or base.leaf.endswith("Router")) for base in bases)
+
+    def _full(self, own: Value, router: ast.expr, scope: Scope, depth: int = 0) -> Value:
+        """Prepend the prefixes of the router and of the `include_router` calls that mount it (the first one found)."""
+        if not isinstance(own, Known) or depth > 6:  # noqa: PLR2004 - routers nested more deeply are a cycle
+            return own
+        meaning = self.source.names.resolve(router, scope)
+        if not isinstance(meaning, Assigned):
+            return own
+        made = meaning.value
+        prefix = self._prefix(made, meaning.scope) if isinstance(made, ast.Call) else ""
+        path = f"{prefix}{own.value}"
+        for call in self.source.calls.named("include_router"):
+            target = call.node.args[0] if call.node.args else _keyword(call.node, "router")
+            if target is None or self.source.names.resolve(target, call.scope) != meaning:
+                continue
+            outer = self._prefix(call.node, call.scope)
+            if isinstance(call.node.func, ast.Attribute):
+                return self._full(Known(f"{outer}{path}"), call.node.func.value, call.scope, depth + 1)
+        return Known(path)
+
+    def _prefix(self, call: ast.Call, scope: Scope) -> str:
+        given = _keyword(call, "prefix")
+        worth = Missing() if given is None else self.source.evaluator.value(Argument(given, scope))
+        return str(worth.value) if isinstance(worth, Known) else ""
+
+    @cached_property
+    def session_dependencies(self) -> list[SessionDependency]:
+        """Every provider of a session that some `Depends` names, once."""
+        by_provider: dict[int, list[Depends]] = {}
+        providers: dict[int, Meaning] = {}
+        for use in self.depends:
+            if use.provider is not None and use.call.module.role.value == "application":
+                mark = hash(use.provider) if isinstance(use.provider, External) else id(use.provider)
+                providers[mark] = use.provider
+                by_provider.setdefault(mark, []).append(use)
+        found = [self._session_dependency(providers[mark], uses) for mark, uses in by_provider.items()]
+        return [dependency for dependency in found if dependency is not None]
+
+    def _session_dependency(self, provider: Meaning, uses: list[Depends]) -> SessionDependency | None:
+        if isinstance(provider, External):
+            if provider.dotted != "verdigris.Database.request_session":
+                return None
+            place = uses[0].place
+            return SessionDependency(f"{place.path}:request_session", place, None, provider, tuple(uses), "async")
+        if not (isinstance(provider, Scope) and provider.is_function):
+            return None
+        produced = self.source.types.produced(provider)
+        session = None if produced is None else self.source.types.session_type(produced)
+        if session is None:
+            return None
+        return SessionDependency(provider.key, provider.place, provider, provider, tuple(uses), session)
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
