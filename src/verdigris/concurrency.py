@@ -1,0 +1,136 @@
+"""Units of work: retried as a whole where that is safe, and run side by side on sessions of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from verdigris.errors import Fault, OutcomeUnknownError, RetryLevel, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from verdigris.session import AsyncSession
+
+log = logging.getLogger("verdigris")
+T = TypeVar("T")
+_BURST = 20.0
+_SHARE = 0.1  # of all units may be repetitions: more would feed the overload that causes them
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How units of work are repeated; seconds. The waits are `uniform(0, min(cap, base * 2**n))` (full jitter)."""
+
+    attempts: int = 4
+    base: float = 0.03
+    cap: float = 1.0
+    deadline: float = 10.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def wait(self, attempt: int) -> float:
+        """Return how long to wait after the attempt of this number (from 1)."""
+        return random.uniform(0, min(self.cap, self.base * 2**attempt))
+
+
+NO_RETRY = Retry(attempts=1)
+
+
+@dataclass(slots=True)
+class Budget:
+    """What all callers of one database may spend on repeating: a tenth of the units, and a burst of twenty."""
+
+    tokens: float = _BURST
+
+    def unit_began(self) -> None:
+        self.tokens = min(_BURST, self.tokens + _SHARE)
+
+    def spend(self) -> bool:
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The attempts of one unit of work: asked after each failure whether, and when, there is another."""
+
+    settings: Retry
+    budget: Budget
+    attempts: int
+    deadline: float
+    idempotent: bool = False
+    made: int = 0
+    _faults: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, settings: Retry, budget: Budget, *, attempts: int | None, deadline: float | None, idempotent: bool
+    ) -> Attempts:
+        budget.unit_began()
+        limit = settings.deadline if deadline is None else deadline
+        most = settings.attempts if attempts is None else min(attempts, settings.attempts)
+        return cls(settings, budget, most, settings.clock() + limit, idempotent)
+
+    async def again(self, error: Exception) -> bool:
+        """Wait and return True if the unit may be run once more after this error; False if the error is the answer."""
+        self.made += 1
+        fault = classify(error)
+        if not self._may_repeat(error, fault):
+            return False
+        wait = self.settings.wait(self.made)
+        if self.settings.clock() + wait > self.deadline or not self.budget.spend():
+            return False
+        log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)
+        await self.settings.sleep(wait)
+        return True
+
+    def _may_repeat(self, error: Exception, fault: Fault) -> bool:
+        if isinstance(error, OutcomeUnknownError):
+            return self.idempotent and self.made < self.attempts
+        if fault.retry is RetryLevel.NEVER:
+            return False
+        seen = self._faults[fault.name] = self._faults.get(fault.name, 0) + 1
+        if fault.retry is RetryLevel.CONNECT and self.attempts > 1:
+            return True  # nothing ran: until the deadline
+        return seen <= fault.repeats and self.made < self.attempts
+
+
+async def run_unit(
+    open_session: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[T]], attempts: Attempts
+) -> T:
+    """Run work in a transaction of its own, from a fresh session each time, until it is stored or the error stands."""
+    while True:
+        try:
+            async with open_session() as session:
+                result = await work(session)
+                await session.commit()
+                return result
+        except Exception as error:
+            if not await attempts.again(error):
+                raise
+
+
+async def gather(units: Sequence[Callable[[], Awaitable[Any]]], slots: asyncio.Semaphore) -> list[Any]:
+    """Run units side by side, as many at once as there are slots; a failure cancels the others and is raised."""
+
+    async def bounded(unit: Callable[[], Awaitable[Any]]) -> Any:
+        async with slots:
+            return await unit()
+
+    failures: BaseExceptionGroup[BaseException] | None = None
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(bounded(unit)) for unit in units]
+    except BaseExceptionGroup as raised:
+        failures = raised
+    if failures is not None:  # outside the except block, so that the error keeps its own cause
+        raise failures.exceptions[0]
+    return [task.result() for task in tasks]

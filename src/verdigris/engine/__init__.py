@@ -1,0 +1,8 @@
+"""The engine: one `Database` per database, with everything the first section of the checklist asks for."""
+
+from __future__ import annotations
+
+from verdigris.engine.database import Database
+from verdigris.engine.pool import PoolStatus
+
+__all__ = ["Database", "PoolStatus"]

@@ -1,0 +1,349 @@
+"""`Database`: one engine, one session factory, and what a service needs around them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
+
+from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, gather, run_unit
+from verdigris.engine import events, sizing
+from verdigris.engine.driver import DriverSettings, adapt
+from verdigris.engine.pool import Pool, PoolStatus, adopt
+from verdigris.engine.url import address
+from verdigris.errors import ConfigurationError, DatabaseUnavailableError, RetryLevel, classify
+from verdigris.session import AsyncSession, ReadSession, request_unit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+
+    from sqlalchemy.engine import URL
+
+    from verdigris.performance import Queries
+
+log = logging.getLogger("verdigris")
+T = TypeVar("T")
+P = ParamSpec("P")
+_DISPOSE_SECONDS = 5.0
+
+
+class Database:
+    """One PostgreSQL database: its engine, its session factory, and the guards that hold the checklist's boxes.
+
+    The URL may be given as people write it (`postgres://`, `sslmode=`); without one, `VERDIGRIS_DATABASE_URL` and then
+    `DATABASE_URL` are read. Nothing is connected until the first use. Make one per database, at module level or in the
+    lifespan. All times are seconds.
+
+    The pool is sized when the application starts (`lifespan`): from the number of workers (`WEB_CONCURRENCY`, else 1)
+    and the server's own limit; until then, and without a lifespan, it is 5 + 5. Other keywords go to
+    `create_async_engine`.
+
+    Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
+    """
+
+    def __init__(
+        self,
+        url: str | URL | None = None,
+        *,
+        workers: int | None = None,
+        pool_size: int | None = None,
+        max_overflow: int | None = None,
+        pool_timeout: float = 3.0,
+        pool_recycle: int = 1800,
+        pool_pre_ping: bool = True,
+        connect_timeout: float = 5.0,
+        command_timeout: float = 60.0,
+        statement_timeout: float | None = 30.0,
+        isolation_level: str | None = None,
+        expire_on_commit: bool = False,
+        autoflush: bool = True,
+        close_resets_only: bool = False,
+        guard_tasks: bool = True,
+        guard_commit: bool = True,
+        retry: Retry | bool = True,
+        slow_query: float = 0.5,
+        explain_slow: bool = True,
+        time_queries: bool = True,
+        pool_metrics: bool = True,
+        **engine_options: Any,
+    ) -> None:
+        found = address(url)
+        arguments = {**found.connect, **engine_options.pop("connect_args", {})}
+        settings = {**found.settings, **arguments.pop("server_settings", {})}
+        if statement_timeout is not None:
+            settings.setdefault("statement_timeout", str(int(statement_timeout * 1000)))
+        driver = DriverSettings(
+            connect_timeout=arguments.setdefault("timeout", connect_timeout),
+            command_timeout=arguments.setdefault("command_timeout", command_timeout),
+            guard_commit=guard_commit,
+        )
+        if isolation_level is not None:
+            engine_options["isolation_level"] = isolation_level
+        if "poolclass" not in engine_options:
+            engine_options |= {
+                "poolclass": Pool,
+                "pool_size": sizing.DEFAULT_SIZE if pool_size is None else pool_size,
+                "max_overflow": sizing.DEFAULT_OVERFLOW if max_overflow is None else max_overflow,
+                "pool_timeout": pool_timeout,
+                "pool_recycle": pool_recycle,
+                "pool_pre_ping": pool_pre_ping,
+            }
+        engine_options.setdefault("hide_parameters", True)
+        arguments["server_settings"] = settings
+        self._chosen = (pool_size, max_overflow)
+        self._attach(
+            create_async_engine(found.url, connect_args=arguments, **engine_options),
+            driver,
+            workers=workers,
+            expire_on_commit=expire_on_commit,
+            autoflush=autoflush,
+            close_resets_only=close_resets_only,
+            guard_tasks=guard_tasks,
+            retry=retry,
+            slow_query=slow_query,
+            explain_slow=explain_slow,
+            time_queries=time_queries,
+            pool_metrics=pool_metrics,
+        )
+
+    @classmethod
+    def from_engine(
+        cls,
+        engine: AsyncEngine,
+        *,
+        connect_timeout: float = 5.0,
+        command_timeout: float = 60.0,
+        guard_commit: bool = True,
+        **options: Any,
+    ) -> Database:
+        """Return a Database on an engine that exists already, with everything added that can be added to it.
+
+        Added: the COMMIT guard, bounded waits, the cheap ping (and pre-ping itself), the pool that names its holders,
+        and the session factory. Kept: the engine's URL, its pool's size and timeout, its own connect arguments. Call it
+        before the engine is first used: connections that are open already would lack the guards.
+        """
+        if engine.dialect.driver != "asyncpg":
+            raise ConfigurationError(
+                f"from_engine() got an engine on {engine.dialect.name}+{engine.dialect.driver}.",
+                why="The guards are built on asyncpg.",
+                do=['Write create_async_engine("postgresql+asyncpg://…").'],
+                page="engine/async-driver",
+            )
+        pool = engine.sync_engine.pool
+        if type(pool) is AsyncAdaptedQueuePool:
+            if pool.checkedout() or pool.checkedin():
+                raise ConfigurationError(
+                    "from_engine() got an engine that is in use already.",
+                    why="Its open connections would lack the guards.",
+                    do=["Call Database.from_engine(engine) where the engine is made."],
+                    page="session/single-factory",
+                )
+            engine.sync_engine.pool = adopt(pool)
+        self = cls.__new__(cls)
+        self._chosen = (pool.size(), pool._max_overflow) if isinstance(pool, AsyncAdaptedQueuePool) else (None, None)  # noqa: SLF001
+        driver = DriverSettings(connect_timeout, command_timeout, guard_commit=guard_commit)
+        self._attach(engine, driver, **options)
+        return self
+
+    def _attach(
+        self,
+        engine: AsyncEngine,
+        driver: DriverSettings,
+        *,
+        workers: int | None = None,
+        expire_on_commit: bool = False,
+        autoflush: bool = True,
+        close_resets_only: bool = False,
+        guard_tasks: bool = True,
+        retry: Retry | bool = True,
+        slow_query: float = 0.5,
+        explain_slow: bool = True,
+        time_queries: bool = True,
+        pool_metrics: bool = True,
+    ) -> None:
+        self.engine = engine
+        self.url = engine.url
+        self.workers = workers or int(os.environ.get("WEB_CONCURRENCY") or 1)
+        adapt(cast("Any", engine.sync_engine.dialect), driver)
+        pool = engine.sync_engine.pool
+        if isinstance(pool, Pool):
+            pool.extras.workers = self.workers
+        events.listen(engine.sync_engine, pool._recycle)  # noqa: SLF001 - the setting has no public name
+        self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
+            engine,
+            class_=AsyncSession,
+            expire_on_commit=expire_on_commit,
+            autoflush=autoflush,
+            close_resets_only=close_resets_only,
+            guard_tasks=guard_tasks,
+        )
+        self._retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
+        self._budget = Budget()
+        self._levels: dict[str, AsyncEngine] = {}
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        try:
+            from verdigris.performance import instrument
+        except ModuleNotFoundError:  # until the module is there
+            return
+        self.queries: Queries = instrument(
+            engine,
+            slow_query=slow_query,
+            explain_slow=explain_slow,
+            time_queries=time_queries,
+            pool_metrics=pool_metrics,
+        )
+
+    def __repr__(self) -> str:
+        return f"Database({self.url!r})"  # SQLAlchemy masks the password
+
+    async def request_session(self, connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+        """Give a request its session: `Depends(db.request_session, scope="function")`.
+
+        The transaction is committed after the handler and before the response leaves, so that a failed commit is the
+        answer. Any exception rolls back, an HTTPException too. The session closes on every path, for good.
+        """
+        async with request_unit(self, connection.scope) as session:
+            yield session
+
+    @asynccontextmanager
+    async def read(self, *, snapshot: bool = False) -> AsyncGenerator[AsyncSession]:
+        """Open a session that only reads: one round trip a statement, no BEGIN and no ROLLBACK.
+
+        Each statement sees what was committed before it; with `snapshot=True` all see one moment (a read-only
+        REPEATABLE READ transaction, which the server itself enforces). Writes through the session, Core statements and
+        text that does not begin as a query raise ReadOnlyError; a function with effects is not seen.
+        """
+        options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ" if snapshot else "AUTOCOMMIT"}
+        key = str(options["isolation_level"]) + " read"
+        if key not in self._levels:
+            self._levels[key] = self.engine.execution_options(**options)
+        async with self.session(bind=self._levels[key], sync_session_class=ReadSession) as session:
+            yield session
+
+    async def transaction(
+        self,
+        fn: Callable[[AsyncSession], Awaitable[T]],
+        *,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+    ) -> T:
+        """Run `fn(session)` in a transaction of its own, commit, and return its result.
+
+        A serialization failure, a deadlock or a connection lost before COMMIT was sent runs `fn` again, whole, with a
+        fresh session: effects outside the database happen again too. Waits are jittered, within `deadline` seconds (10
+        by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
+        the unit is repeated only if it is declared `idempotent`.
+        """
+        allowed = Attempts.of(self._retry, self._budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
+        return await run_unit(lambda: self.open(isolation_level), fn, allowed)
+
+    @overload
+    def transactional(
+        self, fn: Callable[Concatenate[AsyncSession, P], Awaitable[T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    @overload
+    def transactional(
+        self,
+        *,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+    ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+
+    def transactional(self, fn: Any = None, /, **settings: Any) -> Any:
+        """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
+
+        def wrap(fn: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+            @functools.wraps(fn)
+            async def unit(*args: Any, **kwargs: Any) -> Any:
+                return await self.transaction(lambda session: fn(session, *args, **kwargs), **settings)
+
+            del unit.__wrapped__  # its signature is another
+            return unit
+
+        return wrap if fn is None else wrap(fn)
+
+    async def gather(self, *units: Callable[[AsyncSession], Awaitable[T]]) -> list[T]:
+        """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
+
+        Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
+        already. The first failure cancels the others and is raised.
+        """
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._half_of_pool()))
+        return await gather([functools.partial(self.transaction, unit) for unit in units], slots)
+
+    def open(self, isolation_level: str | None = None) -> AsyncSession:
+        """Return a session, at an isolation level of its own if one is named; costs no round trip."""
+        if isolation_level is None:
+            return self.session()
+        if isolation_level not in self._levels:
+            self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
+        return self.session(bind=self._levels[isolation_level])
+
+    def pool(self) -> PoolStatus:
+        """Return the pool's figures of this moment."""
+        pool = self.engine.sync_engine.pool
+        if not isinstance(pool, Pool):
+            raise ConfigurationError(
+                f"{type(pool).__name__} has no figures: it is no pool of this library.",
+                do=["Leave poolclass= away from the engine."],
+                page="performance/pool-metrics",
+            )
+        return pool.snapshot()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
+        """Size the pool at the start and dispose of it at the end: `FastAPI(lifespan=db.lifespan)`, or by `install`.
+
+        A server that is down does not keep the application from starting; one that refuses the login does.
+        """
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.dispose()
+
+    async def start(self) -> None:
+        """Ask the server for its limits, size the pool by them and log one line that explains it."""
+        pool = self.engine.sync_engine.pool
+        try:
+            async with self.engine.connect() as connection:
+                limits = await sizing.limits_of(connection)
+        except (DBAPIError, DatabaseUnavailableError, OSError) as error:
+            if classify(error).retry is not RetryLevel.CONNECT:
+                raise
+            log.warning("the database does not answer yet (%s); the pool keeps its default size", classify(error).name)
+            return
+        if not isinstance(pool, Pool):
+            return
+        size = sizing.computed(limits, self.workers, *self._chosen)
+        if not size.chosen:
+            await self.engine.dispose()
+            cast("Pool", self.engine.sync_engine.pool).resize(size.size, size.overflow)
+        log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
+
+    async def dispose(self) -> None:
+        """Close the pool's connections; after five seconds whatever does not answer is dropped."""
+        try:
+            async with asyncio.timeout(_DISPOSE_SECONDS):
+                await self.engine.dispose()
+        except TimeoutError:
+            log.warning("the pool did not close within %s s; its connections were dropped", _DISPOSE_SECONDS)
+            await self.engine.dispose(close=False)
+
+    def _half_of_pool(self) -> int:
+        pool = self.engine.sync_engine.pool
+        return max(1, (pool.size() + pool._max_overflow) // 2) if isinstance(pool, Pool) else 1  # noqa: SLF001

@@ -1,0 +1,166 @@
+"""What asyncpg and its dialect do differently under a `Database`: bounded waits, a cheap ping, an honest COMMIT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import asyncpg
+from sqlalchemy.util import await_only
+
+from verdigris.errors import CommitRefusedError, DatabaseUnavailableError, OutcomeUnknownError, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+
+log = logging.getLogger("verdigris")
+
+# A server that answers COMMIT with one of these did not say what became of the transaction.
+_UNANSWERED = ("08", "57P01", "57P02", "40003")
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSettings:
+    """What every connection of one database gets; all times in seconds."""
+
+    connect_timeout: float = 5.0
+    command_timeout: float = 60.0
+    close_timeout: float = 2.0  # also the limit of a ROLLBACK and of a ping
+    ping_after: float = 10.0  # a connection that was used more recently is not asked over the wire
+    guard_commit: bool = True
+
+    def connection_class(self) -> type[Connection]:
+        """Return a connection class with these settings on it; asyncpg takes a class, not a factory."""
+        return type("Connection", (Connection,), {"settings": self})
+
+
+class Connection(asyncpg.Connection):
+    """An asyncpg connection whose COMMIT tells the truth, and whose ROLLBACK and close end in bounded time."""
+
+    settings: ClassVar[DriverSettings] = DriverSettings()
+    released: float = 0.0  # monotonic time of the last return to the pool
+    failed: BaseException | None = None  # the error that aborted the transaction in progress
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+        verb = query.rstrip("; \n").upper() if len(query) < 16 else ""
+        if verb == "COMMIT" and self.settings.guard_commit:
+            return await self._commit(query, timeout)
+        if verb == "ROLLBACK":
+            self.failed = None
+            timeout = timeout or self.settings.close_timeout
+        return await super().execute(query, *args, timeout=timeout)
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        await super().close(timeout=timeout or self.settings.close_timeout)
+
+    async def _commit(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
+        if self.is_closed():  # never sent: asyncpg says so, and the unit may be repeated
+            return await super().execute(query, timeout=timeout)
+        try:
+            status = await super().execute(query, timeout=timeout)
+        except asyncio.CancelledError:
+            log.warning("cancelled while COMMIT was under way: its outcome is unknown")
+            raise
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            sqlstate = getattr(error, "sqlstate", None)
+            if sqlstate is not None and not sqlstate.startswith(_UNANSWERED):
+                raise  # the server answered: the transaction is rolled back
+            self.terminate()
+            raise _outcome_unknown() from error
+        failed, self.failed = self.failed, None
+        if status == "ROLLBACK":
+            raise _refused(failed) from failed
+        return status
+
+
+def _outcome_unknown() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "COMMIT was sent and no answer came back: the work may be stored, or not.",
+        why="Repeating it blindly could do it twice.",
+        do=[
+            "Look whether it is there, or make the work idempotent and say so:",
+            "  await db.transaction(work, idempotent=True)",
+        ],
+        page="errors/retry-transient",
+    )
+
+
+def _refused(failed: BaseException | None) -> CommitRefusedError:
+    fault = classify(failed) if failed is not None else None
+    earlier = f"an earlier error ({fault.sqlstate} {fault.name})" if fault and fault.sqlstate else "an earlier error"
+    return CommitRefusedError(
+        "PostgreSQL answered COMMIT with ROLLBACK: nothing of this transaction was stored.",
+        why=f"In it {earlier} was caught and not raised again; after it PostgreSQL takes nothing more.",
+        do=[
+            "Let the error out of the transaction, or catch it around a savepoint:",
+            "  async with session.begin_nested(): ...",
+        ],
+        page="errors/rollback-then-raise",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DialectOverrides:
+    """The three methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
+
+    dialect: PGDialect_asyncpg
+    settings: DriverSettings
+    stock_connect: Callable[..., Any]
+    stock_rollback: Callable[[Any], None]
+
+    def do_ping(self, dbapi_connection: Any) -> bool:
+        """Tell whether a pooled connection lives: for free when the driver knows, else in one round trip.
+
+        The stock ping of asyncpg's dialect costs three round trips and has no limit of its own.
+        """
+        driver = dbapi_connection.driver_connection
+        if driver.is_closed():
+            return False
+        if time.monotonic() - getattr(driver, "released", 0.0) < self.settings.ping_after:
+            return True
+        try:
+            await_only(driver.execute(";", timeout=self.settings.close_timeout))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            driver.terminate()  # at once: a graceful close would wait for the same silence again
+            return False
+        return True
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """Roll back, which a lost connection has done already: its failure must not hide the error before it."""
+        driver = dbapi_connection.driver_connection
+        if driver is not None and driver.is_closed():
+            return
+        self.stock_rollback(dbapi_connection)
+
+    def connect(self, *cargs: Any, **cparams: Any) -> Any:
+        """Connect with the guarded connection class and limits, and name what the driver raises bare."""
+        settings = self.settings
+        cparams.setdefault("connection_class", settings.connection_class())
+        cparams.setdefault("timeout", settings.connect_timeout)
+        cparams.setdefault("command_timeout", settings.command_timeout)
+        try:
+            return self.stock_connect(*cargs, **cparams)
+        except OSError as error:  # TimeoutError and socket.gaierror are OSErrors too
+            raise _unavailable(error) from error
+
+
+def adapt(dialect: PGDialect_asyncpg, settings: DriverSettings) -> None:
+    """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
+    overrides = DialectOverrides(dialect, settings, dialect.connect, dialect.do_rollback)
+    vars(dialect).update(
+        do_ping=overrides.do_ping, do_rollback=overrides.do_rollback, connect=overrides.connect, verdigris=overrides
+    )
+
+
+def _unavailable(error: OSError) -> DatabaseUnavailableError:
+    reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return DatabaseUnavailableError(
+        f"no connection to the database: {reason}.",
+        why="It is stopped, unreachable, or its address is wrong. Nothing was run.",
+        page="errors/connection-errors",
+    )

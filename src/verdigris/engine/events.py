@@ -1,0 +1,59 @@
+"""What a `Database` does when the engine reports an error: public events of SQLAlchemy, nothing wrapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+
+from verdigris.engine.driver import Connection
+from verdigris.engine.pool import jitter
+from verdigris.errors import StatementTimeoutError, sqlstate_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_READ_ONLY_SERVER = "25006"
+
+
+def listen(engine: Engine, recycle: float) -> None:
+    """Attach the listeners to an engine; they travel with it to `execution_options()` copies and new pools."""
+
+    def connected(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        jitter(record, recycle)
+
+    event.listen(engine, "handle_error", _on_error)
+    if recycle > 0:
+        event.listen(engine, "connect", connected)
+
+
+def _on_error(context: ExceptionContext) -> BaseException | None:
+    original = context.original_exception
+    if context.connection is None or context.connection.invalidated:
+        return None
+    if isinstance(original, TimeoutError) and not isinstance(original, StatementTimeoutError):
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        return _too_slow()
+    driver = context.connection.connection.driver_connection
+    if sqlstate_of(original) == _READ_ONLY_SERVER and not _asked_for_read_only(context):
+        context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
+    elif isinstance(driver, Connection):
+        driver.failed = context.sqlalchemy_exception or original
+    return None
+
+
+def _asked_for_read_only(context: ExceptionContext) -> bool:
+    options = context.connection.get_execution_options() if context.connection is not None else {}
+    return bool(options.get("postgresql_readonly"))
+
+
+def _too_slow() -> StatementTimeoutError:
+    return StatementTimeoutError(
+        "a statement got no answer within command_timeout; its connection was closed and its transaction is lost.",
+        why="The server is overloaded or unreachable: statement_timeout, its own limit, should have ended it sooner.",
+        do=["Make the statement faster, or give it longer:   Database(statement_timeout=..., command_timeout=...)"],
+        page="errors/connection-errors",
+    )

@@ -1,0 +1,233 @@
+"""The pool: SQLAlchemy's own, which also knows who holds what, how long others wait, and where its connections live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from verdigris._places import place_in, request_in
+from verdigris.errors import PoolExhaustedError
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+_RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """The pool at one moment. `waiting` counts tasks that wait for a connection to come free or to be made."""
+
+    size: int
+    max_overflow: int
+    in_use: int
+    idle: int
+    overflow: int
+    waiting: int
+    checkouts: int
+    timeouts: int
+    wait_seconds: float
+    longest_wait: float
+
+
+@dataclass(slots=True)
+class _Waits:
+    """Counted over the life of the database: survives `dispose()`, which replaces the pool."""
+
+    waiting: int = 0
+    checkouts: int = 0
+    timeouts: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    since: float
+    task: weakref.ref[asyncio.Task[Any]] | None
+    home: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """The process and the event loop in which connections live; they work in no other."""
+
+    pid: int
+    loop: asyncio.AbstractEventLoop | None
+
+    def here(self) -> bool:
+        return self.pid == os.getpid() and self.loop is _running_loop()
+
+
+@dataclass(slots=True)
+class _Extras:
+    waits: _Waits = field(default_factory=_Waits)
+    held: dict[ConnectionPoolEntry, _Held] = field(default_factory=dict)
+    home: _Home | None = None
+    workers: int = 1
+    abandoned: list[object] = field(default_factory=list)
+
+
+class Pool(AsyncAdaptedQueuePool):
+    """A queue pool that names its holders when exhausted, and starts afresh after a fork or in another event loop."""
+
+    _extras: _Extras | None = None  # not from __init__: a team's own pool becomes one of these by its class alone
+
+    @property
+    def extras(self) -> _Extras:
+        """What this pool keeps beyond SQLAlchemy's."""
+        if self._extras is None:
+            self._extras = _Extras()
+        return self._extras
+
+    def connect(self) -> PoolProxiedConnection:
+        extras = self.extras
+        self._follow(extras)
+        waits, started = extras.waits, time.monotonic()
+        waits.waiting += 1
+        try:
+            connection = super().connect()
+        except sa_exc.TimeoutError as error:
+            waits.timeouts += 1
+            raise self._exhausted(extras) from error
+        finally:
+            waits.waiting -= 1
+        now = time.monotonic()
+        waits.checkouts += 1
+        waits.seconds += now - started
+        waits.longest = max(waits.longest, now - started)
+        record = connection._connection_record  # noqa: SLF001 - no public way to it
+        task = _current_task()
+        extras.held[record] = _Held(now, weakref.ref(task) if task else None, extras.home)
+        return connection
+
+    def resize(self, size: int, max_overflow: int) -> None:
+        """Change the limits; only before the first connection, so that no count is in flight."""
+        self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
+        self._overflow, self._max_overflow = 0 - size, max_overflow
+
+    def recreate(self) -> Pool:
+        fresh = super().recreate()
+        assert isinstance(fresh, Pool)  # noqa: S101 - recreate() builds its own class
+        fresh._extras = _Extras(waits=self.extras.waits, workers=self.extras.workers)  # noqa: SLF001 - our own
+        return fresh
+
+    def snapshot(self) -> PoolStatus:
+        """Return the figures of this moment."""
+        waits = self.extras.waits
+        return PoolStatus(
+            size=self.size(),
+            max_overflow=self._max_overflow,
+            in_use=self.checkedout(),
+            idle=self.checkedin(),
+            overflow=max(0, self.overflow()),
+            waiting=waits.waiting,
+            checkouts=waits.checkouts,
+            timeouts=waits.timeouts,
+            wait_seconds=waits.seconds,
+            longest_wait=waits.longest,
+        )
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        extras = self.extras
+        held = extras.held.pop(record, None)
+        if held is not None and held.home is not extras.home:
+            _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
+            return
+        driver = record.driver_connection
+        if driver is not None:
+            with contextlib.suppress(AttributeError):  # a plain asyncpg connection has no room for it
+                driver.released = time.monotonic()
+        super()._do_return_conn(record)
+
+    def _follow(self, extras: _Extras) -> None:
+        """Leave the connections of another process or event loop behind, where they would corrupt or never answer."""
+        if extras.home is not None and extras.home.here():
+            return
+        moved, extras.home = extras.home is not None, _Home(os.getpid(), _running_loop())
+        if not moved:
+            return
+        old, size = self._pool, self.size()
+        self.resize(size, self._max_overflow)
+        with contextlib.suppress(Exception):  # the queue of a closed loop may refuse; then its records are unreachable
+            while True:
+                _abandon(old.get(False), extras)
+
+    def _exhausted(self, extras: _Extras) -> PoolExhaustedError:
+        now, me = time.monotonic(), _current_task()
+        limit = self.size() + self._max_overflow
+        holders = sorted(extras.held.values(), key=lambda held: held.since)
+        tasks = [(held, held.task() if held.task else None) for held in holders]
+        longest = ", ".join(_described(task, now - held.since) for held, task in tasks[:3])
+        mine = sum(task is me for _, task in tasks if task is not None)
+        own = [f"This task holds {mine} of them itself: use one session, or close the first."] if mine else []
+        return PoolExhaustedError(
+            f"no connection came free in {self._timeout:.1f} s; {self.checkedout()} of {limit} are checked out "
+            f"({self.size()} pool + {self._max_overflow} overflow).",
+            why=f"Longest holders: {longest or 'unknown'}.",
+            do=[
+                *own,
+                (
+                    f"Shorten those transactions, or raise pool_size: {extras.workers} workers x {limit} = "
+                    f"{extras.workers * limit} connections of the server are yours."
+                ),
+            ],
+            page="concurrency/pool-for-load",
+        )
+
+
+def adopt(pool: AsyncAdaptedQueuePool) -> Pool:
+    """Return a pool like the one given, of our class; both must be unused."""
+    fresh = pool.recreate()
+    fresh.__class__ = Pool
+    assert isinstance(fresh, Pool)  # noqa: S101 - just made so
+    return fresh
+
+
+def jitter(record: Any, recycle: float) -> None:
+    """Let a new connection look a little older than it is, so that a fleet's connections do not expire together."""
+    if recycle > 0:
+        record.starttime -= random.uniform(0, _RECYCLE_JITTER * recycle)
+
+
+def _abandon(record: ConnectionPoolEntry, extras: _Extras) -> None:
+    driver = record.driver_connection
+    if driver is None:
+        return
+    if extras.home is not None and extras.home.loop is getattr(driver, "_loop", None):
+        with contextlib.suppress(Exception):
+            driver.terminate()
+    else:  # its socket belongs to the parent process, or its loop is gone: touching it would speak on their wire
+        extras.abandoned.append(driver)
+    cast("Any", record).dbapi_connection = None
+
+
+def _described(task: asyncio.Task[Any] | None, seconds: float) -> str:
+    if task is None:
+        return f"a task that has ended {seconds:.1f} s"
+    place = place_in(task)
+    where = f" ({place})" if place else ""
+    return f"{request_in(task) or task.get_name()} {seconds:.1f} s{where}"
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,46 @@
+"""Errors: one table from SQLSTATE to meaning, used by the retry loop, by the HTTP answers and by your own code.
+
+`classify(error)` gives a `Fault`: `classify(error).name == "duplicate"`, `.status`, `.retry`, `.constraint`.
+"""
+
+from __future__ import annotations
+
+from verdigris.errors.classify import classify, sqlstate_of
+from verdigris.errors.exceptions import (
+    CommitRefusedError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    NotLoadedError,
+    OutcomeUnknownError,
+    PoolExhaustedError,
+    ReadOnlyError,
+    SessionClosedError,
+    SessionSharedError,
+    StatementTimeoutError,
+    UnflushedError,
+    VerdigrisError,
+)
+from verdigris.errors.sqlstates import DRIVER_TEXTS, SQLSTATES, UNCLASSIFIED, Fault, RetryLevel, fault_of
+
+__all__ = [
+    "DRIVER_TEXTS",
+    "SQLSTATES",
+    "UNCLASSIFIED",
+    "CommitRefusedError",
+    "ConfigurationError",
+    "DatabaseUnavailableError",
+    "Fault",
+    "NotLoadedError",
+    "OutcomeUnknownError",
+    "PoolExhaustedError",
+    "ReadOnlyError",
+    "RetryLevel",
+    "SessionClosedError",
+    "SessionSharedError",
+    "StatementTimeoutError",
+    "UnflushedError",
+    "VerdigrisError",
+    "classify",
+    "fault_of",
+    "sqlstate_of",
+]

@@ -1,0 +1,106 @@
+"""From an exception to its `Fault`: by SQLSTATE first, by a closed list of driver texts where there is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.orm import exc as orm_exc
+
+from verdigris.errors import exceptions as own
+from verdigris.errors import sqlstates as table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.errors.sqlstates import Fault
+
+_OWN: tuple[tuple[type[BaseException], Fault], ...] = (
+    (own.CommitRefusedError, table.NOTHING_STORED),
+    (own.OutcomeUnknownError, table.OUTCOME_UNKNOWN),
+    (own.PoolExhaustedError, table.POOL_EXHAUSTED),
+    (own.StatementTimeoutError, table.TOO_SLOW),
+    (own.DatabaseUnavailableError, table.UNAVAILABLE),
+    (sa_exc.TimeoutError, table.POOL_EXHAUSTED),
+    (sa_exc.PendingRollbackError, table.NOTHING_STORED),
+    (orm_exc.StaleDataError, table.STALE_DATA),
+)
+# DETAIL says `Key (email)=(a@x) already exists.`, in the server's language; the columns are ours, the values are not.
+_KEY = re.compile(r"\(([^()]+)\)=\(")
+_COLUMN = re.compile(r"[A-Za-z_]\w*\Z")
+
+
+def classify(error: BaseException) -> Fault:
+    """Return what an error of SQLAlchemy, asyncpg or this library means; `UNCLASSIFIED` for any other.
+
+    The answer rests on the SQLSTATE of the server, wherever it is found on the way to the driver's own exception;
+    where the driver gives none, on `DRIVER_TEXTS`. It carries names only: no SQL, no value, no message.
+    """
+    fault = next((fault for kind, fault in _OWN if isinstance(error, kind)), None)
+    if fault is not None:
+        return fault.at(sqlstate_of(error))
+    if not _from_database(error):
+        return table.UNCLASSIFIED
+    causes = list(_causes(error))
+    text = next((fault for cause in causes if (fault := _by_text(cause)) is not None), None)
+    sqlstate = sqlstate_of(error)
+    if text is not None:
+        return text.at(sqlstate)
+    if sqlstate is not None:
+        return _named(table.fault_of(sqlstate), causes)
+    if isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated:
+        return table.CONNECTION_LOST
+    return table.UNCLASSIFIED
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE that an exception carries, itself or on its way to the driver's exception."""
+    for cause in _causes(error):
+        sqlstate = getattr(cause, "sqlstate", None)
+        if isinstance(sqlstate, str):
+            return sqlstate
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give the exception, the DBAPI exception it wraps and the driver's own: SQLAlchemy drops the code on some."""
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        orig = getattr(step, "orig", None)
+        step = orig if isinstance(orig, BaseException) else step.__cause__
+
+
+def _from_database(error: BaseException) -> bool:
+    return isinstance(error, sa_exc.SQLAlchemyError) or any(
+        type(cause).__module__.startswith(("asyncpg.", "sqlalchemy.dialects.postgresql.")) for cause in _causes(error)
+    )
+
+
+def _by_text(error: BaseException) -> Fault | None:
+    if isinstance(error, sa_exc.StatementError):
+        return None  # its text holds the statement: the driver's own text is asked, further down
+    text = str(error.args[0]) if error.args else ""
+    return next((fault for part, fault in table.DRIVER_TEXTS if part in text), None)
+
+
+def _named(fault: Fault, causes: list[BaseException]) -> Fault:
+    """Add the names of constraint, table and columns that the server sent along."""
+    for cause in causes:
+        constraint = getattr(cause, "constraint_name", None)
+        column = getattr(cause, "column_name", None)
+        if constraint is None and column is None:
+            continue
+        columns = (column,) if column else _columns(getattr(cause, "detail", None))
+        return replace(fault, constraint=constraint, table=getattr(cause, "table_name", None), columns=columns)
+    return fault
+
+
+def _columns(detail: str | None) -> tuple[str, ...]:
+    found = _KEY.search(detail or "")
+    names = [name.strip() for name in found[1].split(",")] if found else []
+    return tuple(names) if all(_COLUMN.match(name) for name in names) else ()
