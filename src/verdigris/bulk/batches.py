@@ -1,0 +1,102 @@
+"""Rows gathered into chunks of one shape."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.sql import ClauseElement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from verdigris.bulk.columns import Columns
+    from verdigris.bulk.tuning import Tuner
+
+_SAMPLE = 50
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows with the same keys, as tuples in the keys' order, from row `first` of the source on."""
+
+    keys: tuple[str, ...]
+    first: int
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    kinds: set[type] = field(default_factory=set)
+
+    @property
+    def has_expressions(self) -> bool:
+        """Whether a value is SQL to be computed by the server."""
+        return any(issubclass(kind, ClauseElement) or hasattr(kind, "__clause_element__") for kind in self.kinds)
+
+    @property
+    def row_bytes(self) -> float:
+        """About how many bytes of memory a row holds, by a sample."""
+        sample = self.rows[:: max(1, len(self.rows) // _SAMPLE)]
+        return sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row)) for row in sample) / max(len(sample), 1)
+
+
+class Batches:
+    """Takes rows one by one and gives a batch back when it is full, or when the next row has another shape.
+
+    A row that leaves out attributes which may be null joins the others, with None; one that brings further such
+    attributes starts a batch that has them all: rows of changing shape soon share one.
+    """
+
+    def __init__(self, columns: Columns, tuner: Tuner) -> None:
+        self._columns = columns
+        self._tuner = tuner
+        self._batch: Batch | None = None
+        self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = tuple
+        self._count = 0
+
+    def add(self, row: Mapping[str, Any]) -> Iterator[Batch]:
+        """Take one row; yield what is complete."""
+        batch, values = self._batch, None
+        if batch is not None:
+            if len(row) == len(batch.keys):
+                try:
+                    values = self._values(row)
+                except KeyError:
+                    values = None
+            if values is None:
+                values = self._filled(batch, row)
+            if values is None:
+                yield batch
+        if batch is None or values is None:
+            batch, values = self._start(row)
+        batch.rows.append(values)
+        batch.kinds.update(map(type, values))
+        self._count += 1
+        if len(batch.rows) >= self._tuner.size:
+            self._batch = Batch(batch.keys, self._count)
+            yield batch
+
+    def rest(self) -> Batch | None:
+        """Return the rows that have not been given back yet."""
+        return self._batch if self._batch is not None and self._batch.rows else None
+
+    def _filled(self, batch: Batch, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        missing = [key for key in batch.keys if key not in row]
+        if len(missing) != len(batch.keys) - len(row) or not all(map(self._columns.may_be_null, missing)):
+            return None
+        return tuple(row.get(key) for key in batch.keys)
+
+    def _start(self, row: Mapping[str, Any]) -> tuple[Batch, tuple[Any, ...]]:
+        self._columns.check(row, self._count)
+        keys = tuple(row)
+        if self._batch is not None:
+            missing = [key for key in self._batch.keys if key not in row]
+            if all(map(self._columns.may_be_null, missing)):
+                keys += tuple(missing)
+        self._batch = Batch(keys, self._count)
+        self._values = itemgetter(*keys) if len(keys) > 1 else _one(keys)
+        return self._batch, tuple(row.get(key) for key in keys)
+
+
+def _one(keys: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Return what itemgetter does for several keys: a tuple, for one key and for none too."""
+    return lambda row: tuple(row[key] for key in keys)
