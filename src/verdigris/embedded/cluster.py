@@ -69,7 +69,7 @@ def open_cluster(data: Path, installation: Installation, account: Account, *, wo
             f"{data} was made by PostgreSQL {version}, and {installation.source} is PostgreSQL {installation.version}.",
             why="A data directory can be opened by its own major version only.",
             do=(
-                f'Open it with that version:   server(data=..., provider=Machine(Path("/usr/lib/postgresql/{version}/bin")))',
+                f'Open it with that version:   provider=Machine(Path("/usr/lib/postgresql/{version}/bin"))',
                 f"or move the data over:   pg_dumpall from {version}, psql into a new directory.",
             ),
         )

@@ -1,0 +1,55 @@
+# Everything works from a bare Python 3.11 to 3.14: no service, no Docker. `make demo` and `make test` set up by themselves.
+# PYTHON=/path/to/python chooses the interpreter, ARGS="..." is passed on to the command.
+SHELL := /bin/bash
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+PYTHON ?=
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready$(subst /,-,$(PYTHON))
+TYPED := src tests/typing
+export PYTHON
+
+.PHONY: demo test check fix docs bench lock clean help
+
+help:
+	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
+	@echo "make test    run the tests"
+	@echo "make check   lint, format, types, documentation"
+	@echo "make fix     repair what lint and format can repair"
+	@echo "make docs    check the documentation alone"
+	@echo "make bench   run the benchmarks"
+	@echo "make lock    resolve the constraints files anew"
+
+demo: $(READY)
+	@$(BIN)/verdigris demo $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2 tests examples/shop/tests $(ARGS)
+
+check: $(READY) docs
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict $(TYPED)
+
+fix: $(READY)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+docs: $(READY)
+	@$(BIN)/python tools/check_docs.py
+
+bench: $(READY)
+	@if ls benchmarks/bench_*.py >/dev/null 2>&1; then \
+	  for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done; \
+	else echo "There is no benchmark yet: benchmarks/bench_*.py"; fi
+
+lock:
+	@python=$$(tools/find-python) && tools/lock "$$python"
+
+clean:
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache build dist
+
+$(READY): $(CONSTRAINTS) pyproject.toml tools/set-up
+	@tools/set-up $(VENV) $(CONSTRAINTS)
+	@touch $@
