@@ -50,6 +50,13 @@ class Evidence:
             return ()
         return tuple(seen for seen in self.recording.factories if made_at(seen.site, place))
 
+    def lazy_of(self, relationship: str) -> str | None:
+        """Return the loading strategy that the live mapper had for `Order.lines`."""
+        if self.recording is None:
+            return None
+        found = {each.attribute: each.lazy for model in self.recording.models for each in model.relationships}
+        return found.get(relationship)
+
     def requests(self, route: Route) -> tuple[Request, ...]:
         """Return what was recorded of a route, found by its path or by its handler's place."""
         if self.recording is None:

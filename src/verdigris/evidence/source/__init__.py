@@ -13,7 +13,7 @@ from verdigris.evidence.source.calls import Calls
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.files import Files, Role, Unread
-from verdigris.evidence.source.models import Models
+from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.transactions import Transactions
@@ -63,6 +63,19 @@ class Source:
         """Tell whether application code imports SQLAlchemy, SQLModel or this library."""
         return bool(self.packages & {"sqlalchemy", "sqlmodel", "verdigris"})
 
+    @cached_property
+    def uses_async(self) -> bool:
+        """Tell whether application code uses SQLAlchemy's asyncio extension, directly or through another library."""
+        if self.packages & {"verdigris", "asyncpg", "aiosqlite", "aiomysql", "asyncmy"}:
+            return True
+        return any(
+            binding.origin is not None
+            and (binding.origin[0].startswith(("sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio")) or binding.origin[1] == "AsyncSession")
+            for scope in self.scopes
+            for bindings in scope.bindings.values()
+            for binding in bindings
+        )
+
     def population(self, subjects: Iterable[S], *gaps: str, roles: frozenset[Role] = frozenset({Role.APPLICATION})) -> Population[S]:
         """Make a population of subjects; files of these roles that were not read leave gaps in it."""
         unread = tuple(f"{file.path} was not read: {file.reason}" for file in self.unread if file.role in roles)
@@ -99,6 +112,13 @@ class Source:
             if use.provider is None and use.call.module.role is Role.APPLICATION and not found
         )
         return self.population(_distinct(found), *unknown[:1])
+
+    @cached_property
+    def mapped_classes(self) -> Population[Model]:
+        """Every mapped class of application code that has a table."""
+        imperative = list(self.calls.named("map_imperatively", "automap_base"))
+        gaps = tuple(f"{call.place}: classes mapped by {call.module.text(call.node.func)}() are not read" for call in imperative[:1])
+        return self.population(_distinct(self.models.every), *gaps)
 
     @cached_property
     def routes(self) -> Population[Route]:

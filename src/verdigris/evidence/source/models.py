@@ -51,6 +51,18 @@ class Column(Subject):
         return Unknown(way.open) if way.open is not None else Missing()
 
     @property
+    def annotated_form(self) -> str:
+        """Return this column as `name: Mapped[...] = mapped_column(...)`, to paste."""
+        arguments = [ast.unparse(argument.node) for argument in self.arguments]
+        for way in self.ways[:1]:
+            kept = {key: value for key, value in way.values.items() if key != "nullable"}
+            arguments += [f"{key}={ast.unparse(value.node)}" for key, value in kept.items()]
+        python = next((name for name in map(_python_type, (a.node for a in self.arguments)) if name), "...")
+        nullable = self.option("nullable")
+        never = self.option("primary_key") == Known(value=True) or nullable == Known(value=False) or (self.annotated and nullable == Missing())
+        return f"{self.name}: Mapped[{python if never else f'{python} | None'}] = mapped_column({', '.join(arguments)})"
+
+    @property
     def column_name(self) -> str:
         """Its name in the table."""
         first = self.arguments[0].node if self.arguments else None
@@ -86,6 +98,7 @@ class Relationship(Subject):
     target: Value  # Known(name of the mapped class)
     uselist: Value
     ways: tuple[Options, ...]
+    arguments: tuple[Argument, ...]
     evaluator: Evaluator = field(repr=False)
     base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
 
@@ -99,11 +112,30 @@ class Relationship(Subject):
         return Unknown(way.open) if way.open is not None else Missing()
 
     @property
-    def lazy(self) -> Value:
-        """Its loading strategy as written, or as the library's Base promises where none is written."""
+    def written_lazy(self) -> Value:
+        """Its loading strategy as written; the annotations WriteOnlyMapped and DynamicMapped say it too."""
         if self.made in {"WriteOnlyMapped", "DynamicMapped"}:
             return Known({"WriteOnlyMapped": "write_only", "DynamicMapped": "dynamic"}[self.made], f"{self.made}[...]")
-        written = self.option("lazy")
+        return self.option("lazy")
+
+    def with_lazy(self, lazy: str) -> str:
+        """Return the call that makes this relationship with a loading strategy, to paste."""
+        way = self.ways[0] if self.ways else Options()
+        if self.made == "backref":
+            kept = [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"lazy", "name"}]
+            return f'backref=backref({", ".join([repr(self.name), *kept, f"lazy={chr(34)}{lazy}{chr(34)}"])})'
+        if self.made == "Relationship":
+            given = way.values.get("back_populates")
+            first = [f"back_populates={ast.unparse(given.node)}"] if given is not None else []
+            return f"{self.name} = Relationship({', '.join([*first, f'sa_relationship_kwargs={{{chr(34)}lazy{chr(34)}: {chr(34)}{lazy}{chr(34)}}}'])})"
+        arguments = [ast.unparse(argument.node) for argument in self.arguments]
+        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "lazy"]
+        return f'{self.name} = {self.made}({", ".join([*arguments, f"lazy={chr(34)}{lazy}{chr(34)}"])})'
+
+    @property
+    def lazy(self) -> Value:
+        """Its loading strategy as written, or as the library's Base promises where none is written."""
+        written = self.written_lazy
         if isinstance(written, Missing) and self.base is not None:
             promise = guaranteed(self.base, "lazy")
             if promise is not None:
@@ -134,6 +166,16 @@ class Model(Subject):
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
     base: str | None = None
+
+    @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """The columns that its own class body declares."""
+        return tuple(column for column in self.columns if not column.mixin)
+
+    @property
+    def own_relationships(self) -> tuple[Relationship, ...]:
+        """The relationships that its own class body declares."""
+        return tuple(each for each in self.relationships if self.scope.place.covers(each.place))
 
     def column(self, name: str) -> Column | None:
         """Find a column by attribute or column name."""
@@ -223,6 +265,9 @@ class Models:
                     columns[name] = made
                 elif isinstance(made, Relationship):
                     relationships[name] = made
+                    back = self._backref(made, where)
+                    if back is not None:
+                        relationships[back.key] = back
         model = Model(
             f"{scope.key}",
             scope.place,
@@ -347,7 +392,24 @@ class Models:
         mapped = self._mapped_annotation(binding.annotation, scope) if binding.annotation is not None else None
         kind = mapped if mapped in {"WriteOnlyMapped", "DynamicMapped"} else made
         target, many = self._target(binding, scope, arguments, ways)
-        return Relationship(f"{model}.{name}", place, model, name, str(kind), target, many, ways, self.source.evaluator, base)
+        return Relationship(f"{model}.{name}", place, model, name, str(kind), target, many, ways, arguments, self.source.evaluator, base)
+
+    def _backref(self, owner: Relationship, scope: Scope) -> Relationship | None:
+        """Return the relationship that `backref=` makes on the other class, declared where its owner is."""
+        given = next((way.values["backref"] for way in owner.ways if "backref" in way.values), None)
+        if given is None:
+            return None
+        ways, name = (Options(),), given.node
+        if isinstance(given.node, ast.Call):
+            ways, arguments = self._call_options(given.node, given.scope)
+            named = next((way.values["name"].node for way in ways if "name" in way.values), None)
+            name = arguments[0].node if arguments else named or given.node
+        if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
+            return None
+        target = owner.target.value if isinstance(owner.target, Known) else "?"
+        many = Unknown("a backref does not say how many")
+        this = Known(owner.model)
+        return Relationship(f"{target}.{name.value}", owner.place, str(target), name.value, "backref", this, many, ways, (), self.source.evaluator, owner.base)
 
     def _sqlmodel_ways(self, way: Options) -> list[Options]:
         given = way.values.get("sa_relationship_kwargs")
@@ -482,6 +544,33 @@ def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
         if _leaf(annotation.value) == "Optional":
             return _element(last, outer)
     return bool(outer), annotation
+
+
+_PYTHON = {
+    "Integer": "int",
+    "BigInteger": "int",
+    "SmallInteger": "int",
+    "String": "str",
+    "Text": "str",
+    "Unicode": "str",
+    "Boolean": "bool",
+    "Float": "float",
+    "Double": "float",
+    "Numeric": "Decimal",
+    "DateTime": "datetime",
+    "Date": "date",
+    "Time": "time",
+    "Interval": "timedelta",
+    "LargeBinary": "bytes",
+    "UUID": "UUID",
+    "Uuid": "UUID",
+    "JSON": "dict[str, Any]",
+    "JSONB": "dict[str, Any]",
+}
+
+
+def _python_type(node: ast.expr) -> str | None:
+    return _PYTHON.get(_leaf(node))
 
 
 def _constant(scope: Scope, name: str) -> object:

@@ -1,0 +1,148 @@
+"""Section 4: how tables are mapped."""
+
+from __future__ import annotations
+
+from verdigris.checklist.box import Box
+from verdigris.evidence import Evidence
+from verdigris.evidence.judgement import Judgement, Population, Severity
+from verdigris.evidence.source.models import Column, Model, Relationship
+from verdigris.evidence.values import Known, Missing, Unknown
+
+RAISING = {"raise", "raise_on_sql"}
+DELIBERATE = {"selectin", "joined", "subquery", "immediate", "write_only"}
+SHOWN = 4  # names of one model in one message
+
+
+def _names(attributes: list[Column] | list[Relationship]) -> str:
+    names = [f"`{attribute.name}`" for attribute in attributes[:SHOWN]]
+    more = len(attributes) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+class Mapped(Box[Model]):
+    """4.1."""
+
+    name = "models/mapped"
+    holds = "Every mapped attribute is annotated with Mapped[...]"
+    fails = "A mapped class has attributes without Mapped[...]"
+    consequence = "The type checker knows neither the attribute's type nor whether it may be None, and nor do readers."
+
+    def subjects(self, evidence: Evidence) -> Population[Model]:
+        """Name the declarative classes; SQLModel has its own notation."""
+        return evidence.source.mapped_classes.where(lambda model: model.style == "declarative")
+
+    def judge(self, subject: Model, evidence: Evidence) -> Judgement:
+        """Look at each column the class declares itself; what a mixin declares is judged there."""
+        bare = [column for column in subject.own_columns if not column.annotated]
+        if not bare:
+            return subject.proof(f"{len(subject.own_columns)} columns of {subject.name} are annotated")
+        return subject.finding(
+            "unannotated",
+            f"{subject.name} declares {_names(bare)} without `Mapped[...]`",
+            place=bare[0].place,
+            fix=bare[0].annotated_form,
+            related=tuple((column.place, "and this one") for column in bare[1:SHOWN]),
+        )
+
+
+class MappedColumn(Box[Model]):
+    """4.2."""
+
+    name = "models/mapped-column"
+    holds = "Columns of mapped classes are made by mapped_column()"
+    fails = "A mapped class makes columns with Column()"
+    consequence = "`Mapped[str] = Column(...)` is nullable in the table while its type says never None."
+
+    def subjects(self, evidence: Evidence) -> Population[Model]:
+        """Name the declarative classes; Column in a Table(...) is right and is none of them."""
+        return evidence.source.mapped_classes.where(lambda model: model.style == "declarative")
+
+    def judge(self, subject: Model, evidence: Evidence) -> Judgement:
+        """Ask what makes each column."""
+        old = [column for column in subject.own_columns if column.made == "Column"]
+        if not old:
+            return subject.proof(f"{subject.name} makes no column with Column()")
+        return subject.finding(
+            "column",
+            f"{subject.name} makes {_names(old)} with `Column()`",
+            place=old[0].place,
+            fix=old[0].annotated_form,
+            related=tuple((column.place, "and this one") for column in old[1:SHOWN]),
+        )
+
+
+class ExplicitLazy(Box[Model]):
+    """4.3."""
+
+    name = "models/explicit-lazy"
+    holds = "Every relationship names its loading strategy"
+    fails = "A mapped class has relationships that do not name a loading strategy"
+    consequence = "Nobody decided when the relationship is loaded; SQLAlchemy's default loads it at the worst moment."
+
+    def subjects(self, evidence: Evidence) -> Population[Model]:
+        """Name the classes that have relationships."""
+        return evidence.source.mapped_classes.where(lambda model: bool(model.own_relationships))
+
+    def judge(self, subject: Model, evidence: Evidence) -> Judgement:
+        """One judgement a class: this is a convention, and a finding a line would bury the rest."""
+        written = {relationship.name: relationship.written_lazy for relationship in subject.own_relationships}
+        unnamed = [each for each in subject.own_relationships if isinstance(written[each.name], Missing)]
+        if unnamed:
+            return subject.finding(
+                "unnamed",
+                f"{subject.name} does not say how {_names(unnamed)} {'is' if len(unnamed) == 1 else 'are'} loaded",
+                place=unnamed[0].place,
+                fix=unnamed[0].with_lazy("raise_on_sql"),
+                related=tuple((each.place, "and this one") for each in unnamed[1:SHOWN]),
+            )
+        for name, value in written.items():
+            if isinstance(value, Unknown):
+                return subject.doubt(f"the loading strategy of {subject.name}.{name} is not settled: {value.reason}")
+        return subject.proof(f"all {len(written)} relationships of {subject.name} name theirs")
+
+
+class LazyRaise(Box[Model]):
+    """4.4."""
+
+    name = "models/lazy-raise"
+    holds = "No relationship loads itself behind an attribute"
+    fails = "A relationship loads itself when it is touched, or pretends to be empty"
+    consequence = "Touching it outside a query is MissingGreenlet: a 500 far from the query that forgot it."
+
+    def subjects(self, evidence: Evidence) -> Population[Model]:
+        """Name the classes that have relationships; where nothing is async, loading on touch works."""
+        if not evidence.source.uses_async:
+            return Population()
+        return evidence.source.mapped_classes.where(lambda model: bool(model.own_relationships))
+
+    def judge(self, subject: Model, evidence: Evidence) -> Judgement:
+        """Fail on what loads in silence; a deliberate eager strategy is advice at most."""
+        doubt, eager = None, []
+        for relationship in subject.own_relationships:
+            match relationship.lazy:
+                case Known(value) if value in RAISING:
+                    continue
+                case Known(value) if value in DELIBERATE:
+                    eager.append(relationship)
+                case Known("noload"):
+                    return self._finding(relationship, "silent", "is `noload`: it reads as empty though rows exist")
+                case Known() | Missing():
+                    return self._finding(relationship, "lazy", "is loaded when it is touched, which async code cannot await")
+                case Unknown(reason):
+                    seen = evidence.lazy_of(relationship.key)
+                    if seen is None:
+                        doubt = doubt or subject.doubt(f"how {relationship.key} is loaded is not settled: {reason}")
+        if doubt is not None:
+            return doubt
+        if eager:
+            return subject.finding(
+                "eager",
+                f"{subject.name} loads {_names(eager)} with every query, needed or not",
+                place=eager[0].place,
+                fix=eager[0].with_lazy("raise_on_sql"),
+                severity=Severity.ADVICE,
+            )
+        return subject.proof(f"the {len(subject.own_relationships)} relationships of {subject.name} raise instead of loading")
+
+    def _finding(self, relationship: Relationship, variant: str, what: str) -> Judgement:
+        return relationship.finding(variant, f"{relationship.key} {what}", fix=relationship.with_lazy("raise_on_sql"))
