@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -73,7 +74,6 @@ class Attempts:
     def of(
         cls, settings: Retry, budget: Budget, *, attempts: int | None, deadline: float | None, idempotent: bool
     ) -> Attempts:
-        budget.unit_began()
         limit = settings.deadline if deadline is None else deadline
         most = settings.attempts if attempts is None else min(attempts, settings.attempts)
         return cls(settings, budget, most, settings.clock() + limit, idempotent)
@@ -115,6 +115,17 @@ async def run_unit(
         except Exception as error:
             if not await attempts.again(error):
                 raise
+
+
+def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    """Return `fn` without its first parameter, which each run supplies: a fresh session."""
+
+    @functools.wraps(fn)
+    async def unit(*args: Any, **kwargs: Any) -> Any:
+        return await run(lambda session: fn(session, *args, **kwargs))
+
+    del unit.__wrapped__  # type: ignore[attr-defined]  # set by wraps; the signature is another one here
+    return unit
 
 
 async def gather(units: Sequence[Callable[[], Awaitable[Any]]], slots: asyncio.Semaphore) -> list[Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from verdigris.engine import Database
 
-_Method = TypeVar("_Method", bound="Callable[..., Coroutine[Any, Any, Any]]")
+_Method = TypeVar("_Method")
 _PAGE = "concurrency/session-per-task"
 _QUERY = re.compile(r"\s*(--[^\n]*\n\s*)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b", re.IGNORECASE)
 
@@ -49,11 +49,13 @@ def _guarded(method: _Method, *, waits: bool = False) -> _Method:
     With `waits`, a second task is let in when the first has finished: closing must happen, and must not overlap.
     """
 
-    @functools.wraps(method)
+    function = cast("Callable[..., Coroutine[Any, Any, Any]]", method)
+
+    @functools.wraps(function)
     def call(self: AsyncSession | _Transaction, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         session = cast("AsyncSession", self.session) if isinstance(self, _Transaction) else self
-        work = functools.partial(method, self, *args, **kwargs)
-        return session._alone(work, method.__name__, caller(), waits=waits)  # noqa: SLF001 - same module
+        work = functools.partial(function, self, *args, **kwargs)
+        return session._alone(work, function.__name__, caller(), waits=waits)  # noqa: SLF001 - same module
 
     if hasattr(inspect, "markcoroutinefunction"):
         inspect.markcoroutinefunction(call)
@@ -250,6 +252,7 @@ class RequestUnit:
 @asynccontextmanager
 async def request_unit(database: Database, scope: MutableMapping[str, Any]) -> AsyncGenerator[AsyncSession]:
     """Run a request's transaction: commit at the end, roll back on any exception, close on every path."""
+    database.budget.unit_began()
     session = database.open(scope.get("verdigris.isolation_level"))
     session.info["verdigris.scope"] = scope
     unit = RequestUnit(database, session)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
-from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, gather, run_unit
+from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
 from verdigris.engine import events, sizing
 from verdigris.engine.driver import DriverSettings, adapt
 from verdigris.engine.pool import Pool, PoolStatus, adopt
@@ -186,8 +186,8 @@ class Database:
             close_resets_only=close_resets_only,
             guard_tasks=guard_tasks,
         )
-        self._retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
-        self._budget = Budget()
+        self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
+        self.budget = Budget()
         self._levels: dict[str, AsyncEngine] = {}
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         try:
@@ -245,8 +245,14 @@ class Database:
         by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
         the unit is repeated only if it is declared `idempotent`.
         """
-        allowed = Attempts.of(self._retry, self._budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
-        return await run_unit(lambda: self.open(isolation_level), fn, allowed)
+        self.budget.unit_began()
+        return await run_unit(
+            lambda: self.open(isolation_level), fn, self.attempts(attempts, deadline, idempotent=idempotent)
+        )
+
+    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool) -> Attempts:
+        """Return the attempts that one unit of work may make, under this database's settings and budget."""
+        return Attempts.of(self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
 
     @overload
     def transactional(
@@ -263,17 +269,25 @@ class Database:
         idempotent: bool = False,
     ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
 
-    def transactional(self, fn: Any = None, /, **settings: Any) -> Any:
+    def transactional(
+        self,
+        fn: Any = None,
+        /,
+        *,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+    ) -> Any:
         """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
-
-        def wrap(fn: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
-            @functools.wraps(fn)
-            async def unit(*args: Any, **kwargs: Any) -> Any:
-                return await self.transaction(lambda session: fn(session, *args, **kwargs), **settings)
-
-            del unit.__wrapped__  # its signature is another
-            return unit
-
+        run = functools.partial(
+            self.transaction,
+            isolation_level=isolation_level,
+            attempts=attempts,
+            deadline=deadline,
+            idempotent=idempotent,
+        )
+        wrap = functools.partial(as_unit, run)
         return wrap if fn is None else wrap(fn)
 
     async def gather(self, *units: Callable[[AsyncSession], Awaitable[T]]) -> list[T]:

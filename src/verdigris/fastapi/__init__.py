@@ -1,0 +1,57 @@
+"""FastAPI: the request's transaction, honest answers, and checks at start-up.
+
+`install(app, db)` joins a database to an application; `Depends(db.request_session, scope="function")` gives a handler
+its session; `APIRouter(route_class=Route)` adds rollback of returned errors, and retries where `@retrying` asks.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from verdigris.fastapi import checks as _checks
+from verdigris.fastapi import problems as _problems
+from verdigris.fastapi.route import Route, retrying
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from fastapi import FastAPI
+
+    from verdigris.engine import Database
+
+__all__ = ["Route", "install", "retrying"]
+
+
+def install(
+    app: FastAPI,
+    db: Database,
+    *,
+    errors: bool = True,
+    checks: bool = True,
+    metrics: bool = True,
+    fields: Mapping[str, str] | None = None,
+) -> None:
+    """Join a database to an application; call it after the app is made, once for each database.
+
+    The application's own lifespan runs inside the database's. With `checks`, what cannot work is named at start-up,
+    with the edit to make, and the application does not start. With `errors`, database errors become problem+json answers
+    (RFC 9457) unless the application has a handler of its own for the class; `fields` maps names of constraints to
+    names of input fields where the column's name is not the field's.
+    """
+    installed: list[Database] = getattr(app.state, "verdigris", [])
+    if any(known is db for known in installed):
+        return
+    app.state.verdigris = [*installed, db]
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(running: Any) -> AsyncGenerator[Any]:
+        if checks:
+            _checks.check(app, db)
+        async with db.lifespan(running), inner(running) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+    if errors:
+        _problems.answer_with_problems(app, fields or {})

@@ -1,0 +1,136 @@
+"""What cannot work, found when the application starts and named with the edit to make."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi import routing
+
+from verdigris._places import shown
+from verdigris.errors import ConfigurationError
+from verdigris.fastapi.route import Route, retrying_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fastapi import FastAPI
+    from fastapi.dependencies.models import Dependant
+
+    from verdigris.engine import Database
+
+log = logging.getLogger("verdigris")
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """One route as the application serves it: included routers add prefix and dependencies."""
+
+    name: str
+    route: Any
+    dependant: Dependant
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        assert self.dependant.call is not None  # noqa: S101 - an endpoint is a function
+        return self.dependant.call
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One place in a route's dependencies that asks for the session, and the calls on the way to it."""
+
+    dependant: Dependant
+    chain: tuple[Dependant, ...]
+
+    @property
+    def scope(self) -> str:
+        return self.dependant.scope or "request"
+
+
+def check(app: FastAPI, db: Database) -> None:
+    """Raise ConfigurationError with all that cannot work; log which writing routes lack the route class."""
+    endpoints = list(_endpoints(app))
+    problems = [line for endpoint in endpoints for line in _problems(endpoint, db)]
+    if problems:
+        raise ConfigurationError(
+            f"{len(problems)} of this application's uses of the request's session cannot work:",
+            do=problems,
+            page="fastapi/commit-or-rollback",
+        )
+    lacking = [
+        endpoint.name
+        for endpoint in endpoints
+        if not isinstance(endpoint.route, Route)
+        and _WRITES & set(getattr(endpoint.route, "methods", None) or ())
+        and any(_uses(endpoint.dependant, db))
+    ]
+    if lacking:
+        log.info(
+            "a returned 4xx or 5xx keeps what was written in %s: APIRouter(route_class=Route) undoes it",
+            ", ".join(lacking),
+        )
+
+
+def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
+    uses = list(_uses(endpoint.dependant, db))
+    if not isinstance(endpoint.route, Route) and retrying_of(endpoint.call):
+        yield f"{_where(endpoint)}: @retrying needs the route class. Write APIRouter(route_class=Route)."
+    if not uses:
+        return
+    if _is_generator(endpoint.call):
+        yield (
+            f"{_where(endpoint)}: a generator's body runs after the request's session closed. Take no session there;"
+            " write `async with db.session() as session:` inside."
+        )
+    elif not inspect.iscoroutinefunction(inspect.unwrap(endpoint.call)) and any(not use.chain for use in uses):
+        yield f"{_where(endpoint)}: a session cannot be awaited in a thread. Write async def."
+    late = [use for use in uses if use.scope != "function"]
+    if not late:
+        return
+    two = " and would be a second session beside the function-scoped one" if len(late) < len(uses) else ""
+    yield (
+        f"{_where(endpoint)}: the session would commit after the response was sent{two}."
+        ' Write Depends(db.request_session, scope="function").'
+    )
+    generators = {link.call.__name__ for use in late for link in use.chain if link.call and _is_generator(link.call)}
+    for name in sorted(generators):
+        yield (
+            f'{_where(endpoint)}: {name}() uses that session and ends after it. Write Depends({name}, scope="function")'
+            " too."
+        )
+
+
+def _endpoints(app: FastAPI) -> Iterator[_Endpoint]:
+    contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
+    routes: Iterable[Any] = contexts(app.routes) if contexts else app.routes
+    for found in routes:
+        dependant = getattr(found, "dependant", None)
+        if dependant is None or dependant.call is None:
+            continue
+        route = getattr(found, "original_route", found)
+        methods = ",".join(sorted(getattr(route, "methods", None) or ["WEBSOCKET"]))
+        yield _Endpoint(f"{methods} {found.path}", route, dependant)
+
+
+def _uses(dependant: Dependant, db: Database, chain: tuple[Dependant, ...] = ()) -> Iterator[_Use]:
+    for inner in dependant.dependencies:
+        if inner.call == db.request_session:
+            yield _Use(inner, chain)
+        else:
+            yield from _uses(inner, db, (*chain, inner))
+
+
+def _is_generator(call: Callable[..., Any]) -> bool:
+    plain = inspect.unwrap(call)
+    plain = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004 - an instance
+    return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+
+
+def _where(endpoint: _Endpoint) -> str:
+    code = getattr(inspect.unwrap(endpoint.call), "__code__", None)
+    place = f" ({shown(code.co_filename)}:{code.co_firstlineno})" if code is not None else ""
+    return f"{endpoint.name}{place}"

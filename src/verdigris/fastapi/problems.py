@@ -1,0 +1,77 @@
+"""Database errors as answers: problem+json (RFC 9457) that says what happened and never SQL, values or a password."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketState
+
+from verdigris._places import request_name
+from verdigris.errors import Fault, VerdigrisError, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import HTTPConnection
+
+log = logging.getLogger("verdigris")
+_TRY_AGAIN_LATER, _INTERNAL_ERROR = 1013, 1011  # close codes of a websocket
+_HANDLED = (SQLAlchemyError, VerdigrisError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
+    """Add the exception handlers; a handler that the application has for the same class stays."""
+
+    async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
+        fault = classify(error)
+        _tell(connection, fault, error)
+        if isinstance(connection, WebSocket):
+            await _close(connection, fault)
+            return None
+        return problem(fault, fields, explanation=str(error) if app.debug else None)
+
+    handlers: dict[Any, Any] = app.exception_handlers  # type: ignore[assignment]  # a websocket has them too
+    for kind in _HANDLED:
+        handlers.setdefault(kind, answer)
+
+
+def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanation: str | None = None) -> Response:
+    """Return the answer to a fault. The explanation is for developers: it is given in debug mode only."""
+    body: dict[str, Any] = {
+        "type": f"urn:verdigris:problem:{fault.name}",
+        "title": fault.title,
+        "status": fault.status,
+    }
+    named = (fields or {}).get(fault.constraint or "")
+    at = [named] if named else list(fault.columns)
+    if at and fault.status < 500:
+        body["fields"] = at
+    if explanation is not None:
+        body["detail"] = explanation
+    headers = {}
+    if fault.retry_after is not None:  # spread, so that the clients do not come back in one moment
+        headers["Retry-After"] = str(fault.retry_after + random.randint(0, fault.retry_after))
+    return Response(json.dumps(body), fault.status, headers, "application/problem+json")
+
+
+def _tell(connection: HTTPConnection, fault: Fault, error: Exception) -> None:
+    name = request_name(connection.scope)
+    if fault.status == 500:
+        log.error("%s failed: %s", name, fault.name, exc_info=error)
+    elif fault.status > 500:
+        log.warning(
+            "%s answered %d: %s", name, fault.status, error if isinstance(error, VerdigrisError) else fault.name
+        )
+
+
+async def _close(websocket: WebSocket, fault: Fault) -> None:
+    if WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}:
+        return
+    await websocket.close(_TRY_AGAIN_LATER if fault.retry_after else _INTERNAL_ERROR, fault.title)
