@@ -57,6 +57,14 @@ class Evidence:
         found = {each.attribute: each.lazy for model in self.recording.models for each in model.relationships}
         return found.get(relationship)
 
+    def indexed(self, table: str, column: str) -> bool | None:
+        """Tell whether an index of the live database begins with a column; None if the database does not tell."""
+        return None if self.database is None else self.database.indexed(table, column)
+
+    def rows(self, table: str) -> int:
+        """Return the live table's estimated number of rows; 0 if unknown."""
+        return 0 if self.database is None else self.database.rows(table)
+
     def requests(self, route: Route) -> tuple[Request, ...]:
         """Return what was recorded of a route, found by its path or by its handler's place."""
         if self.recording is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +15,18 @@ from verdigris.evidence.source.calls import Calls
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.files import Files, Role, Unread
+from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
+from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
+from verdigris.evidence.values import Place
 
 S = TypeVar("S", bound=Subject)
+_EXECUTES = re.compile(r"\s*explain\s*(\([^)]*analyze[^)]*\)|analyze)\s*(verbose\s+)?(insert|update|delete|merge)", re.IGNORECASE)
 
 
 class Source:
@@ -36,6 +42,7 @@ class Source:
         self.web = Web(self)
         self.models = Models(self)
         self.transactions = Transactions(self)
+        self.filters = Filters(self)
 
     @classmethod
     def read(cls, root: Path, exclude: Iterable[str] = ()) -> Source:
@@ -79,7 +86,7 @@ class Source:
     def population(self, subjects: Iterable[S], *gaps: str, roles: frozenset[Role] = frozenset({Role.APPLICATION})) -> Population[S]:
         """Make a population of subjects; files of these roles that were not read leave gaps in it."""
         unread = tuple(f"{file.path} was not read: {file.reason}" for file in self.unread if file.role in roles)
-        return Population(tuple(subjects), unread + gaps)
+        return Population(tuple(subjects), tuple(dict.fromkeys(unread + gaps)))
 
     @cached_property
     def scopes(self) -> tuple[Scope, ...]:
@@ -119,6 +126,41 @@ class Source:
         imperative = list(self.calls.named("map_imperatively", "automap_base"))
         gaps = tuple(f"{call.place}: classes mapped by {call.module.text(call.node.func)}() are not read" for call in imperative[:1])
         return self.population(_distinct(self.models.every), *gaps)
+
+    @cached_property
+    def sought_columns(self) -> Population[Sought]:
+        """Every foreign key and every column that statements filter by."""
+        return self.population(_distinct(self.filters.sought), *self.mapped_classes.gaps)
+
+    @cached_property
+    def on_mysql(self) -> bool:
+        """Tell whether the application's drivers are MySQL's only."""
+        return bool(self.packages & {"aiomysql", "asyncmy", "pymysql", "MySQLdb"} or self._mentions("mysql+")) and not (
+            self.packages & {"asyncpg", "psycopg", "psycopg2"} or self._mentions("postgresql")
+        )
+
+    def _mentions(self, text: str) -> bool:
+        modules = (module for module in self.names.modules if module.role is Role.APPLICATION)
+        return any(text in module.file.text for module in modules) or any(text in each for each in self.files.settings.values())
+
+    @cached_property
+    def _watchers(self) -> list[Watcher]:
+        return list(watchers(self))
+
+    def watchers(self, what: str) -> list[Watcher]:
+        """Return what measures the pool, or query times, in application code."""
+        return [watcher for watcher in self._watchers if watcher.what == what]
+
+    @cached_property
+    def executing_explains(self) -> list[Place]:
+        """Where application code sends `EXPLAIN ANALYZE` of a statement that writes."""
+        found = []
+        for call in self.calls.named("text", "execute", "exec_driver_sql", "fetch"):
+            for node in call.node.args[:1]:
+                sql = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+                if call.module.role is Role.APPLICATION and _EXECUTES.match(sql):
+                    found.append(call.place)
+        return found
 
     @cached_property
     def routes(self) -> Population[Route]:

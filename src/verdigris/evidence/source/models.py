@@ -78,11 +78,14 @@ class Column(Subject):
             return named
         for argument in self.arguments:
             node = argument.node
-            if isinstance(node, ast.Call) and _leaf(node.func) == "ForeignKey" and node.args:
-                worth = self.evaluator.value(Argument(node.args[0], argument.scope, argument.frame))
+            if isinstance(node, ast.Call) and _leaf(node.func) == "ForeignKey":
+                target = next((kw.value for kw in node.keywords if kw.arg == "column"), None) or next(iter(node.args), None)
+                if target is None:
+                    return Unknown("the foreign key names no column")
+                worth = self.evaluator.value(Argument(target, argument.scope, argument.frame))
                 if isinstance(worth, Known) and isinstance(worth.value, str):
                     return worth
-                return Known(" ".join(ast.unparse(node.args[0]).split()))
+                return Known(" ".join(ast.unparse(target).split()))
         return Missing()
 
 

@@ -1,0 +1,175 @@
+"""Section 10: what keeps queries fast, and shows when they are not."""
+
+from __future__ import annotations
+
+from verdigris.checklist.box import Box
+from verdigris.evidence import Evidence
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.filters import Sought
+from verdigris.evidence.values import Known, Missing, Unknown
+
+LARGE = 10_000  # rows: below this PostgreSQL reads the whole table as fast as an index
+DATABASE = "verdigris.Database"
+
+
+class Indexed(Box[Sought]):
+    """10.1."""
+
+    name = "performance/indexed"
+    holds = "Columns by which rows are found are indexed, foreign keys first"
+    fails = "A column by which rows are found has no index"
+    consequence = (
+        "Each lookup reads the whole table, and deleting a parent scans and locks its children: PostgreSQL indexes "
+        "primary keys and unique constraints by itself, foreign keys never."
+    )
+
+    def subjects(self, evidence: Evidence) -> Population[Sought]:
+        """Name the foreign keys and the filtered columns; MySQL indexes foreign keys by itself."""
+        if evidence.source.on_mysql:
+            return evidence.source.sought_columns.where(lambda sought: not sought.foreign_key)
+        return evidence.source.sought_columns
+
+    def judge(self, subject: Sought, evidence: Evidence) -> Judgement:
+        """Believe the live catalogue first, then models and migrations."""
+        live = evidence.indexed(subject.table, subject.column.column_name)
+        if live is not None:
+            return self._live(subject, evidence, indexed=live)
+        served = evidence.source.filters.served(subject.model, subject.column)
+        if served is not None:
+            return subject.proof(f"an index begins with it: {served}")
+        index = subject.column.option("index")
+        if isinstance(index, Unknown):
+            return subject.doubt(f"whether {subject.key} is indexed is not settled: {index.reason}")
+        promise = guaranteed(subject.model.base or "", "index")
+        if subject.foreign_key and promise is not None and isinstance(index, Missing):
+            return subject.proof(promise.reason)
+        if subject.foreign_key:
+            return self._finding(subject, "foreign-key", "is a foreign key without an index", Kind.SOURCE)
+        return self._filtered(subject, "is compared in a where clause and has no index", Severity.ADVICE)
+
+    def _live(self, subject: Sought, evidence: Evidence, *, indexed: bool) -> Judgement:
+        if indexed:
+            return subject.proof(f"the database has an index on {subject.table} that begins with it", kind=Kind.DATABASE)
+        if subject.foreign_key:
+            return self._finding(subject, "foreign-key", "is a foreign key without an index in the database", Kind.DATABASE)
+        large = evidence.rows(subject.table) >= LARGE
+        text = f"is compared in a where clause and has no index in the database ({evidence.rows(subject.table):,} rows)"
+        return self._filtered(subject, text, Severity.ERROR if large else Severity.ADVICE, Kind.DATABASE)
+
+    def _filtered(self, subject: Sought, text: str, severity: Severity, kind: Kind = Kind.SOURCE) -> Judgement:
+        return subject.finding(
+            "filtered",
+            f"{subject.key} {text}, at {subject.uses[0]}",
+            fix=subject.index_form,
+            severity=severity,
+            kind=kind,
+            related=tuple((place, "used here") for place in subject.uses[1:4]),
+        )
+
+    def _finding(self, subject: Sought, variant: str, text: str, kind: Kind) -> Judgement:
+        return subject.finding(variant, f"{subject.key} {text}", fix=subject.index_form, kind=kind)
+
+
+class Explained(Box[Engine]):
+    """10.2."""
+
+    name = "performance/explained"
+    holds = "Slow queries are explained: their plan is known"
+    fails = "Slow queries run and nobody sees their plan"
+    consequence = "A query that reads a whole table looks like any other until the table has grown."
+
+    def subjects(self, evidence: Evidence) -> Population[Engine]:
+        """Name the engines through which queries run."""
+        return evidence.source.engines
+
+    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+        """Ask whether explaining was switched off, then what a run showed; nothing else shows in source."""
+        careless = evidence.source.executing_explains
+        if careless:
+            return subject.finding(
+                "executes",
+                "`EXPLAIN ANALYZE` of a statement that writes executes it",
+                place=careless[0],
+                fix="EXPLAIN (GENERIC_PLAN) …   -- or ANALYZE inside a transaction that is rolled back",
+            )
+        if subject.maker.dotted == DATABASE:
+            match subject.option("explain_slow"):
+                case Known(value) if not value:
+                    return subject.finding(
+                        "off", "`explain_slow` is off: slow queries leave no plan", fix=subject.with_option("explain_slow", "True")
+                    )
+                case Known(_, by):
+                    return subject.proof(by or "explain_slow=True")
+        explained = evidence.recording.explains if evidence.recording is not None else ()
+        if explained:
+            return subject.proof(f"{len(explained)} statements were explained in the run", kind=Kind.RECORDING)
+        return subject.doubt(
+            "source does not show whether slow queries were explained",
+            settle='record a run that explains them, or accept the box: [tool.verdigris.accept] "performance/explained" = "…"',
+        )
+
+
+class PoolMetrics(Box[Engine]):
+    """10.3."""
+
+    name = "performance/pool-metrics"
+    holds = "The pool's size, use, overflow and waiting are measured"
+    fails = "Nothing measures the pool"
+    consequence = "The first sign of a pool that is too small is a time-out in front of a customer."
+
+    def subjects(self, evidence: Evidence) -> Population[Engine]:
+        """Name the engines whose connections wait in a pool."""
+        return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+
+    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+        """Look for the library's gauges, then for listeners, instrumentation and gauges of one's own."""
+        return _watched(subject, evidence, "pool", "pool_metrics", "nothing measures the pool of")
+
+
+class QueryTimes(Box[Engine]):
+    """10.4."""
+
+    name = "performance/query-times"
+    holds = "Every query's time is recorded, and slow ones are logged with their call site"
+    fails = "Nothing records how long queries take"
+    consequence = "Which query got slower since the last release is a guess."
+
+    def subjects(self, evidence: Evidence) -> Population[Engine]:
+        """Name the engines through which queries run."""
+        return evidence.source.engines
+
+    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+        """Look for the library's timings, then for listeners and instrumentation; echo is no measurement."""
+        judged = _watched(subject, evidence, "times", "time_queries", "nothing records query times on")
+        echo = subject.option("echo")
+        if isinstance(echo, Known) and echo.value is True and not evidence.source.watchers("times"):
+            return subject.finding(
+                "echo",
+                f"`echo=True` on `{subject.short}` prints every statement with its values, and no times",
+                fix=subject.with_option("echo", "False"),
+            )
+        return judged
+
+
+def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing: str) -> Judgement:
+    if engine.maker.dotted == DATABASE:
+        match engine.option(option):
+            case Known(value, by) if value:
+                return engine.proof(by or f"{option}=True")
+            case Known() | Missing():
+                return engine.finding("off", f"`{option}` is off on `{engine.short}`", fix=engine.with_option(option, "True"))
+            case Unknown(reason):
+                return engine.doubt(f"whether `{option}` is on is not settled: {reason}")
+    found = evidence.source.watchers(what)
+    if found:
+        return engine.proof(f"{found[0].name} at {found[0].place}")
+    for seen in evidence.ran(engine):
+        listeners = seen.pool_listeners if what == "pool" else seen.query_listeners
+        if listeners:
+            return engine.proof(f"{listeners[0]} watched in the run", kind=Kind.RECORDING)
+    return engine.finding("none", f"{nothing} `{engine.short}`", fix=_INSTRUMENT)
+
+
+_INSTRUMENT = "Database.from_engine(engine)   # or SQLAlchemyInstrumentor().instrument(engine=engine.sync_engine)"

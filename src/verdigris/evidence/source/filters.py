@@ -1,0 +1,171 @@
+"""Columns that statements filter, join and order by, and the indexes that serve them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.calls import Call
+from verdigris.evidence.source.evaluate import Argument
+from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.models import Column, Index, Model, column_named
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.values import Known, Missing, Place
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+
+
+_CREATE_INDEX = re.compile(
+    r"create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?\S+\s+on\s+\"?([\w.]+)\"?\s*(?:using\s+\w+\s*)?\(\s*\"?(\w+)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sought(Subject):
+    """A column by which rows are found: a foreign key, or one that statements filter by (`uses`)."""
+
+    key: str
+    place: Place
+    model: Model
+    column: Column
+    foreign_key: bool
+    uses: tuple[Place, ...]
+
+    @property
+    def table(self) -> str:
+        """The table's name, as far as it is known."""
+        return str(self.model.table.value) if isinstance(self.model.table, Known) else self.model.name
+
+    @property
+    def index_form(self) -> str:
+        """The column with an index, to paste."""
+        text = self.column.annotated_form if self.column.made == "Column" else self._current
+        return text[:-1] + (", " if not text.endswith("(") and not text[:-1].endswith("(") else "") + "index=True)"
+
+    @property
+    def _current(self) -> str:
+        if self.column.made == "annotation":
+            return f"{self.column.name}: Mapped[...] = mapped_column()"
+        way = self.column.ways[0]
+        arguments = [ast.unparse(argument.node) for argument in self.column.arguments]
+        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"index"}]
+        maker = self.column.made if self.column.made != "annotation" else "mapped_column"
+        return f"{self.column.name} = {maker}({', '.join(arguments)})"
+
+
+class Filters:
+    """Sought columns and known indexes of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    @cached_property
+    def sought(self) -> list[Sought]:
+        """Every foreign key, then every other column that application code filters by."""
+        found: dict[tuple[object, ...], Sought] = {}
+        for model in self.source.models.every:
+            for column in model.columns:
+                foreign = not isinstance(column.foreign_key, Missing)
+                places = self.filtered.get((model.key, column.name), [])
+                if foreign or places:
+                    sought = Sought(f"{model.name}.{column.name}", column.place, model, column, foreign, tuple(sorted(places)))
+                    served = self.served(model, column) is not None
+                    # a mixin's column is one cause, however many tables it is mixed into
+                    found.setdefault((column.place, served) if column.mixin else (sought.key,), sought)
+        return list(found.values())
+
+    @cached_property
+    def filtered(self) -> dict[tuple[str, str], list[Place]]:
+        """Where statements compare a column in a where clause: by (model key, attribute)."""
+        found: dict[tuple[str, str], list[Place]] = {}
+        for call in self.source.calls.named("where", "filter", "filter_by"):
+            if call.module.role is not Role.APPLICATION:
+                continue
+            columns = list(self._compared(call))
+            for model, name in columns:
+                found.setdefault((model.key, name), []).append(call.place)
+        return found
+
+    def _compared(self, call: Call) -> Iterator[tuple[Model, str]]:
+        """Yield the columns that a where clause alone relies on: none if another of them is indexed already."""
+        pairs = [pair for argument in call.node.args for pair in self._equalities(argument, call.scope)]
+        if any(self.served(model, column) is not None for model, name in pairs if (column := model.column(name)) is not None):
+            return
+        yield from pairs
+
+    def _equalities(self, node: ast.expr, scope: Scope) -> Iterator[tuple[Model, str]]:
+        match node:
+            case ast.Compare(left=left, ops=[ast.Eq()]):
+                yield from self._column(left, scope)
+            case ast.Call(func=ast.Attribute(value=base, attr="in_" | "any_")):
+                yield from self._column(base, scope)
+            case _:
+                return
+
+    def _column(self, node: ast.expr, scope: Scope) -> Iterator[tuple[Model, str]]:
+        if isinstance(node, ast.Attribute):
+            owner = self.source.names.resolve(node.value, scope)
+            model = self.source.models.of(owner) if isinstance(owner, Scope) else None
+            if model is not None and model.column(node.attr) is not None:
+                yield model, node.attr
+
+    def served(self, model: Model, column: Column) -> str | None:
+        """Say which index begins with a column, or None."""
+        names = {column.name, column.column_name}
+        for index in (*model.indexes, *self._elsewhere):
+            same = index.table == (model.table.value if isinstance(model.table, Known) else model.name)
+            if same and index.columns and index.columns[0] in names:
+                return str(index.place)
+        return None
+
+    @cached_property
+    def _elsewhere(self) -> list[Index]:
+        """Indexes made outside the class: `Index(...)` statements, migrations, raw SQL in them."""
+        return [*self._statements(), *self._migrations()]
+
+    def _statements(self) -> Iterator[Index]:
+        for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, "Index"):
+            for argument in call.node.args[1:]:
+                if isinstance(argument, ast.Attribute):
+                    owner = self.source.names.resolve(argument.value, call.scope)
+                    model = self.source.models.of(owner) if isinstance(owner, Scope) else None
+                    if model is not None and isinstance(model.table, Known):
+                        yield Index(model.table.value, (argument.attr,), call.place)
+                break
+
+    def _migrations(self) -> Iterator[Index]:
+        for call in self.source.calls.named("create_index", "create_unique_constraint"):
+            arguments = [self.source.evaluator.value(Argument(arg, call.scope)) for arg in call.node.args[:3]]
+            known = [each.value if isinstance(each, Known) else None for each in arguments]
+            if len(known) == 3 and isinstance(known[1], str) and isinstance(known[2], list):  # noqa: PLR2004
+                yield Index(known[1], tuple(str(name) for name in known[2]), call.place)
+            elif len(known) == 2 and isinstance(known[0], list) and isinstance(call.node.func, ast.Attribute):  # noqa: PLR2004
+                continue
+        for call in self.source.calls.named("batch_alter_table"):
+            yield from self._batch(call)
+        for call in self.source.calls.named("execute", "text", "DDL"):
+            for node in ast.walk(call.node):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and "index" in node.value.lower():
+                    for table, column in _CREATE_INDEX.findall(node.value):
+                        yield Index(table.rpartition(".")[2], (column,), call.place)
+
+    def _batch(self, call: Call) -> Iterator[Index]:
+        table = call.node.args[0] if call.node.args else None
+        if not (isinstance(table, ast.Constant) and isinstance(table.value, str)):
+            return
+        block = call.module.parents.get(call.module.parents.get(call.node, call.node), call.node)
+        for node in ast.walk(block):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "create_index" and len(node.args) > 1:
+                columns = node.args[1]
+                if isinstance(columns, ast.List):
+                    yield Index(table.value, tuple(column_named(item) for item in columns.elts), call.module.place(node))
+
+
