@@ -1,0 +1,131 @@
+"""Slow reads explain themselves: apart from the request, without side effects, within a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from verdigris.performance.fingerprint import fingerprint, parameters_of
+from verdigris.performance.timing import MUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+log = logging.getLogger("verdigris.queries")
+
+_AGAIN = 300.0  # seconds before the same query is explained again
+_WAITING = 8  # plans waiting to be fetched; more slow queries than that are logged only
+_LIMIT = 5.0  # seconds that fetching one plan may take
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A query's plan as PostgreSQL prints it, without values."""
+
+    plan: str
+    analyzed: bool
+    at: float
+
+
+class Explainer:
+    """Fetches plans one after the other, on a connection of its own."""
+
+    def __init__(self, engine: Engine, *, analyze: bool = False) -> None:
+        self._engine = engine
+        self._analyze = analyze
+        self._last: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        event.listen(engine, "engine_disposed", lambda _engine: self._give_up())
+
+    def submit(self, text: str, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
+        """Ask for the plan of a statement that was slow; returns at once."""
+        now = time.monotonic()
+        if now - self._last.get(text, -_AGAIN) < _AGAIN or len(self._tasks) >= _WAITING:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # a synchronous engine has no loop to do it on
+        if len(self._last) > _WAITING * 1_000:
+            self._last.clear()
+        self._last[text] = now
+        task = loop.create_task(self._run(statement, parameters if self._analyze else None, keep))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Wait for the plans under way, at most as long as one may take; give up the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LIMIT)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        for task in list(self._tasks):
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and the task with it
+                task.cancel()
+
+    async def _run(self, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
+        MUTED.set(True)
+        try:
+            async with self._lock(), asyncio.timeout(_LIMIT + 1):
+                explained = await self._explain(statement, parameters)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.info("no plan for a slow query: %s", type(error).__name__)
+            return
+        keep(explained)
+        log.warning("plan of the slow query:\n%s", explained.plan)
+
+    def _lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._turn is None or self._turn[0] is not loop:
+            self._turn = (loop, asyncio.Lock())
+        return self._turn[1]
+
+    async def _explain(self, statement: str, parameters: Any) -> Explained:
+        """Fetch one plan in a read-only transaction that is rolled back."""
+        sync = self._engine
+        engine = AsyncEngine(Engine(sync.pool.recreate(), sync.dialect, sync.url, hide_parameters=True))
+        try:
+            async with engine.connect() as plain:
+                connection = await plain.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+                await connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_LIMIT:.0f}s'")
+                if self._analyze:
+                    analyzed = f"EXPLAIN (ANALYZE, BUFFERS) {statement}"
+                    result = await connection.exec_driver_sql(analyzed, parameters or ())
+                else:
+                    result = await _generic(connection, statement)
+                lines = [str(line) for (line,) in result]
+                await connection.rollback()
+        finally:
+            await engine.dispose()
+        return Explained("\n".join(map(_without_values, lines)), self._analyze, time.time())
+
+
+async def _generic(connection: AsyncConnection, statement: str) -> Any:
+    """Explain a statement as it is planned without its values, which are not needed then; nothing is executed."""
+    count = parameters_of(statement)
+    arguments = f"({', '.join(['NULL'] * count)})" if count else ""
+    await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    await connection.exec_driver_sql(f"PREPARE verdigris_slow AS {statement}")
+    result = await connection.exec_driver_sql(f"EXPLAIN EXECUTE verdigris_slow{arguments}")
+    await connection.exec_driver_sql("DEALLOCATE verdigris_slow")
+    return result
+
+
+def _without_values(line: str) -> str:
+    """Drop the literals of a condition; the figures of the plan stay."""
+    label, colon, condition = line.partition(": ")
+    if colon and label.strip().endswith(("Cond", "Filter", "Key", "Recheck Cond", "Output")):
+        return f"{label}: {fingerprint(condition)}"
+    return line

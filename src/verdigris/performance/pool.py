@@ -1,0 +1,101 @@
+"""The pool's figures: taken at checkout, on any pool that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from verdigris.performance.queries import Histogram
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, Pool
+
+_RECENT = 1_024  # waits that the quantiles are of
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """The pool at one moment. Waits are seconds from asking for a connection to having it, the last 1,024 of them."""
+
+    size: int
+    max_overflow: int
+    in_use: int
+    idle: int
+    overflow: int
+    #: Tasks that have asked for a connection and have none yet.
+    waiting: int
+    checkouts: int
+    timeouts: int
+    wait_p50: float
+    wait_p99: float
+    wait_max: float
+
+
+class Gauges:
+    """Measures an engine's pool, and the pool that replaces it when the engine is disposed of."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.waiting = 0
+        self.checkouts = 0
+        self.timeouts = 0
+        self.waits = Histogram()
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._wrap(engine.pool)
+        event.listen(engine, "engine_disposed", lambda disposed: self._wrap(disposed.pool))
+
+    def _wrap(self, pool: Pool) -> None:
+        if "connect" in vars(pool):
+            return  # dispose(close=False) keeps the pool
+        connect = pool.connect
+
+        def measured() -> Any:
+            began = time.perf_counter()
+            self.waiting += 1
+            try:
+                connection = connect()
+            except PoolTimeoutError:
+                self.timeouts += 1
+                raise
+            finally:
+                self.waiting -= 1
+                waited = time.perf_counter() - began
+                self._recent.append(waited)
+                self.waits.add(waited)
+            self.checkouts += 1
+            return connection
+
+        patched: Any = pool
+        patched.connect = measured
+
+    def status(self) -> PoolStatus:
+        """Return the figures of this moment."""
+        pool: Any = self._engine.pool  # what a NullPool or StaticPool lacks is 0
+        waits = sorted(self._recent)
+        return PoolStatus(
+            size=_figure(pool, "size"),
+            max_overflow=max(0, getattr(pool, "_max_overflow", 0)),
+            in_use=_figure(pool, "checkedout"),
+            idle=_figure(pool, "checkedin"),
+            overflow=max(0, _figure(pool, "overflow")),
+            waiting=self.waiting,
+            checkouts=self.checkouts,
+            timeouts=self.timeouts,
+            wait_p50=_quantile(waits, 0.5),
+            wait_p99=_quantile(waits, 0.99),
+            wait_max=waits[-1] if waits else 0.0,
+        )
+
+
+def _figure(pool: Any, name: str) -> int:
+    method = getattr(pool, name, None)
+    return int(method()) if method is not None else 0
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,0 +1,205 @@
+"""The times of queries: by fingerprint, with places and routes; in memory, bounded, never a bound value."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from verdigris.performance.fingerprint import fingerprint, is_read, operation
+from verdigris.performance.sites import calling_place, current_route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris._places import Place
+    from verdigris.performance.explain import Explained, Explainer
+    from verdigris.performance.pool import Gauges, PoolStatus
+
+log = logging.getLogger("verdigris.queries")
+
+#: Upper edges, in seconds, of the buckets that query times are counted in.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_KEPT = 2_000  # fingerprints; then the least recently seen one goes
+_LOGGED = 1_000  # characters of a statement in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place and route that run a query, with their share of its time in seconds."""
+
+    place: str | None
+    route: str | None
+    count: int
+    total: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query: how often, how many seconds in all and at most, from where, and its plan if it was slow."""
+
+    fingerprint: str
+    count: int
+    failed: int
+    total: float
+    max: float
+    sites: tuple[Site, ...]
+    plan: Explained | None = None
+
+    @property
+    def mean(self) -> float:
+        """Seconds on average."""
+        return self.total / self.count if self.count else 0.0
+
+    def __str__(self) -> str:
+        first = self.sites[0] if self.sites else None
+        where = f" at {first.place}" if first and first.place else ""
+        route = f" ({first.route})" if first and first.route else ""
+        figures = f"{self.count} x {self.mean * 1000:.1f} ms, at most {self.max * 1000:.1f} ms"
+        return f"{figures}{where}{route}: {self.fingerprint}"
+
+
+@dataclass(slots=True)
+class _Tally:
+    count: int = 0
+    failed: int = 0
+    total: float = 0.0
+    max: float = 0.0
+
+    def add(self, seconds: float, *, failed: bool) -> None:
+        self.count += 1
+        self.failed += failed
+        self.total += seconds
+        self.max = max(self.max, seconds)
+
+
+@dataclass(slots=True)
+class _Entry:
+    text: str
+    operation: str
+    reads: bool
+    tally: _Tally = field(default_factory=_Tally)
+    sites: dict[tuple[Place | None, str | None], _Tally] = field(default_factory=dict)
+    plan: Explained | None = None
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts by bucket, for exporters."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self.total += seconds
+        for position, edge in enumerate(BUCKETS):
+            if seconds <= edge:
+                self.counts[position] += 1
+                return
+        self.counts[-1] += 1
+
+
+class Queries:
+    """What an engine's statements took. Kept for this process, since `since`; `clear()` starts over."""
+
+    def __init__(self, *, slow_query: float = 0.5) -> None:
+        self.slow_query = slow_query
+        self.explainer: Explainer | None = None
+        self.gauges: Gauges | None = None
+        self.since = time.time()
+        self.operations: dict[str, Histogram] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._seen: dict[str, _Entry] = {}  # by the statement's own text: SQLAlchemy keeps one object per query
+        self._listeners: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Query]:
+        return iter([_query(entry) for entry in self._entries.values()])
+
+    def slowest(self, n: int = 10) -> list[Query]:
+        """Return the `n` queries with the longest single execution."""
+        return sorted(self, key=lambda query: query.max, reverse=True)[:n]
+
+    def heaviest(self, n: int = 10) -> list[Query]:
+        """Return the `n` queries that took the most time in all."""
+        return sorted(self, key=lambda query: query.total, reverse=True)[:n]
+
+    def pool(self) -> PoolStatus:
+        """Return the pool's figures of this moment; raises RuntimeError where they were switched off."""
+        if self.gauges is None:
+            raise RuntimeError("The pool is not measured: pool_metrics is off.")
+        return self.gauges.status()
+
+    def clear(self) -> None:
+        """Forget all times and plans."""
+        self._entries.clear()
+        self._seen.clear()
+        self.operations.clear()
+        self.since = time.time()
+
+    async def aclose(self) -> None:
+        """Wait for a plan that is being fetched, or give it up; before the engine is disposed of."""
+        if self.explainer is not None:
+            await self.explainer.aclose()
+
+    # -- what the measured dialect reports -----------------------------------------------------------------------------
+
+    def observe(self, statement: str, parameters: Any, seconds: float, *, failed: bool, depth: int = 1) -> None:
+        """Take in one execution; called by the measured dialect, `depth` calls below SQLAlchemy."""
+        entry = self._seen.get(statement)
+        if entry is None:
+            entry = self._enter(statement)
+        place, route = calling_place(depth + 1), current_route()
+        entry.tally.add(seconds, failed=failed)
+        site = entry.sites.get((place, route))
+        if site is None:
+            site = entry.sites[place, route] = _Tally()
+        site.add(seconds, failed=failed)
+        self.operations.setdefault(entry.operation, Histogram()).add(seconds)
+        for listener in self._listeners:
+            listener(entry.text, place)
+        if seconds >= self.slow_query:
+            log.warning(
+                "slow query: %.3f s%s%s: %s",
+                seconds,
+                f" at {place}" if place else "",
+                f" ({route})" if route else "",
+                entry.text[:_LOGGED],
+            )
+            self._explain(entry, statement, parameters)
+
+    def _enter(self, statement: str) -> _Entry:
+        text = fingerprint(statement)
+        entry = self._entries.pop(text, None)
+        if entry is None:
+            entry = _Entry(text, operation(text), is_read(statement))
+        self._entries[text] = entry  # last, as the most recently seen
+        if len(self._entries) > _KEPT:
+            oldest = next(iter(self._entries))
+            del self._entries[oldest]
+        if len(self._seen) >= _KEPT:
+            self._seen.clear()  # lists of changing length make ever new texts
+        self._seen[statement] = entry
+        return entry
+
+    def _explain(self, entry: _Entry, statement: str, parameters: Any) -> None:
+        def keep(plan: Explained) -> None:
+            entry.plan = plan
+
+        if self.explainer is not None and entry.reads:
+            self.explainer.submit(entry.text, statement, parameters, keep)
+
+
+def _query(entry: _Entry) -> Query:
+    sites = [
+        Site(str(place) if place else None, route, tally.count, tally.total, tally.max)
+        for (place, route), tally in entry.sites.items()
+    ]
+    sites.sort(key=lambda site: site.total, reverse=True)
+    tally = entry.tally
+    return Query(entry.text, tally.count, tally.failed, tally.total, tally.max, tuple(sites), entry.plan)
