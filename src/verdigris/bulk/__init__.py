@@ -24,6 +24,7 @@ from verdigris.bulk.writing import Writer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = ["Chunk", "Inserted", "Position", "insert", "position"]
@@ -31,7 +32,7 @@ __all__ = ["Chunk", "Inserted", "Position", "insert", "position"]
 
 async def insert(
     session: AsyncSession,
-    entity: type,
+    entity: type | Table,
     rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
     *,
     chunk: int | None = None,
@@ -40,10 +41,10 @@ async def insert(
 ) -> Inserted:
     """Insert `rows` into the table of `entity` and return what was done; nothing is committed.
 
-    Rows are mappings by attribute name. They go in by binary COPY on the session's own connection; where COPY can't
-    carry them (an SQL expression as value or default, a type with SQL of its own, a joined subclass) by batched INSERT.
-    Python-side defaults are applied, None is NULL, columns left out get the server's default. Pending changes of the
-    session are flushed first if it autoflushes.
+    Rows are mappings by attribute name; for a `Table` that has no class, such as an association table, by column. They
+    go in by binary COPY on the session's own connection; where COPY can't carry them (an SQL expression as value or
+    default, a type with SQL of its own, a joined subclass) by batched INSERT. Python-side defaults are applied, None is
+    NULL, columns left out get the server's default. Pending changes of the session are flushed first if it autoflushes.
 
     Each chunk is one statement. Its size is tuned while it runs, by the rows a second that the last sizes reached and
     so that about `memory` bytes of rows are held at once; `chunk` fixes it. `rows` is read between statements, so it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, Table, bindparam, inspect, types
 from sqlalchemy.dialects import postgresql
@@ -39,37 +39,51 @@ class Copied:
 
 
 class Columns:
-    """The columns of one entity, by attribute name."""
+    """The columns of one entity by attribute name, or of a table that has no class by the columns' keys."""
 
-    def __init__(self, mapper: Mapper[Any], dialect: Dialect) -> None:
-        self.mapper = mapper
-        self.dialect = dialect
-        self.by_key = {prop.key: prop.columns[0] for prop in mapper.column_attrs}
+    def __init__(self, source: Mapper[Any] | Table, session: AsyncSession) -> None:
+        self.mapper = source if isinstance(source, Mapper) else None
+        self.target = source.local_table if isinstance(source, Mapper) else source
+        self.dialect = session.get_bind(**self.bind_arguments).dialect
+        self.by_key: dict[str, Any] = (
+            {prop.key: prop.columns[0] for prop in source.column_attrs}
+            if isinstance(source, Mapper)
+            else dict(source.columns.items())
+        )
         self._copied: dict[tuple[str, ...], Copied | str] = {}
 
     @classmethod
-    def of(cls, entity: type, session: AsyncSession) -> Columns:
-        """Read the mapping of `entity`; raises ConfigurationError where it is not a mapped class."""
-        mapper: Any = inspect(entity, raiseerr=False)
-        if not isinstance(mapper, Mapper):
+    def of(cls, entity: type | Table, session: AsyncSession) -> Columns:
+        """Read the mapping of `entity`; raises ConfigurationError where it is not a mapped class or a table."""
+        source: Any = inspect(entity, raiseerr=False)
+        if not isinstance(source, Mapper | Table):
             raise ConfigurationError(
                 f"bulk.insert() was given {entity!r}, which is not a mapped class.",
                 why="The rows' keys and types are those of a class's mapped attributes.",
                 do=("await bulk.insert(session, Product, rows)   # class Product(Base): ...",),
                 page="bulk/add-all",
             )
-        return cls(mapper, session.get_bind(mapper).dialect)
+        return cls(source, session)
 
     @property
-    def entity(self) -> type:
-        """The mapped class."""
-        return self.mapper.class_
+    def entity(self) -> type | Table:
+        """The mapped class, or the table that has none: what an INSERT goes into."""
+        return self.mapper.class_ if self.mapper is not None else cast("Table", self.target)
+
+    @property
+    def name(self) -> str:
+        """The name of the entity as the reader knows it."""
+        return self.mapper.class_.__name__ if self.mapper is not None else self.table
+
+    @property
+    def bind_arguments(self) -> dict[str, Any]:
+        """What a session needs to know to choose its connection."""
+        return {"mapper": self.mapper} if self.mapper is not None else {"clause": self.target}
 
     @property
     def table(self) -> str:
         """The table's name, with its schema if it has one."""
-        table = self.mapper.local_table
-        return table.fullname if isinstance(table, Table) else str(table)
+        return self.target.fullname if isinstance(self.target, Table) else str(self.target)
 
     def check(self, keys: Iterable[str], row: int) -> None:
         """Refuse a key that is no column."""
@@ -78,7 +92,7 @@ class Columns:
                 continue
             near = difflib.get_close_matches(str(key), self.by_key, n=1)
             raise ConfigurationError(
-                f"Row {row} for {self.table} has the key {key!r}, and {self.entity.__name__} has no such column.",
+                f"Row {row} for {self.table} has the key {key!r}, and {self.name} has no such column.",
                 why="Rows are mappings by attribute name; a key that goes nowhere is lost data.",
                 do=(f"did you mean {near[0]!r}?",) if near else (f"its columns: {', '.join(self.by_key)}",),
                 page="bulk/add-all",
@@ -90,7 +104,7 @@ class Columns:
         if column is None or not isinstance(column, Column):
             return False
         plain = column.default is None and column.server_default is None and not column.identity
-        return plain and bool(column.nullable) and column is not self.mapper.polymorphic_on
+        return plain and bool(column.nullable) and column not in self._special
 
     def copied(self, keys: tuple[str, ...]) -> Copied | str:
         """Return how COPY writes rows with these keys, or the reason why it can't."""
@@ -101,12 +115,12 @@ class Columns:
     def _plan(self, keys: tuple[str, ...]) -> Copied | str:
         if self.dialect.driver != "asyncpg":
             return f"the driver is {self.dialect.driver}, not asyncpg"
-        if len(self.mapper.tables) != 1 or not isinstance(self.mapper.local_table, Table):
-            return f"{self.entity.__name__} is mapped to more than one table"
+        if not isinstance(self.target, Table) or (self.mapper is not None and len(self.mapper.tables) != 1):
+            return f"{self.name} is mapped to more than one table"
         names, processes, defaults = [], [], []
         for position, key in enumerate(keys):
             column = self.by_key[key]
-            if not isinstance(column, Column) or column.table is not self.mapper.local_table:
+            if not isinstance(column, Column) or column.table is not self.target:
                 return f"{key} is not a column of {self.table}"
             refused = self._refusal(column)
             if refused is not None:
@@ -142,16 +156,20 @@ class Columns:
         ]
 
     def _is_filled(self, column: Column[Any]) -> bool:
-        mapper = self.mapper
-        return column.default is not None or column in {mapper.polymorphic_on, mapper.version_id_col}
+        return column.default is not None or column in self._special
+
+    @property
+    def _special(self) -> set[Any]:
+        """The columns that the mapper fills by itself."""
+        return set() if self.mapper is None else {self.mapper.polymorphic_on, self.mapper.version_id_col}
 
     def _default(self, column: Column[Any]) -> Default | str:
         mapper, default = self.mapper, column.default
         process = _processor(column, self.dialect) or _as_it_is
-        if column is mapper.polymorphic_on:
+        if mapper is not None and column is mapper.polymorphic_on:
             identity = process(mapper.polymorphic_identity)
             return lambda _row: identity
-        if column is mapper.version_id_col:
+        if mapper is not None and column is mapper.version_id_col:
             generate = mapper.version_id_generator
             if not callable(generate):
                 return f"{column.name} is set by the server"

@@ -57,9 +57,9 @@ class Writer:
 
     def _copy(self, session: Session, batch: Batch, copied: Copied) -> None:
         """Run COPY inside the session's transaction, on the thread of control that its other statements have."""
-        table = self._columns.mapper.local_table
+        table = self._columns.target
         assert isinstance(table, Table)  # noqa: S101 - Columns gives a reason instead of a Copied for anything else
-        connection = session.connection(bind_arguments={"mapper": self._columns.mapper})
+        connection = session.connection(bind_arguments=self._columns.bind_arguments)
         pooled: Any = connection.connection
         driver = pooled.driver_connection
         if not driver.is_in_transaction():
