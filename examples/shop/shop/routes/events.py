@@ -1,6 +1,8 @@
 """A websocket that tells where an order stands, as often as it is asked."""
 
-from fastapi import APIRouter, WebSocket
+from contextlib import suppress
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import select
 from verdigris import load
@@ -23,8 +25,9 @@ class Unknown(BaseModel):
 @router.websocket("/events")
 async def events(socket: WebSocket) -> None:
     await socket.accept()
-    async for message in socket.iter_text():
-        await socket.send_text((await answer(message)).model_dump_json())
+    with suppress(WebSocketDisconnect):  # the client may leave between its question and our answer
+        async for message in socket.iter_text():
+            await socket.send_text((await answer(message)).model_dump_json())
 
 
 async def answer(message: str) -> OrderSummary | Unknown:

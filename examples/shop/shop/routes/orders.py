@@ -6,11 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, status
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 from verdigris import load
-from verdigris.fastapi import Route
+from verdigris.fastapi import Route, retrying
 
-from shop.database import SessionDep, db
+from shop.database import SessionDep
 from shop.models import Address, Order, OrderLine, OrderStatus, Product
 from shop.routes.paging import PageDep
 from shop.schemas import OrderIn, OrderOut, OrderSummary
@@ -42,22 +41,12 @@ async def read(id: int, session: SessionDep) -> Order:
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, response_model=OrderOut)
-async def place(new: OrderIn) -> Order:
+@retrying(isolation_level="SERIALIZABLE")
+async def place(new: OrderIn, session: SessionDep) -> Order:
     """Place an order and take its pieces from stock: 409 when too few are left, 422 for an unknown address or product.
 
-    Two orders for the same product conflict; the one that loses runs again from the start, on a new session.
+    Two orders for one product conflict; the request that loses runs again from the start, on a new session.
     """
-    return await take_from_stock(new)
-
-
-@router.post("/{id}/cancel", response_model=OrderOut)
-async def cancel(id: int) -> Order:
-    """Cancel a pending order and put its pieces back into stock."""
-    return await put_back(id)
-
-
-@db.transactional(isolation_level="SERIALIZABLE")
-async def take_from_stock(session: AsyncSession, new: OrderIn) -> Order:
     address = await session.scalar(
         select(Address).where(Address.id == new.address_id, Address.customer_id == new.customer_id)
     )
@@ -82,8 +71,10 @@ def take(product: Product, quantity: int) -> OrderLine:
     return OrderLine(product=product, quantity=quantity, unit_price=product.price)
 
 
-@db.transactional(isolation_level="SERIALIZABLE")
-async def put_back(session: AsyncSession, id: int) -> Order:
+@router.post("/{id}/cancel", response_model=OrderOut)
+@retrying(isolation_level="SERIALIZABLE")
+async def cancel(id: int, session: SessionDep) -> Order:
+    """Cancel a pending order and put its pieces back into stock."""
     order = await session.scalar(select(Order).where(Order.id == id).options(load(Order, OrderOut)))
     if order is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, f"no order {id}")
