@@ -124,7 +124,7 @@ def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]
     async def unit(*args: Any, **kwargs: Any) -> Any:
         return await run(lambda session: fn(session, *args, **kwargs))
 
-    del unit.__wrapped__  # type: ignore[attr-defined]  # set by wraps; the signature is another one here
+    del unit.__wrapped__  # set by wraps; the signature is another one here
     return unit
 
 

@@ -48,7 +48,6 @@ def _guarded(method: _Method, *, waits: bool = False) -> _Method:
 
     With `waits`, a second task is let in when the first has finished: closing must happen, and must not overlap.
     """
-
     function = cast("Callable[..., Coroutine[Any, Any, Any]]", method)
 
     @functools.wraps(function)
@@ -98,9 +97,10 @@ class AsyncSession(_AsyncSession):
         self._closed = False
         self._use: _Use | None = None
         self._free: asyncio.Event | None = None
+        self._leaving = 0  # tasks that wait to close it
 
     execute = _guarded(_AsyncSession.execute)
-    scalar = _guarded(_AsyncSession.scalar)
+    scalar = _guarded(_AsyncSession.scalar)  # type: ignore[arg-type, assignment]  # mypy cannot match its overloads
     scalars = _guarded(_AsyncSession.scalars)
     stream = _guarded(_AsyncSession.stream)
     stream_scalars = _guarded(_AsyncSession.stream_scalars)
@@ -141,13 +141,17 @@ class AsyncSession(_AsyncSession):
         """Run one method of this session unless another task is inside one."""
         task = asyncio.current_task()
         use = self._use
-        if use is None and self._free is not None and not waits:
+        if use is None and self._leaving and not waits:
             raise self._gone()  # another task waits to close it: this one came back for more
         while use is not None and use.task is not task and self._guards:
             if not waits:
                 raise self._shared(use, _Use(task, verb, place))
-            self._free = self._free or asyncio.Event()
-            await self._free.wait()
+            self._leaving += 1
+            try:
+                self._free = self._free or asyncio.Event()
+                await self._free.wait()
+            finally:
+                self._leaving -= 1
             use = self._use
         if use is None:
             self._use = _Use(task, verb, place)

@@ -271,9 +271,7 @@ class Database:
 
     def transactional(
         self,
-        fn: Any = None,
-        /,
-        *,
+        *fn: Any,
         isolation_level: str | None = None,
         attempts: int = 4,
         deadline: float | None = None,
@@ -288,7 +286,7 @@ class Database:
             idempotent=idempotent,
         )
         wrap = functools.partial(as_unit, run)
-        return wrap if fn is None else wrap(fn)
+        return wrap(*fn) if fn else wrap
 
     async def gather(self, *units: Callable[[AsyncSession], Awaitable[T]]) -> list[T]:
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.

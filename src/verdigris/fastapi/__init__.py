@@ -35,9 +35,9 @@ def install(
     """Join a database to an application; call it after the app is made, once for each database.
 
     The application's own lifespan runs inside the database's. With `checks`, what cannot work is named at start-up,
-    with the edit to make, and the application does not start. With `errors`, database errors become problem+json answers
-    (RFC 9457) unless the application has a handler of its own for the class; `fields` maps names of constraints to
-    names of input fields where the column's name is not the field's.
+    with the edit to make, and the application does not start. With `errors`, database errors become problem+json
+    answers (RFC 9457) unless the application has a handler of its own for the class; `fields` maps names of constraints
+    to names of input fields where the column's name is not the field's.
     """
     installed: list[Database] = getattr(app.state, "verdigris", [])
     if any(known is db for known in installed):

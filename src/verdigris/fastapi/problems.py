@@ -37,7 +37,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
             return None
         return problem(fault, fields, explanation=str(error) if app.debug else None)
 
-    handlers: dict[Any, Any] = app.exception_handlers  # type: ignore[assignment]  # a websocket has them too
+    handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
 

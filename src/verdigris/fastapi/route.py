@@ -6,6 +6,7 @@ route, so a returned 4xx or 5xx rolls back, and a transient fault can repeat the
 
 from __future__ import annotations
 
+import functools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,8 +78,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Handler:
         handler, policy = super().get_route_handler(), retrying_of(self.endpoint)
         if policy is None:
-            return lambda request: _attempt(handler, request)
-        return lambda request: _repeat(handler, request, policy)
+            return functools.partial(_attempt, handler)
+        return functools.partial(_repeat, handler, policy)
 
 
 async def _attempt(handler: Handler, request: Request) -> Response:
@@ -103,7 +104,7 @@ async def _attempt(handler: Handler, request: Request) -> Response:
     return response
 
 
-async def _repeat(handler: Handler, request: Request, policy: Retrying) -> Response:
+async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Response:
     """Repeat the request while its fault is transient and its attempts last."""
     if policy.isolation_level is not None:
         request.scope["verdigris.isolation_level"] = policy.isolation_level

@@ -1,0 +1,47 @@
+import asyncio
+import itertools
+
+import asyncpg
+import pytest
+
+from verdigris import embedded
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """One private server for the library's tests."""
+    with embedded.server(durable=False, settings={"max_connections": 60}) as running:
+        yield running
+
+
+@pytest.fixture
+def database_url(postgres):
+    """The URL of a database of this test's own."""
+    name = f"library_test_{next(_numbers)}"
+    asyncio.run(_run(postgres.url, f"CREATE DATABASE {name} STRATEGY file_copy"))
+    yield postgres.url_for(name)
+    asyncio.run(_run(postgres.url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def admin(database_url):
+    """Run a statement on a connection of its own, beside the code under test, and return its rows."""
+
+    async def run(statement, *values):
+        connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+        try:
+            return await connection.fetch(statement, *values)
+        finally:
+            await connection.close()
+
+    return run
+
+
+async def _run(url, statement):
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,260 @@
+import asyncio
+
+import pytest
+from sqlalchemy import exc, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from verdigris.engine import Database
+from verdigris.errors import (
+    CommitRefusedError,
+    ReadOnlyError,
+    SessionClosedError,
+    SessionSharedError,
+)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+@pytest.fixture
+async def db(database_url):
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield database
+    await database.dispose()
+
+
+async def count(db):
+    async with db.session() as session:
+        return await session.scalar(text("SELECT count(*) FROM note"))
+
+
+async def test_attributes_stay_readable_after_commit(db):
+    async with db.session() as session:
+        note = Note(id=1, text="kept")
+        session.add(note)
+        await session.commit()
+
+    assert note.text == "kept"
+
+
+async def test_attributes_expire_on_commit_when_asked_to(database_url, db):
+    other = Database(database_url, expire_on_commit=True)
+    async with other.session() as session:
+        note = Note(id=1, text="gone")
+        session.add(note)
+        await session.commit()
+
+        with pytest.raises(exc.MissingGreenlet):
+            _ = note.text
+    await other.dispose()
+
+
+async def test_a_commit_after_a_swallowed_error_is_refused_and_names_the_cause(db):
+    with pytest.raises(CommitRefusedError) as refused:
+        async with db.session.begin() as session:
+            await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
+            with pytest.raises(exc.DBAPIError):
+                await session.execute(text("SELECT 1/0"))
+
+    assert "22012" in str(refused.value)
+    assert isinstance(refused.value.__cause__, exc.DBAPIError)
+    assert await count(db) == 0
+
+
+async def test_a_savepoint_around_an_expected_error_leaves_the_commit_alone(db):
+    async with db.session.begin() as session:
+        await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
+        with pytest.raises(exc.DBAPIError):
+            async with session.begin_nested():
+                await session.execute(text("SELECT 1/0"))
+
+    assert await count(db) == 1
+
+
+async def test_without_the_guard_postgresql_drops_the_work_in_silence(database_url, db):
+    other = Database(database_url, guard_commit=False)
+    async with other.session.begin() as session:
+        await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
+        with pytest.raises(exc.DBAPIError):
+            await session.execute(text("SELECT 1/0"))
+
+    assert await count(db) == 0
+    await other.dispose()
+
+
+async def test_the_connection_of_a_refused_commit_goes_on_working(db):
+    for _ in range(3):
+        with pytest.raises(CommitRefusedError):
+            async with db.session.begin() as session:
+                with pytest.raises(exc.DBAPIError):
+                    await session.execute(text("SELECT 1/0"))
+
+    assert await count(db) == 0
+    assert db.pool().in_use == 0
+    assert db.pool().checkouts == 5
+
+
+async def test_two_tasks_in_one_session_get_an_error_that_names_both(db):
+    async def slow(session):
+        await session.execute(text("SELECT pg_sleep(0.2)"))
+
+    async with db.session() as session:
+        with pytest.raises(SessionSharedError) as shared:
+            await asyncio.gather(
+                asyncio.create_task(slow(session), name="first"), asyncio.create_task(slow(session), name="second")
+            )
+
+    assert "task 'second' (execute at " in str(shared.value)
+    assert "task 'first' (execute at " in str(shared.value)
+    assert str(shared.value).count("test_session.py:") == 2
+
+
+async def test_the_guard_holds_on_a_cold_and_on_a_warm_pool_and_on_bare_statements(db):
+    for _ in range(2):
+        async with db.session() as session:
+            with pytest.raises(SessionSharedError) as shared:
+                await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
+
+        assert str(shared.value).count("test_session.py:") == 2
+    assert db.pool().in_use == 0
+
+
+async def test_a_commit_while_another_task_reads_is_refused_and_poisons_nothing(db):
+    async with db.session() as session:
+        reading = asyncio.create_task(session.execute(text("SELECT pg_sleep(0.2)")))
+        await asyncio.sleep(0.05)
+
+        with pytest.raises(SessionSharedError):
+            await session.commit()
+        await reading
+
+    async with db.read() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+    assert db.pool().in_use == 0
+
+
+async def test_a_session_may_be_handed_from_task_to_task(db):
+    async with db.session() as session:
+        for _ in range(3):
+            assert await asyncio.create_task(session.scalar(text("SELECT 1"))) == 1
+        assert await asyncio.wait_for(session.scalar(text("SELECT 1")), 5) == 1
+
+
+async def test_sharing_goes_unnoticed_when_the_guard_is_off(database_url):
+    other = Database(database_url, guard_tasks=False)
+    async with other.session() as session:
+        await session.connection()
+        found = await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
+
+    assert found == [1, 2]
+    await other.dispose()
+
+
+async def test_leaving_a_session_waits_for_the_task_that_is_still_inside(db):
+    finished = []
+
+    async def straggler(session):
+        await session.execute(text("SELECT pg_sleep(0.2)"))
+        finished.append("statement")
+        with pytest.raises(SessionClosedError):
+            await session.execute(text("SELECT 1"))
+
+    async with db.session() as session:
+        task = asyncio.create_task(straggler(session))
+        await asyncio.sleep(0.05)
+
+    assert finished == ["statement"]
+    await task
+    assert db.pool().in_use == 0
+
+
+async def test_leaving_a_transaction_while_another_task_works_in_it_rolls_back(db):
+    with pytest.raises(SessionSharedError):
+        async with db.session.begin() as session:
+            await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
+            task = asyncio.create_task(session.execute(text("SELECT pg_sleep(0.2)")))
+            await asyncio.sleep(0.05)
+
+    await task
+    assert await count(db) == 0
+    assert db.pool().in_use == 0
+
+
+async def test_a_closed_session_says_what_to_use_instead(db):
+    async with db.session() as session:
+        pass
+
+    for use in (lambda: session.execute(text("SELECT 1")), lambda: session.get(Note, 1), session.commit):
+        with pytest.raises(SessionClosedError, match=r"async with db.session\(\) as session"):
+            await use()
+    with pytest.raises(SessionClosedError):
+        session.add(Note(id=1, text="late"))
+    await session.close()
+
+
+async def test_a_closed_session_begins_again_when_asked_to(database_url):
+    other = Database(database_url, close_resets_only=True)
+    async with other.session() as session:
+        pass
+
+    assert await session.scalar(text("SELECT 1")) == 1
+    await session.close()
+    await other.dispose()
+
+
+async def test_a_cancelled_unit_leaves_no_connection_behind(db):
+    async def unit():
+        async with db.session.begin() as session:
+            await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
+            await session.execute(text("SELECT pg_sleep(5)"))
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await unit()
+
+    assert db.pool().in_use == 0
+    assert await count(db) == 0
+
+
+async def test_a_read_session_reads_in_one_round_trip_without_a_transaction(db):
+    async with db.read() as session:
+        first = await session.scalar(text("SELECT pg_current_xact_id()::text"))
+        second = await session.scalar(text("SELECT pg_current_xact_id()::text"))
+
+    assert first != second
+
+
+async def test_a_read_session_refuses_to_write(db):
+    writes = [text("INSERT INTO note VALUES (1, 'one')"), Note.__table__.insert().values(id=1, text="one")]
+    for statement in writes:
+        async with db.read() as session:
+            with pytest.raises(ReadOnlyError):
+                await session.execute(statement)
+    async with db.read() as session:
+        session.add(Note(id=1, text="one"))
+        with pytest.raises(ReadOnlyError):
+            await session.commit()
+
+    assert await count(db) == 0
+
+
+async def test_a_snapshot_sees_one_moment_and_the_server_refuses_writes(db):
+    async with db.read(snapshot=True) as session:
+        before = await session.scalar(text("SELECT count(*) FROM note"))
+        async with db.session.begin() as writer:
+            writer.add(Note(id=1, text="one"))
+        after = await session.scalar(text("SELECT count(*) FROM note"))
+        with pytest.raises(exc.DBAPIError, match="read-only"):
+            await session.scalar(text("WITH gone AS (DELETE FROM note RETURNING 1) SELECT count(*) FROM gone"))
+
+    assert (before, after) == (0, 0)
+    assert await count(db) == 1
