@@ -1,0 +1,18 @@
+"""The report as one line a finding: `path:line: box/variant message`, for editors, greps and pull requests."""
+
+from __future__ import annotations
+
+from verdigris.report.report import Report
+from verdigris.report.style import Style, clean
+from verdigris.report.words import shown, summary
+
+
+def render(report: Report, style: Style) -> str:
+    """Return one line for each finding, then one for each unread file, then the summary."""
+    lines = [
+        f"{shown(report, finding.place)}: {style.paint(box.rule(finding), 'bold')} "
+        f"{'advice: ' if finding in box.advice else ''}{clean(finding.message)}"
+        for box, finding in report.findings
+    ]
+    lines += [f"{clean(file.path)}: unread: {clean(file.reason)}" for file in report.unread]
+    return style.finish("\n".join([*lines, summary(report)]) + "\n")

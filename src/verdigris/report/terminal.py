@@ -1,0 +1,166 @@
+"""The report on a terminal: the checklist as a grid, findings with their code and what to paste, the summary last."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from verdigris.checklist.box import SECTIONS
+from verdigris.evidence.judgement import Finding, Severity
+from verdigris.report.report import BoxReport, Report
+from verdigris.report.style import Style, clean, columns, cut
+from verdigris.report.words import SECTION_TITLES, heading, shown, summary
+
+IN_FULL = 5  # findings shown with their code before the rest gets a line each
+LISTED = 10  # unread files, doubts' boxes and notices before the rest is counted
+
+
+def render(report: Report, style: Style) -> str:
+    """Return the report with the first findings in full and one line for each other one."""
+    return _render(report, style, IN_FULL)
+
+
+def render_full(report: Report, style: Style) -> str:
+    """Return the report with every finding in full."""
+    return _render(report, style, len(report.findings))
+
+
+def render_quiet(report: Report, style: Style) -> str:
+    """Return nothing but the names of the boxes that fail."""
+    return "".join(f"{box.name}\n" for box in report.failing)
+
+
+def _render(report: Report, style: Style, in_full: int) -> str:
+    lines = [style.paint(clean(report.understood), "bold"), style.paint(heading(report), "dim"), ""]
+    lines += [*_grid(report, style), ""]
+    lines += _findings(report, style, in_full)
+    everything = in_full >= len(report.findings) > IN_FULL
+    lines += _doubts(report, style)
+    lines += _excused(report, style)
+    lines += _listed("unread", [f"{clean(file.path)}: {clean(file.reason)}" for file in report.unread], style, everything)
+    lines += _listed("note", [clean(notice) for notice in report.notices], style, everything)
+    lines.append(style.paint(summary(report), "bold"))
+    if report.failing:
+        lines.append(style.paint(f"next: verdigris explain {report.failing[0].name}", "dim"))
+    return style.finish("\n".join(lines) + "\n")
+
+
+def _grid(report: Report, style: Style) -> Iterator[str]:
+    """Yield the checklist in five rows, two sections a row."""
+    judged = {box.name: box for box in report.boxes}
+    cells = []
+    for place, section in enumerate(SECTIONS, 1):
+        boxes = [box for box in judged.values() if box.section == section]
+        signs = [style.sign(box.verdict, excused=box.excused is not None) for box in boxes]
+        left_out = sum(1 for _, name, _ in report.ignored if name.startswith(f"{section}/"))
+        text = "".join(signs) + style.paint("." * left_out, "dim")
+        cells.append((f"{place:>3} {SECTION_TITLES[section]:<13}", text, len(signs) + left_out))
+    half = (len(cells) + 1) // 2
+    for (title, text, width), (other, more, _) in zip(cells[:half], cells[half:], strict=True):
+        yield f"{title}{text}{' ' * (10 - width)}{other}{more}".rstrip()
+
+
+def _findings(report: Report, style: Style, in_full: int) -> Iterator[str]:
+    full = _first(report, in_full)
+    for box, finding in full:
+        yield from _full(report, box, finding, style)
+    rest = [pair for pair in report.findings if not any(pair[1] is finding for _, finding in full)]
+    for box, finding in rest:
+        yield _line(report, box, finding, style)
+    if rest:
+        yield ""
+
+
+def _first(report: Report, limit: int) -> list[tuple[BoxReport, Finding]]:
+    """Choose what is shown in full: one finding of each rule first, errors before advice."""
+    rules: set[str] = set()
+    firsts, others = [], []
+    for box, finding in report.findings:
+        (others if box.rule(finding) in rules else firsts).append((box, finding))
+        rules.add(box.rule(finding))
+    errors = [pair for pair in (*firsts, *others) if pair[1].severity is Severity.ERROR]
+    advice = [pair for pair in (*firsts, *others) if pair[1].severity is Severity.ADVICE]
+    chosen = [*errors, *advice][:limit]
+    return [pair for pair in report.findings if any(pair[1] is finding for _, finding in chosen)]
+
+
+def _full(report: Report, box: BoxReport, finding: Finding, style: Style) -> Iterator[str]:
+    mark = style.sign(box.verdict) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
+    yield f"{mark} {box.number} {style.paint(box.rule(finding), 'bold')}  {shown(report, finding.place)}"
+    yield from _wrapped(clean(finding.message), style, "    ")
+    yield from _frame(report, finding, style)
+    if finding.severity is Severity.ERROR:
+        yield from _wrapped(clean(box.consequence_of(finding)), style, "    ", dim=True)
+    if finding.fix:
+        first, *more = [clean(line) for line in finding.fix.splitlines()]
+        yield f"    {style.paint('do', 'green')}   {first}"
+        yield from (f"         {line}" for line in more)
+    for place, text in finding.related[:3]:
+        yield f"    {style.paint(f'see  {shown(report, place)}: {clean(text)}', 'dim')}"
+    yield ""
+
+
+def _frame(report: Report, finding: Finding, style: Style) -> Iterator[str]:
+    """Yield the marked lines, with carets under the span when it lies within one line."""
+    frame = report.frame(finding)
+    if not frame or finding.place is None:
+        return
+    gutter = max(len(str(number)) for number, _ in frame)
+    bar = style.paint("│", "dim")
+    room = style.width - gutter - 7
+    for number, text in frame:
+        yield f"    {style.paint(str(number).rjust(gutter), 'dim')} {bar} {cut(clean(text.rstrip()), room)}"
+    place, text = finding.place, frame[0][1]
+    if place.end_line <= place.line and place.end_column > place.column:
+        before = columns(clean(text[: place.column]))
+        marked = min(columns(clean(text[place.column : place.end_column])), room - before)
+        if marked > 0:
+            yield f"    {' ' * gutter} {bar} {' ' * before}{style.paint('^' * marked, 'red')}"
+
+
+def _line(report: Report, box: BoxReport, finding: Finding, style: Style) -> str:
+    mark = style.sign(box.verdict) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
+    where = shown(report, finding.place)
+    return f"{mark} {box.number} {style.paint(box.rule(finding), 'bold')}  {where}  {clean(finding.message)}"
+
+
+def _doubts(report: Report, style: Style) -> Iterator[str]:
+    """Yield the unproven boxes grouped by what would settle them, each with its first reason."""
+    unproven = [box for box in report.boxes if box.doubts and box in report.unproven]
+    if not unproven:
+        return
+    yield f"{style.paint('?', 'yellow')} {len(unproven)} unproven"
+    groups: dict[str, list[BoxReport]] = {}
+    for box in unproven:
+        groups.setdefault(box.doubts[0].settle, []).append(box)
+    for settle, boxes in sorted(groups.items(), key=lambda group: -len(group[1])):
+        yield from _wrapped(f"to settle {len(boxes)}: {clean(settle)}", style, "    ")
+        for box in boxes:
+            doubt = box.doubts[0]
+            where = f"{shown(report, doubt.place)} " if doubt.place is not None else ""
+            more = f" (and {len(box.doubts) - 1} more)" if len(box.doubts) > 1 else ""
+            text = f"{box.number:>4} {box.name}: {where}{clean(doubt.reason)}"
+            yield f"      {style.paint(cut(text, style.width - 6 - len(more)) + more, 'dim')}"
+    yield ""
+
+
+def _excused(report: Report, style: Style) -> Iterator[str]:
+    for box in report.excused:
+        yield f"{style.sign(box.verdict, excused=True)} {box.number} {box.name}  {clean(box.excused or '')}"
+    if report.excused:
+        yield ""
+
+
+def _listed(word: str, items: list[str], style: Style, everything: bool) -> Iterator[str]:  # noqa: FBT001 - private
+    shown_items = items if everything else items[:LISTED]
+    for item in shown_items:
+        yield f"{style.paint(word, 'yellow')} {item}"
+    if len(items) > len(shown_items):
+        yield f"{style.paint(word, 'yellow')} and {len(items) - len(shown_items)} more"
+    if items:
+        yield ""
+
+
+def _wrapped(text: str, style: Style, indent: str, *, dim: bool = False) -> Iterator[str]:
+    lines = textwrap.wrap(text, style.width - len(indent), break_long_words=False, break_on_hyphens=False) or [""]
+    yield from (f"{indent}{style.paint(line, 'dim') if dim else line}" for line in lines)
