@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verdigris.embedded.errors import EmbeddedError
-from verdigris.embedded.runtime import postmaster, unwritable
+from verdigris.embedded.runtime import drop_dead_lock, postmaster, unwritable
 
 if TYPE_CHECKING:
     from verdigris.embedded.account import Account
     from verdigris.embedded.provider import Installation
+    from verdigris.embedded.runtime import Entry
 
 USER = "postgres"
 _PASSWORD_FILE = "verdigris.password"  # noqa: S105 - a file's name
@@ -53,7 +54,7 @@ def make_cluster(data: Path, installation: Installation, account: Account, *, wo
     return Cluster(data, _password(data))
 
 
-def open_cluster(data: Path, installation: Installation, account: Account, *, workspace: Path) -> Cluster:
+def open_cluster(data: Path, installation: Installation, account: Account, entry: Entry) -> Cluster:
     """Check a data directory that was kept, or make it if it is not there.
 
     Raises EmbeddedError if another server runs on it, another major version made it, or it is something else.
@@ -61,7 +62,7 @@ def open_cluster(data: Path, installation: Installation, account: Account, *, wo
     try:
         version = (data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
-        return _new_kept(data, installation, account, workspace)
+        return _new_kept(data, installation, account, entry)
     except OSError as error:
         raise unwritable(data, error) from error
     if version != str(installation.major):
@@ -73,18 +74,24 @@ def open_cluster(data: Path, installation: Installation, account: Account, *, wo
                 f"or move the data over:   pg_dumpall from {version}, psql into a new directory.",
             ),
         )
-    running = postmaster(data)
-    if running is not None:
-        raise EmbeddedError(
-            f"a server already runs on {data} (process {running}).",
-            why="Two servers on one data directory would destroy it.",
-            do=("Use that server", f"or stop it first:   kill -INT {running}"),
-        )
     _check_reach(data, account)
+    _take(data, entry)
+    drop_dead_lock(data)
     return Cluster(data, _password(data))
 
 
-def _new_kept(data: Path, installation: Installation, account: Account, workspace: Path) -> Cluster:
+def _take(data: Path, entry: Entry) -> None:
+    running = postmaster(data)
+    if running is not None or not entry.hold(data):
+        who = f"process {running}" if running else "it is about to start"
+        raise EmbeddedError(
+            f"a server already runs on {data} ({who}).",
+            why="Two servers on one data directory would destroy it.",
+            do=("Use that server", f"or stop it first:   kill -INT {running or '<its process>'}"),
+        )
+
+
+def _new_kept(data: Path, installation: Installation, account: Account, entry: Entry) -> Cluster:
     try:
         if data.exists() and any(data.iterdir()):
             raise EmbeddedError(
@@ -96,7 +103,8 @@ def _new_kept(data: Path, installation: Installation, account: Account, workspac
     except OSError as error:
         raise unwritable(data, error) from error
     _check_reach(data, account)
-    cluster = make_cluster(data, installation, account, workspace=workspace)
+    _take(data, entry)
+    cluster = make_cluster(data, installation, account, workspace=entry.path)
     _run(installation, account, "--sync-only", "-D", str(data))  # what is kept must survive a power cut from the start
     return cluster
 

@@ -26,38 +26,47 @@ from verdigris.embedded.errors import EmbeddedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from verdigris.embedded.account import Account
+
 # A socket's path must fit in sockaddr_un: 104 bytes on macOS, 108 on Linux, of which the file takes about 40.
-_LONGEST_ROOM = 60
+_LONGEST_PLACE = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One server's place in the runtime directory; its lock is held while `handle` is open."""
+    """One server's place in the runtime directory; its locks are held while `handles` are open."""
 
     path: Path
-    handle: int
+    handles: list[int]
 
     def describe(self, data: Path, *, temporary: bool) -> None:
         """Write down what a later start needs to clean up after this one."""
         text = json.dumps({"owner": os.getpid(), "data": str(data), "temporary": temporary})
         (self.path / "server.json").write_text(text)
 
+    def hold(self, data: Path) -> bool:
+        """Lock a kept data directory for as long as this entry lives; False if another entry has it."""
+        handle = _try_lock(data)
+        if handle is not None:
+            self.handles.append(handle)
+        return handle is not None
+
     def remove(self) -> None:
-        """Delete the entry and all in it, then let go of its lock."""
+        """Delete the entry and all in it, then let go of its locks."""
         shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.close(self.handle)
+        while self.handles:
+            with contextlib.suppress(OSError):
+                os.close(self.handles.pop())
 
 
-def runtime_directory() -> Path:
-    """Return this account's own runtime directory, made if it is not there.
+def runtime_directory(account: Account) -> Path:
+    """Return our runtime directory, made if it is not there, in a place that the server's account can enter.
 
     Only its owner can write to it. Raises EmbeddedError where somebody else got hold of the name first.
     """
-    temporary = Path(tempfile.gettempdir()).resolve()
-    if len(str(temporary)) > _LONGEST_ROOM:
-        temporary = Path("/tmp")  # noqa: S108 - what lies below is checked: ours, and nobody else's to write
-    room = temporary / f"verdigris-{os.geteuid()}"
+    places = [Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - checked below
+    fitting = [each for each in places if len(str(each)) <= _LONGEST_PLACE and account.reaches(each / "room")]
+    room = (fitting or places)[0] / f"verdigris-{os.geteuid()}"
     # root's is entered, never listed or written, by the unprivileged account the server runs under
     mode = 0o711 if os.geteuid() == 0 else 0o700
     try:
@@ -79,9 +88,9 @@ def runtime_directory() -> Path:
     return room
 
 
-def new_entry() -> Entry:
+def new_entry(account: Account) -> Entry:
     """Clean up after servers whose owner is gone, and open an entry for one more."""
-    room = runtime_directory()
+    room = runtime_directory(account)
     with _locked(room):
         for path in sorted(room.glob("server-*")):
             _sweep(path)
@@ -94,7 +103,7 @@ def new_entry() -> Entry:
         raise EmbeddedError(f"{path} is locked by somebody else.", why="It was made by this process a moment ago.")
     if os.geteuid() == 0:
         path.chmod(0o711)
-    return Entry(path, handle)
+    return Entry(path, [handle])
 
 
 def unwritable(path: Path, error: OSError) -> EmbeddedError:
@@ -113,6 +122,19 @@ def postmaster(data: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return process if _works_in(process, data) else None
+
+
+def drop_dead_lock(data: Path) -> None:
+    """Remove the lock file of a server that is gone for good.
+
+    PostgreSQL believes any process that has the number in it: one it was given to since, or a zombie that nobody reaps
+    (a container's first process often does not). It is gone when no process at all works in the data directory, which
+    Linux can tell; elsewhere PostgreSQL decides. The caller holds the directory.
+    """
+    if not (data / "postmaster.pid").exists() or not Path("/proc/self/cwd").exists():
+        return
+    if not any(each.name.isdecimal() and _works_in(int(each.name), data) for each in Path("/proc").iterdir()):
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def shut_down(process: int, data: Path, *, keep: bool, patience: float = 60.0) -> None:
@@ -142,7 +164,7 @@ def _sweep(path: Path) -> None:
     process = postmaster(data)
     if process is not None:
         shut_down(process, data, keep=keep)
-    Entry(path, handle).remove()
+    Entry(path, [handle]).remove()
 
 
 def _works_in(process: int, data: Path) -> bool:

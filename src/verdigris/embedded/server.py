@@ -135,16 +135,16 @@ def start(options: Options) -> Server:
     if options.port is not None and not _is_free(options.port):
         raise _busy(options.port)
     installation = find_installation(options.provider)
-    entry = new_entry()
+    account = server_account(options.data)
+    entry = new_entry(account)
     running = Running(entry, keep=options.data is not None)
     try:
-        account = server_account(options.data)
         installation = reachable(installation, account, entry.path.parent)
         if options.data is None:
             cluster = make_cluster(entry.path / "data", installation, account, workspace=entry.path)
         else:
             kept = options.data.expanduser().resolve()
-            cluster = open_cluster(kept, installation, account, workspace=entry.path)
+            cluster = open_cluster(kept, installation, account, entry)
         entry.describe(cluster.data, temporary=options.data is None)
         return _Start(installation, account, running, cluster, options.port).run(configuration)
     except BaseException:

@@ -1,0 +1,79 @@
+"""The public names: few, written down here, and each of them importable."""
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import verdigris
+
+ROOT = Path(__file__).parents[1]
+
+PUBLIC = {
+    "verdigris": {"Base", "Database", "__version__", "bulk", "errors", "load"},
+    "verdigris.embedded": {
+        "EmbeddedError",
+        "EmbeddedServer",
+        "Installation",
+        "Machine",
+        "Provider",
+        "Server",
+        "Wheel",
+        "server",
+    },
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_modules_public_names_are_the_ones_written_here(module):
+    found = importlib.import_module(module)
+
+    assert set(found.__all__) == PUBLIC[module]
+    assert {name for name in found.__all__ if getattr(found, name, None) is None} == set()
+
+
+def test_dir_offers_the_public_names_before_they_are_loaded():
+    assert PUBLIC["verdigris"] <= set(dir(verdigris))
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'Databse'"):
+        verdigris.Databse  # noqa: B018 - reading it is the test
+
+
+def test_every_public_name_says_what_it_promises():
+    undocumented = [
+        f"{module}.{name}"
+        for module, names in PUBLIC.items()
+        for name in names
+        if name != "__version__" and not (getattr(importlib.import_module(module), name).__doc__ or "").strip()
+    ]
+
+    assert undocumented == []
+
+
+def test_the_version_is_written_once_and_in_the_changelog():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["dynamic"] == ["version"]
+    assert re.search(
+        rf"^## (Unreleased|{re.escape(verdigris.__version__)})", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+
+def test_the_base_install_depends_on_nothing():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert project["dependencies"] == []
+
+
+def test_the_commands_and_the_plugin_that_the_package_announces_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    announced = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
+
+    for name in announced:
+        module, _, attribute = name.partition(":")
+        found = importlib.import_module(module)
+        assert not attribute or callable(getattr(found, attribute))

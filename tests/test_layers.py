@@ -1,0 +1,112 @@
+"""Layers point one way: what a part may load, seen in a fresh interpreter."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+LIBRARY = (
+    "engine",
+    "session",
+    "fastapi",
+    "models",
+    "loading",
+    "bulk",
+    "concurrency",
+    "errors",
+    "testing",
+    "performance",
+)
+CHECKER = ("checklist", "evidence", "report", "fix", "console", "cli", "config", "baseline", "lsp", "demo")
+
+
+def loaded_by(*commands, flags=("-S",)):
+    """Run the commands and return all modules that were loaded meanwhile; -S hides every installed package."""
+    code = "import sys, json\nbefore = set(sys.modules)\n" + "\n".join(commands)
+    code += "\nprint(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stderr.strip().splitlines()[-1])
+
+
+def foreign(modules):
+    """Return the modules that are neither ours nor the standard library's."""
+    known = {*sys.stdlib_module_names, "verdigris", "__main__"}
+    return sorted(name for name in modules if name.split(".")[0] not in known)
+
+
+def parts(modules):
+    return {name.split(".")[1] for name in modules if name.startswith("verdigris.")}
+
+
+def test_importing_the_package_loads_none_of_its_parts():
+    modules = loaded_by("import verdigris", flags=())
+
+    assert parts(modules) == set()
+    assert foreign(modules) == []
+
+
+def test_the_library_loads_no_part_of_the_checker():
+    modules = loaded_by("from verdigris import Base, Database, bulk, errors, load\nimport verdigris.fastapi", flags=())
+
+    assert parts(modules) & set(CHECKER) == set()
+
+
+def test_the_embedded_server_loads_nothing_but_itself():
+    modules = loaded_by("import verdigris.embedded")
+
+    assert parts(modules) == {"embedded"}
+    assert foreign(modules) == []
+
+
+def test_the_static_check_runs_without_a_single_installed_package():
+    modules = loaded_by(
+        "from verdigris.cli import main",
+        "try: code = main(['check', 'examples/shop', '--evidence', 'source', '--no-cache'])",
+        "except SystemExit as left: code = left.code",
+        "assert code in (0, 1), code",
+    )
+
+    assert foreign(modules) == []
+    assert parts(modules) & {*LIBRARY, "console", "demo", "embedded"} == set()
+
+
+def test_the_static_check_leaves_installed_packages_alone():
+    modules = loaded_by(
+        "from verdigris.cli import main",
+        "try: main(['check', 'examples/shop', '--evidence', 'source', '--no-cache', '--output-format', 'json'])",
+        "except SystemExit: pass",
+        flags=(),
+    )
+
+    assert foreign(modules) == []
+
+
+@pytest.mark.parametrize("part", LIBRARY)
+def test_no_module_of_the_library_names_the_checker(part):
+    files = [SOURCE / "verdigris" / f"{part}.py", *(SOURCE / "verdigris" / part).rglob("*.py")]
+    named = {name for file in files if file.exists() for name in imports_of(file)}
+
+    assert {name for name in named if name.startswith(tuple(f"verdigris.{each}" for each in CHECKER))} == set()
+
+
+def imports_of(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
