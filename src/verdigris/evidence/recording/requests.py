@@ -1,0 +1,216 @@
+"""Requests: Starlette's and FastAPI's public `__call__` is wrapped; routes are named by the public route tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import _get_running_loop
+from collections.abc import Iterator, MutableMapping
+from threading import get_ident
+from time import perf_counter_ns
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from verdigris.evidence.recording.engines import task_is_done
+from verdigris.evidence.recording.units import Checkout, RequestState, Unit
+
+if TYPE_CHECKING:
+    from verdigris.evidence.recording.recorder import Recorder
+
+_UNMATCHED = "(unmatched)"
+
+
+class RequestWatch:
+    """Records requests and websocket connections."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.offered: dict[str, None] = {}
+        self._tables: dict[int, dict[int, list[tuple[str, Any]]]] = {}
+        self.suspects: list[tuple[RequestState, Checkout]] = []
+
+    def attach(self, applications: ModuleType) -> None:
+        """Start recording; the argument is `starlette.applications`."""
+        self.recorder.patches.method(applications.Starlette, "__call__", self._call)
+
+    def _call(self, original: Any) -> Any:
+        async def __call__(app: Any, scope: Any, receive: Any, send: Any) -> None:  # noqa: N807 - what it stands in for
+            try:
+                request = self._request(app, scope)
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
+                self.recorder.trouble("a request's start", error)
+                request = None
+            if request is None:
+                await original(app, scope, receive, send)
+                return
+            await self._recorded(original, app, request, receive, send)
+
+        return __call__
+
+    def _request(self, app: Any, scope: Any) -> RequestState | None:
+        if scope["type"] not in {"http", "websocket"}:
+            return None
+        unit = self.recorder.units.current.get()
+        if unit is not None and unit.request is not None and not unit.request.ended:
+            return None  # a mounted application: the outer one's request
+        return RequestState(scope.get("method", "WEBSOCKET"), scope)
+
+    async def _recorded(self, original: Any, app: Any, request: RequestState, receive: Any, send: Any) -> None:
+        recorder = self.recorder
+        loop = _get_running_loop()
+        task = asyncio.current_task(loop) if loop is not None else None
+        unit = Unit(id(task) if task is not None else get_ident(), task, request, None)
+        unit.listed = True
+        request.units.append(unit)
+        token = recorder.units.current.set(unit)
+        recorder.active_requests += 1
+        try:
+            await original(app, request.scope, self._receiving(request, receive), self._sending(request, send))
+        except BaseException as error:
+            request.escaped = error
+            raise
+        finally:
+            recorder.active_requests -= 1
+            with contextlib.suppress(ValueError):  # left in another context than it was entered
+                recorder.units.current.reset(token)
+            try:
+                self._ended(app, request)
+            except Exception as error:  # noqa: BLE001 - as above
+                recorder.trouble("a request's end", error)
+
+    def _receiving(self, request: RequestState, receive: Any) -> Any:
+        async def recording_receive() -> Any:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not request.complete:
+                request.disconnected = True
+            return message
+
+        return recording_receive
+
+    def _sending(self, request: RequestState, send: Any) -> Any:
+        async def recording_send(message: MutableMapping[str, Any]) -> None:
+            kind = message["type"]
+            try:
+                if kind == "http.response.start":
+                    request.status = message["status"]
+                    self._answered(request)
+                elif kind == "http.response.body":
+                    request.complete = not message.get("more_body", False)
+                elif kind == "websocket.accept":
+                    request.status = 101
+            except Exception as error:  # noqa: BLE001 - as above
+                self.recorder.trouble("a response", error)
+            await send(message)
+
+        return recording_send
+
+    def _answered(self, request: RequestState) -> None:
+        request.answered = True
+        if not request.checkouts:
+            return
+        lineage = self.recorder.units.unit().lineage()
+        for checkout in list(request.checkouts.values()):
+            unit = checkout.unit
+            ours = id(unit) in lineage or (unit.threaded and id(unit.inherited) in lineage)
+            if not checkout.begun or not ours:
+                continue
+            if checkout.wrote:
+                checkout.answered = True
+                request.answered_early.append(checkout.spot)
+            else:
+                request.answered_reading += 1
+
+    def _ended(self, app: Any, request: RequestState) -> None:
+        request.ended = perf_counter_ns()
+        for checkout in request.checkouts.values():
+            if checkout.unit is request.units[0] or task_is_done(checkout.unit):
+                self.suspects.append((request, checkout))  # a shielded close may still return it in a moment
+        request.label, endpoint = self._label(app, request.scope, request.method)
+        self._unnoticed(request)
+        self.recorder.ledger.request(request, request.label, endpoint)
+        if request.escaped is not None and isinstance(request.escaped, Exception):
+            self.recorder.escaped(request)
+
+    def _unnoticed(self, request: RequestState) -> None:
+        """Find a raise_on_sql in an exception's text when the wrapped method did not see it."""
+        import re
+
+        if request.escaped is None or any(unit.raised for unit in request.units):
+            return
+        for attribute, lazy in re.findall(r"'(\w+\.\w+)' is not available due to lazy='(\w+)'", str(request.escaped)):
+            request.units[0].raised[attribute, lazy, None, None, "handler"] = 1
+
+    # Routes
+
+    def _label(self, app: Any, scope: Any, method: str) -> tuple[str, dict[str, Any]]:
+        endpoint = scope.get("endpoint")
+        if endpoint is None:
+            return f"{method} {_UNMATCHED}", {}
+        path = str(scope.get("path", ""))
+        entries = self._table(app).get(id(endpoint)) or self._table(app, anew=True).get(id(endpoint), [])
+        template, route = next(
+            ((template, route) for template, route in entries if len(entries) == 1 or _matches(template, path)), ("", None)
+        )
+        if not template:
+            template = _from_parameters(path, scope.get("path_params", {}))
+        model = getattr(route, "response_model", None)
+        facts = {
+            "site": self.recorder.places.definition(endpoint),
+            "response_model": None if model is None else getattr(model, "__name__", None) or str(model),
+        }
+        return f"{method} {template}", facts
+
+    def _table(self, app: Any, *, anew: bool = False) -> dict[int, list[tuple[str, Any]]]:
+        table = self._tables.get(id(app))
+        if table is None or anew:
+            table = self._tables[id(app)] = {}
+            for template, methods, endpoint, route in _routes(getattr(app, "routes", ()), ""):
+                table.setdefault(id(endpoint), []).append((template, route))
+                for method in sorted(methods):
+                    self.offered[f"{method} {template}"] = None
+        return table
+
+
+def _routes(routes: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, set[str], Any, Any]]:
+    if depth > 10:
+        return
+    for route in _flat(routes):
+        path = f"{prefix}{getattr(route, 'path', None) or ''}"
+        inner = getattr(route, "routes", None)
+        endpoint = getattr(route, "endpoint", None)
+        if endpoint is not None:
+            methods = getattr(route, "methods", None)
+            is_socket = methods is None and "WebSocket" in type(getattr(route, "route", route)).__name__
+            yield path, {"WEBSOCKET"} if is_socket else set(methods or {"GET"}) - _implied(route), endpoint, route
+        elif inner:
+            yield from _routes(inner, path, depth + 1)
+
+
+def _flat(routes: Any) -> Iterator[Any]:
+    """Return the routes with the prefixes of their routers; FastAPI since 0.13x keeps included routers apart."""
+    try:
+        from fastapi.routing import iter_route_contexts
+    except ImportError:
+        yield from routes
+        return
+    yield from iter_route_contexts(routes)
+
+
+def _implied(route: Any) -> set[str]:
+    methods = getattr(route, "methods", None) or set()
+    return {"HEAD"} if "GET" in methods and "HEAD" in methods else set()
+
+
+def _matches(template: str, path: str) -> bool:
+    from starlette.routing import compile_path
+
+    with contextlib.suppress(Exception):
+        return compile_path(template)[0].match(path) is not None
+    return False
+
+
+def _from_parameters(path: str, parameters: Any) -> str:
+    parts = path.split("/")
+    for name, value in parameters.items():
+        parts = [f"{{{name}}}" if part == str(value) else part for part in parts]
+    return "/".join(parts)

@@ -1,0 +1,107 @@
+"""Test suites: what ran, on which databases, and what it left there.
+
+pytest loads this module through PYTEST_PLUGINS; it was imported before, which PYTEST_DONT_REWRITE tells it to accept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Lock
+from typing import Any
+
+from verdigris.evidence.recording.artefact import Tests
+
+_NAMES = 100
+_SHUFFLERS = ("randomly", "random_order", "reverse")
+
+
+class TestRun:
+    """The running totals of one process's tests."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.run = self.failed = 0
+        self.current: str | None = None
+        self.databases: dict[str, set[str]] = {}
+        self.committing: dict[str, None] = {}
+        self.rows: Counter[str] = Counter()
+        self.cleanups: Counter[str] = Counter()
+        self.shuffled = False
+        self.plugins: tuple[str, ...] = ()
+        self._lock = Lock()
+
+    def used(self, url: str) -> None:
+        """Note which database the running test talks to."""
+        self.databases.setdefault(url, set()).add(self.current or "")
+
+    def committed(self, changes: dict[str, int]) -> None:
+        """Note rows that were committed for good."""
+        with self._lock:
+            self.rows.update(changes)
+            if self.current is not None:
+                self.committing[self.current] = None
+
+    def cleaned(self, how: str, tables: tuple[str, ...]) -> None:
+        """Note a TRUNCATE or DROP."""
+        self.cleanups[how] += 1
+        for table in tables:
+            self.rows.pop(table, None)
+
+    def facts(self) -> Tests:
+        """Return what was seen."""
+        return Tests(
+            run=self.run,
+            failed=self.failed,
+            names=tuple(self.names[:_NAMES]),
+            databases={url: len(names - {""}) for url, names in sorted(self.databases.items())},
+            committing=tuple(self.committing)[:_NAMES],
+            rows_left={table: rows for table, rows in sorted(self.rows.items()) if rows > 0},
+            cleanups=dict(self.cleanups),
+            workers=1,
+            shuffled=self.shuffled,
+            plugins=self.plugins,
+        )
+
+
+class PytestWatch:
+    """The pytest plugin: tells the recorder which test runs."""
+
+    def __init__(self, tests: TestRun) -> None:
+        self.tests = tests
+
+    def pytest_configure(self, config: Any) -> None:
+        """Note the plugins that decide on order and isolation."""
+        names = {str(name) for name, plugin in config.pluginmanager.list_name_plugin() if plugin is not None}
+        known = ("asyncio", "anyio", "xdist", *_SHUFFLERS, "verdigris")
+        self.tests.plugins = tuple(name for name in known if any(name in other for other in names))
+        self.tests.shuffled = any(name in self.tests.plugins for name in _SHUFFLERS)
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        """A test starts, its fixtures first."""
+        self.tests.current = nodeid
+
+    def pytest_runtest_call(self, item: Any) -> None:
+        """A test is run by this very process."""
+        self.tests.run += 1
+        self.tests.names.append(item.nodeid)
+
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
+        """A test failed."""
+        if call.when == "call" and call.excinfo is not None and call.excinfo.typename not in {"Skipped", "XFailed"}:
+            self.tests.failed += 1
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        """A test and its fixtures are done."""
+        self.tests.current = None
+
+
+def pytest_configure(config: Any) -> None:
+    """Join the running recording, if there is one."""
+    from verdigris.evidence.recording.recorder import active
+
+    recorder = active()
+    if recorder is not None and not config.pluginmanager.has_plugin("verdigris-recording"):
+        watch = PytestWatch(recorder.testing())
+        config.pluginmanager.register(watch, "verdigris-recording")
