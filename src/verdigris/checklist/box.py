@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from verdigris.checklist.pages import SECTIONS, page
 from verdigris.checklist.verdict import Conclusion, conclude
 from verdigris.evidence import Evidence
 from verdigris.evidence.judgement import Judgement, Population, Subject
 
 S = TypeVar("S", bound=Subject)
-
-SECTIONS = (
-    "engine",
-    "session",
-    "fastapi",
-    "models",
-    "loading",
-    "bulk",
-    "concurrency",
-    "errors",
-    "testing",
-    "performance",
-)
 
 
 class Box(ABC, Generic[S]):
@@ -72,22 +58,4 @@ class Box(ABC, Generic[S]):
         return page(self.name)
 
 
-def page(name: str) -> str:
-    """Return the page of a box by its name."""
-    text = Path(__file__).with_name(f"{name.partition('/')[0]}.md").read_text("utf-8")
-    for heading, body in _parts(text):
-        if heading == name:
-            return f"## {name}\n{body}".rstrip() + "\n"
-    message = f"{name} has no page"
-    raise LookupError(message)
-
-
-def _parts(text: str) -> Iterator[tuple[str, str]]:
-    heading, body = "", []
-    for line in text.splitlines(keepends=True):
-        if line.startswith("## "):
-            yield heading, "".join(body)
-            heading, body = line[3:].strip(), []
-        else:
-            body.append(line)
-    yield heading, "".join(body)
+__all__ = ["SECTIONS", "Box", "page"]
