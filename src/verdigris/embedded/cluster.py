@@ -128,7 +128,7 @@ def _password(data: Path) -> str | None:
 
 def _template(installation: Installation, account: Account, workspace: Path) -> Path:
     """Return this installation's initialised, never started data directory, building it once."""
-    key = hashlib.sha256(f"{installation.programs} {_HBA}".encode()).hexdigest()[:12]
+    key = hashlib.sha256((installation.programs / "initdb").read_bytes() + _HBA.encode()).hexdigest()[:12]
     template = _cache_directory() / f"template-{installation.version}-{account.name}-{key}"
     if (template / "PG_VERSION").exists():
         return template

@@ -78,7 +78,7 @@ class Server:
         return self.url_for(self.database)
 
     def url_for(self, database: str, *, driver: str = "postgresql+asyncpg", socket: bool = False) -> str:
-        """Return the URL of `database`; `socket` goes over the unix socket, a quarter faster and without a password."""
+        """Return the URL of `database`; `socket` is the unix one: no password, a fifth less per round trip."""
         if socket:
             place = urlencode({"host": str(self.socket_dir), "port": self.port}, quote_via=quote, safe="/")
             return f"{driver}://{self.user}@/{quote(database, safe='')}?{place}"
