@@ -4,9 +4,10 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
+from verdigris import Base
 
+import shop.models  # noqa: F401 - the import is what describes the tables
 from shop.database import db
-from shop.models import Base
 
 
 def migrate(connection: Connection) -> None:

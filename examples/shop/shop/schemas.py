@@ -100,6 +100,14 @@ class TagsIn(Input):
     tags: Annotated[set[Slug], Field(max_length=20)]
 
 
+class Search(BaseModel):
+    words: str | None = None
+    category: str | None = None
+    tag: str | None = None
+    cheapest: Decimal | None = None
+    dearest: Decimal | None = None
+
+
 class ProductRef(Output):
     id: int
     sku: str
@@ -204,7 +212,7 @@ class BestSeller(BaseModel):
 class Dashboard(BaseModel):
     statuses: list[StatusTotal]
     best_sellers: list[BestSeller]
-    low_stock: list[ProductRef]
+    waiting: list[OrderSummary]
 
 
 class Imported(BaseModel):

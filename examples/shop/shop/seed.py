@@ -12,11 +12,10 @@ from typing import Any
 
 from sqlalchemy import Table, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from verdigris import Database, bulk
+from verdigris import Base, Database, bulk
 
 from shop.models import (
     Address,
-    Base,
     Category,
     Customer,
     Order,

@@ -36,20 +36,18 @@ async def test_an_ndjson_file_adds_its_products(client: httpx.AsyncClient, stock
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "status", "reason"),
+    ("file", "status", "reason"),
     [
-        (HEAD + "home-lamps,X-1,fine,1.00,1\nhome-lamps,X-2,bad,one,1\n", CSV, 422, "product 2: price"),
-        (HEAD + "home-lamps,X-1,fine,1.00,1\nboats,X-2,bad,1.00,1\n", CSV, 422, "product 2: no category 'boats'"),
-        (HEAD + "home-lamps,X-1,fine,1.00,1\nhome-lamps,L-1,taken,1.00,1\n", CSV, 409, ""),
-        ('{"category": "home-lamps"', NDJSON, 422, "unreadable after product 0"),
-        (b"\xff\xfe\x00", NDJSON, 422, "unreadable after product 0"),
-        ("[]", "application/json", 415, "application/json"),
+        ((HEAD + "home-lamps,X-1,fine,1.00,1\nhome-lamps,X-2,bad,one,1\n", CSV), 422, "product 2: price"),
+        ((HEAD + "home-lamps,X-1,fine,1.00,1\nboats,X-2,bad,1.00,1\n", CSV), 422, "product 2: no category 'boats'"),
+        ((HEAD + "home-lamps,X-1,fine,1.00,1\nhome-lamps,L-1,taken,1.00,1\n", CSV), 409, ""),
+        (('{"category": "home-lamps"', NDJSON), 422, "unreadable after product 0"),
+        ((b"\xff\xfe\x00", NDJSON), 422, "unreadable after product 0"),
+        (("[]", "application/json"), 415, "application/json"),
     ],
 )
-async def test_a_file_with_one_wrong_product_adds_nothing(
-    client: httpx.AsyncClient, stocked, content, kind, status, reason
-):
-    answer = await send(client, content, kind)
+async def test_a_file_with_one_wrong_product_adds_nothing(client: httpx.AsyncClient, stocked, file, status, reason):
+    answer = await send(client, *file)
 
     assert answer.status_code == status
     assert reason in answer.text

@@ -9,8 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Row, inspect, text
-
-from shop.models import Base
+from verdigris import Base
 
 CONSTRAINTS = text("""
     SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint

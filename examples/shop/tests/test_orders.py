@@ -6,7 +6,7 @@ import httpx
 
 
 async def stock(client: httpx.AsyncClient, stocked) -> list[int]:
-    return [(await client.get(f"/products/{id}")).json()["stock"] for id in stocked.product_ids]
+    return [(await client.get(f"/products/{product}")).json()["stock"] for product in stocked.product_ids]
 
 
 async def test_an_order_takes_its_pieces_from_stock(client: httpx.AsyncClient, stocked):

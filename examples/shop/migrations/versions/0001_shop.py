@@ -1,5 +1,7 @@
 """The shop's first schema."""
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -14,7 +16,7 @@ def key() -> sa.Column[int]:
     return sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False)
 
 
-def moment(name: str) -> sa.Column[sa.DateTime]:
+def moment(name: str) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
 
 
@@ -98,7 +100,6 @@ def catalogue() -> None:
     op.create_index("ix_products_category_id", "products", ["category_id"])
     op.create_index("ix_products_price", "products", ["price"])
     op.create_index("ix_products_search", "products", ["search"], postgresql_using="gin")
-    op.create_index("ix_products_stock", "products", ["stock"])
     op.create_table(
         "product_tags",
         sa.Column("product_id", sa.BigInteger(), nullable=False),

@@ -1,11 +1,9 @@
 """The category tree, and products: searched, read, added, changed, tagged."""
 
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, status
-from pydantic import BaseModel
 from sqlalchemy import Select, select
 from verdigris import load
 from verdigris.fastapi import Route
@@ -13,7 +11,7 @@ from verdigris.fastapi import Route
 from shop.database import SessionDep
 from shop.models import Category, Product, Tag
 from shop.routes.paging import PageDep
-from shop.schemas import CategoryNode, ProductChange, ProductIn, ProductOut, TagsIn
+from shop.schemas import CategoryNode, ProductChange, ProductIn, ProductOut, Search, TagsIn
 
 router = APIRouter(tags=["catalogue"], route_class=Route)
 
@@ -30,44 +28,32 @@ async def categories(session: SessionDep) -> list[CategoryNode]:
     return roots
 
 
-class Filters(BaseModel):
-    """What a search can narrow products by."""
-
-    words: str | None = None
-    category: str | None = None
-    tag: str | None = None
-    cheapest: Decimal | None = None
-    dearest: Decimal | None = None
-
-    def narrow(self, found: Select[tuple[Product]]) -> Select[tuple[Product]]:
-        if self.words is not None:
-            found = found.where(Product.search.match(self.words, postgresql_regconfig="english"))
-        if self.category is not None:
-            found = found.where(Product.category_id.in_(branch(self.category)))
-        if self.tag is not None:
-            found = found.where(Product.tags.any(Tag.name == self.tag))
-        if self.cheapest is not None:
-            found = found.where(Product.price >= self.cheapest)
-        if self.dearest is not None:
-            found = found.where(Product.price <= self.dearest)
-        return found
-
-
-def branch(slug: str) -> Select[tuple[int]]:
-    """The ids of a category and of everything below it."""
-    top = select(Category.id).where(Category.slug == slug).cte("branch", recursive=True)
-    below = select(Category.id).join(top, Category.parent_id == top.c.id)
-    return select(top.union_all(below).c.id)
-
-
 @router.get("/products", response_model=list[ProductOut])
-async def search(filters: Annotated[Filters, Query()], page: PageDep, session: SessionDep) -> Sequence[Product]:
-    found = filters.narrow(select(Product).options(load(Product, ProductOut)))
+async def search(wanted: Annotated[Search, Query()], page: PageDep, session: SessionDep) -> Sequence[Product]:
+    """The products that match everything that is asked for."""
+    found = select(Product).options(load(Product, ProductOut))
+    if wanted.words is not None:
+        found = found.where(Product.search.match(wanted.words, postgresql_regconfig="english"))
+    if wanted.category is not None:
+        found = found.where(Product.category_id.in_(branch(wanted.category)))
+    if wanted.tag is not None:
+        found = found.where(Product.tags.any(Tag.name == wanted.tag))
+    if wanted.cheapest is not None:
+        found = found.where(Product.price >= wanted.cheapest)
+    if wanted.dearest is not None:
+        found = found.where(Product.price <= wanted.dearest)
     if page.after is not None:
         found = found.where(Product.id > page.after)
     rows = (await session.scalars(found.order_by(Product.id).limit(page.limit))).all()
     page.follow([product.id for product in rows])
     return rows
+
+
+def branch(slug: str) -> Select[Any]:
+    """The ids of a category and of everything below it."""
+    top = select(Category.id).where(Category.slug == slug).cte("branch", recursive=True)
+    below = select(Category.id).join(top, Category.parent_id == top.c.id)
+    return select(top.union_all(below).c.id)
 
 
 @router.get("/products/{id}", response_model=ProductOut)

@@ -3,19 +3,20 @@
 from fastapi import APIRouter
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from verdigris import load
 from verdigris.fastapi import Route
 
 from shop.database import db
-from shop.models import Order, OrderLine, Product
-from shop.schemas import BestSeller, Dashboard, ProductRef, StatusTotal
+from shop.models import Order, OrderLine, OrderStatus, Product
+from shop.schemas import BestSeller, Dashboard, OrderSummary, StatusTotal
 
 router = APIRouter(tags=["dashboard"], route_class=Route)
 
 
 @router.get("/dashboard")
 async def dashboard() -> Dashboard:
-    statuses, best_sellers, low_stock = await db.gather(by_status, most_sold, nearly_gone)
-    return Dashboard(statuses=statuses, best_sellers=best_sellers, low_stock=low_stock)
+    statuses, best_sellers, waiting = await db.gather(by_status, most_sold, oldest_unpaid)
+    return Dashboard(statuses=statuses, best_sellers=best_sellers, waiting=waiting)
 
 
 async def by_status(session: AsyncSession) -> list[StatusTotal]:
@@ -40,6 +41,8 @@ async def most_sold(session: AsyncSession) -> list[BestSeller]:
     return [BestSeller(product_id=key, name=name, pieces=pieces) for key, name, pieces in rows]
 
 
-async def nearly_gone(session: AsyncSession) -> list[ProductRef]:
-    rows = await session.scalars(select(Product).where(Product.stock < 5).order_by(Product.stock, Product.id).limit(10))
-    return [ProductRef.model_validate(product) for product in rows]
+async def oldest_unpaid(session: AsyncSession) -> list[OrderSummary]:
+    """The ten pending orders that have waited longest."""
+    pending = select(Order).where(Order.status == OrderStatus.PENDING).options(load(Order, OrderSummary))
+    rows = await session.scalars(pending.order_by(Order.id).limit(10))
+    return [OrderSummary.model_validate(order) for order in rows]

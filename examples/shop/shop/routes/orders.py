@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, status
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 from verdigris import load
 from verdigris.fastapi import Route, retrying
 
@@ -47,9 +48,8 @@ async def place(new: OrderIn, session: SessionDep) -> Order:
 
     Two orders for one product conflict; the request that loses runs again from the start, on a new session.
     """
-    address = await session.scalar(
-        select(Address).where(Address.id == new.address_id, Address.customer_id == new.customer_id)
-    )
+    known = select(Address).where(Address.id == new.address_id, Address.customer_id == new.customer_id)
+    address = await session.scalar(known.options(joinedload(Address.customer, innerjoin=True)))
     if address is None:
         raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, f"customer has no address {new.address_id}")
     wanted = {line.product_id: line.quantity for line in new.lines}
@@ -58,10 +58,10 @@ async def place(new: OrderIn, session: SessionDep) -> Order:
         raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, "a product is unknown or named twice")
     lines = [take(product, wanted[product.id]) for product in products]
     total = sum((line.quantity * line.unit_price for line in lines), Decimal())
-    order = Order(customer_id=new.customer_id, address=address, lines=lines, total=total)
+    order = Order(customer=address.customer, address=address, lines=lines, payments=[], total=total)
     session.add(order)
     await session.flush()
-    return (await session.scalars(select(Order).where(Order.id == order.id).options(load(Order, OrderOut)))).one()
+    return order
 
 
 def take(product: Product, quantity: int) -> OrderLine:
