@@ -59,6 +59,12 @@ class EngineWatch:
             event.listen(Pool, name, function)
             patches.later(lambda name=name, function=function: event.remove(Pool, name, function))
 
+    def forget(self) -> None:
+        """Keep the engines, drop their figures."""
+        self.raw.clear()
+        for state in self.states.values():
+            state.clear()
+
     # Engines
 
     def _engine_init(self, original: Any) -> Any:

@@ -92,6 +92,18 @@ class Recorder:
             self.tests = TestRun()
         return self.tests
 
+    def forget(self) -> None:
+        """Start anew, attached as it is: in a forked child, which inherits what its parent saw."""
+        self.ledger = Ledger()
+        self.units.alone.clear()
+        self.troubles.clear()
+        self.active_requests = 0
+        self.engines.forget()
+        self.sessions.forget()
+        self.requests.suspects.clear()
+        if self.tests is not None:
+            self.tests = TestRun()
+
     # For the watches
 
     def spot(self, unit: Unit) -> Spot | None:

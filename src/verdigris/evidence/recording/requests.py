@@ -166,6 +166,8 @@ class RequestWatch:
             table = self._tables[id(app)] = {}
             for template, methods, endpoint, route in _routes(getattr(app, "routes", ()), ""):
                 table.setdefault(id(endpoint), []).append((template, route))
+                if _is_the_frameworks(endpoint):
+                    continue
                 for method in sorted(methods):
                     self.offered[f"{method} {template}"] = None
         return table
@@ -184,6 +186,11 @@ def _routes(routes: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, set
             yield path, {"WEBSOCKET"} if is_socket else set(methods or {"GET"}) - _implied(route), endpoint, route
         elif inner:
             yield from _routes(inner, path, depth + 1)
+
+
+def _is_the_frameworks(endpoint: Any) -> bool:
+    """Tell whether an endpoint is FastAPI's own, such as /docs and /openapi.json."""
+    return str(getattr(endpoint, "__module__", "")).partition(".")[0] in {"fastapi", "starlette"}
 
 
 def _flat(routes: Any) -> Iterator[Any]:

@@ -109,6 +109,15 @@ class SessionWatch:
         patches.method(async_scoped_session, "__init__", self._scoped_init)
         patches.method(AsyncSession, "__init__", self._async_session_init)
 
+    def forget(self) -> None:
+        """Keep the factories, drop what their sessions did."""
+        for factory in self.factories.values():
+            factory.created = factory.created_in_requests = 0
+        for total in self.totals.values():
+            total.__init__()  # type: ignore[misc]  # as new, for the sessions that point at it
+        self.open.clear()
+        self.overlaps.clear()
+
     # Factories
 
     def _factory_init(self, original: Any) -> Any:

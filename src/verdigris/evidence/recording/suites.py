@@ -74,7 +74,7 @@ class PytestWatch:
     def pytest_configure(self, config: Any) -> None:
         """Note the plugins that decide on order and isolation."""
         names = {str(name) for name, plugin in config.pluginmanager.list_name_plugin() if plugin is not None}
-        known = ("asyncio", "anyio", "xdist", *_SHUFFLERS, "verdigris")
+        known = ("asyncio", "anyio", "xdist", *_SHUFFLERS, "verdigris.pytest_plugin")
         self.tests.plugins = tuple(name for name in known if any(name in other for other in names))
         self.tests.shuffled = any(name in self.tests.plugins for name in _SHUFFLERS)
 

@@ -14,6 +14,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from verdigris.evidence.recording import statements
+from verdigris.evidence.recording.histogram import Histogram
 from verdigris.evidence.recording.places import Spot
 
 _REMEMBERED = 1000  # distinct parameters of one statement in one scope; beyond, each counts as different
@@ -177,14 +178,16 @@ class EngineState:
     )  # fmt: skip
 
     def __init__(self, key: tuple[Any, ...], facts: dict[str, Any], spot: Spot | None) -> None:
-        from verdigris.evidence.recording.histogram import Histogram
-
         self.key = key
         self.facts = facts
         self.is_async = bool(facts["is_async"])
         self.spot = spot
         self.muted = 0
         self.engines: list[weakref.ref[Any]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Start counting anew."""
         self.created = self.created_in_requests = self.disposed = 0
         self.crossings: dict[Spot | None, int] = {}
         self.on_loop: dict[Spot | None, int] = {}

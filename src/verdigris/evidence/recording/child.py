@@ -1,0 +1,124 @@
+"""The recorder inside a process that `verdigris record` began: started by sitecustomize, saved on every way out.
+
+A process saves when it ends, when SIGTERM or SIGHUP would end it, and every second or so in between: what a SIGKILL
+takes is at most that.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+from time import perf_counter
+from types import FrameType, ModuleType
+from typing import Any
+
+from verdigris.evidence.recording.patches import Arrivals
+from verdigris.evidence.recording.recorder import Recorder
+
+DIRECTORY = "VERDIGRIS_RECORDING"
+ROOT = "VERDIGRIS_RECORDING_ROOT"
+_PLUGIN = "verdigris.evidence.recording.suites"
+_EVERY = 1.0  # seconds
+_SHARE = 50  # at most this part of the time goes into saving
+
+
+class Keeper:
+    """Saves one process's recording under a name of its own."""
+
+    def __init__(self, recorder: Recorder, directory: Path) -> None:
+        self.recorder = recorder
+        self.directory = directory
+        self._saved: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self.path = self._name()
+
+    def save(self, *, final: bool = True) -> None:
+        """Save what was seen so far; never raises. Unless it is the last time, only if there is anything new."""
+        recorder = self.recorder
+        seen = (sum(state.statements for state in list(recorder.engines.states.values())), self._requests())
+        is_idle = not recorder.engines.states and not seen[1] and not recorder.troubles and recorder.tests is None
+        if is_idle or (seen == self._saved and not final) or not self._lock.acquire(timeout=5):
+            return
+        try:
+            recorder.artefact().save(self.path)
+            self._saved = seen
+        except Exception as error:  # noqa: BLE001 - the application's end is not ours to disturb
+            recorder.trouble("saving", error)
+        finally:
+            self._lock.release()
+
+    def watch(self) -> None:
+        """Save now and then from a thread of its own."""
+        threading.Thread(target=self._watch, name="verdigris-recording", daemon=True).start()
+
+    def forked(self) -> None:
+        """Start anew in a forked child: what the parent saw is the parent's."""
+        self.path = self._name()
+        self._lock = threading.Lock()
+        self.recorder.forget()
+        self.watch()
+
+    def _name(self) -> Path:
+        return self.directory / f"{os.getpid()}-{token_hex(4)}.json"
+
+    def _requests(self) -> int:
+        return sum(total.count for total in list(self.recorder.ledger.routes.values()))
+
+    def _watch(self) -> None:
+        pause = _EVERY
+        mine = self.path
+        while self.path == mine:
+            threading.Event().wait(pause)
+            start = perf_counter()
+            self.save(final=False)
+            pause = max(_EVERY, _SHARE * (perf_counter() - start))
+
+
+def start() -> None:
+    """Record this process; what to record and where to save it is in the environment."""
+    directory = Path(os.environ[DIRECTORY])
+    if not directory.is_dir():
+        return  # the recording is over; this process outlived it
+    recorder = Recorder(os.environ.get(ROOT, "."))
+    recorder.start()
+    keeper = Keeper(recorder, directory)
+    atexit.register(keeper.save)
+    for name in ("SIGTERM", "SIGHUP"):
+        _save_on(name, keeper.save)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=keeper.forked)
+    Arrivals({"multiprocessing.util": lambda module: _save_after_fork(module, keeper)}).start()
+    plugins = os.environ.get("PYTEST_PLUGINS", "")
+    if _PLUGIN not in plugins:
+        os.environ["PYTEST_PLUGINS"] = f"{plugins},{_PLUGIN}" if plugins else _PLUGIN
+    keeper.watch()
+
+
+def _save_on(name: str, save: Callable[[], None]) -> None:
+    """Save before a signal that would end the process does so; one that the program handles is its own affair."""
+    number = getattr(signal, name, None)
+    if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+        return
+
+    def handle(received: int, frame: FrameType | None) -> None:
+        save()
+        signal.signal(received, signal.SIG_DFL)
+        os.kill(os.getpid(), received)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handle)
+
+
+def _save_after_fork(util: ModuleType, keeper: Keeper) -> None:
+    """Save at the end of forked multiprocessing children, which leave without atexit."""
+
+    def registered(_: Any) -> None:
+        util.Finalize(None, keeper.save, exitpriority=0)
+
+    util.register_after_fork(keeper, registered)
+
