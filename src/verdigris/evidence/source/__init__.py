@@ -12,6 +12,14 @@ from typing import TypeVar
 from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source import files as _files
 from verdigris.evidence.source.calls import Calls
+from verdigris.evidence.source.concurrency import (
+    GlobalSession,
+    NestedSession,
+    ScopedSession,
+    global_sessions,
+    nested_sessions,
+    scoped_sessions,
+)
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.files import Files, Role, Unread
@@ -19,6 +27,7 @@ from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
+from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
 from verdigris.evidence.source.watchers import Watcher, watchers
@@ -43,6 +52,7 @@ class Source:
         self.models = Models(self)
         self.transactions = Transactions(self)
         self.filters = Filters(self)
+        self.tasks = Tasks(self)
 
     @classmethod
     def read(cls, root: Path, exclude: Iterable[str] = ()) -> Source:
@@ -126,6 +136,26 @@ class Source:
         imperative = list(self.calls.named("map_imperatively", "automap_base"))
         gaps = tuple(f"{call.place}: classes mapped by {call.module.text(call.node.func)}() are not read" for call in imperative[:1])
         return self.population(_distinct(self.models.every), *gaps)
+
+    @cached_property
+    def fan_outs(self) -> Population[FanOut]:
+        """Every place that runs coroutines at the same time."""
+        return self.population(_distinct(self.tasks.fan_outs))
+
+    @cached_property
+    def global_sessions(self) -> Population[GlobalSession]:
+        """Sessions that live as long as the program."""
+        return self.population(_distinct(global_sessions(self)))
+
+    @cached_property
+    def nested_sessions(self) -> Population[NestedSession]:
+        """Sessions that are opened while another is held."""
+        return self.population(_distinct(nested_sessions(self)))
+
+    @cached_property
+    def scoped_sessions(self) -> Population[ScopedSession]:
+        """Scoped registries."""
+        return self.population(_distinct(scoped_sessions(self)))
 
     @cached_property
     def sought_columns(self) -> Population[Sought]:

@@ -1,0 +1,305 @@
+"""Sessions and tasks: where code runs several coroutines at once, and which session each of them carries."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.calls import Call
+from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import Assigned, External
+from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+
+JOINERS = {"gather", "wait", "as_completed"}
+SPAWNERS = {"create_task", "ensure_future", "start_soon", "run_coroutine_threadsafe"}
+
+DEPTH = 4  # calls followed inside an arm
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One coroutine of a fan-out: the session it carries, if any, and whether there are many of the same."""
+
+    place: Place
+    session: str | None
+    many: bool
+    opens: bool = False  # it opens a session of its own
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut(Subject):
+    """Code that runs coroutines at the same time; `by` is gather, wait, TaskGroup or create_task."""
+
+    key: str
+    place: Place
+    by: str
+    arms: tuple[Arm, ...]
+    bounded: bool
+    awaited: bool
+    unsettled: str | None = None
+
+    @property
+    def shared(self) -> str | None:
+        """The session that two arms, or one arm many times over, carry."""
+        counts: Counter[str] = Counter()
+        for arm in self.arms:
+            if arm.session is not None:
+                counts[arm.session] += 2 if arm.many else 1
+        return next((session for session, count in counts.items() if count > 1), None)
+
+    @property
+    def carried(self) -> str | None:
+        """The session that any arm carries."""
+        return next((arm.session for arm in self.arms if arm.session is not None), None)
+
+
+class Tasks:
+    """Fan-outs of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    @cached_property
+    def fan_outs(self) -> list[FanOut]:
+        """Every place of application code that runs coroutines at once."""
+        found = [*self._joined(), *self._grouped(), *self._spawned()]
+        return sorted(found, key=lambda fan_out: fan_out.place)
+
+    def _calls(self, names: set[str]) -> Iterator[Call]:
+        for call in self.source.calls.named(*sorted(names)):
+            if call.module.role is Role.APPLICATION and self._from_asyncio(call):
+                yield call
+
+    def _from_asyncio(self, call: Call) -> bool:
+        meaning = self.source.types.callee(call.node, call.scope)
+        if isinstance(meaning, External):
+            return meaning.package in {"asyncio", "anyio"}
+        leaf = call.node.func.attr if isinstance(call.node.func, ast.Attribute) else ""
+        return meaning is None and leaf in {"create_task", "start_soon"}
+
+    def _joined(self) -> Iterator[FanOut]:
+        for call in self._calls(JOINERS):
+            arms = [arm for node in call.node.args for arm in self._arms(node, call)]
+            yield self._fan_out(call, "gather", arms)
+
+    def _grouped(self) -> Iterator[FanOut]:
+        """Collect the tasks of each `async with TaskGroup()` block."""
+        for call in self._calls({"TaskGroup", "create_task_group"}):
+            item = call.module.parents.get(call.node)
+            block = call.module.parents.get(item) if isinstance(item, ast.withitem) else None
+            if not isinstance(block, ast.AsyncWith):
+                continue
+            arms = []
+            for node in ast.walk(block):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"create_task", "start_soon"}:
+                    inner = Call(node, call.module.enclosing(node))
+                    arms += self._spawn_arms(inner, many=self._in_loop(inner, block))
+            yield self._fan_out(call, "TaskGroup", arms)
+
+    def _spawned(self) -> Iterator[FanOut]:
+        for call in self._calls(SPAWNERS):
+            if self._inside_group(call):
+                continue
+            yield self._fan_out(call, "create_task", self._spawn_arms(call, many=self._in_loop(call, None)))
+
+    def _inside_group(self, call: Call) -> bool:
+        func = call.node.func
+        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
+            found = call.scope.lookup(func.value.id)
+            return found is not None and any(
+                binding.kind == "with" and isinstance(binding.value, ast.Call) and "Group" in ast.unparse(binding.value.func).replace("_g", "G")
+                for binding in found[1]
+            )
+        return False
+
+    def _fan_out(self, call: Call, by: str, arms: list[Arm]) -> FanOut:
+        function = call.scope.function or call.scope
+        names = {node.id for node in ast.walk(function.node) if isinstance(node, ast.Name)}
+        attributes = {node.attr for node in ast.walk(function.node) if isinstance(node, ast.Attribute)}
+        bounded = any("sem" in name.lower() or "limit" in name.lower() for name in names | attributes)
+        awaited = isinstance(call.module.parents.get(call.node), ast.Await)
+        return FanOut(f"{function.key}:{by}", call.place, by, tuple(arms), bounded, awaited)
+
+    def _in_loop(self, call: Call, limit: ast.AST | None) -> bool:
+        for ancestor in call.module.ancestors(call.node):
+            if ancestor is limit or isinstance(ancestor, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                return False
+            if isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.GeneratorExp)):
+                return True
+        return False
+
+    def _arms(self, node: ast.expr, call: Call) -> Iterator[Arm]:
+        """Yield the coroutines that one argument of gather stands for."""
+        if isinstance(node, ast.Starred):
+            node = node.value
+        if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
+            yield self._arm(node.elt, call.scope, many=True, bound=_targets(node))
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            for element in node.elts:
+                yield from self._arms(element, call)
+        elif isinstance(node, ast.Name):
+            yield from self._collected(node.id, call)
+        else:
+            yield self._arm(node, call.scope, many=False)
+
+    def _collected(self, name: str, call: Call) -> Iterator[Arm]:
+        """Follow a list of coroutines to what was put into it."""
+        found = call.scope.lookup(name)
+        if found is None:
+            return
+        scope, bindings = found
+        for binding in bindings:
+            if isinstance(binding.value, (ast.ListComp, ast.List, ast.GeneratorExp, ast.SetComp)):
+                yield from self._arms(binding.value, call)
+            elif isinstance(binding.value, ast.Call) and binding.kind == "value":
+                yield self._arm(binding.value, scope, many=False)
+        for node in scope.nodes():
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in {"append", "add"}
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == name
+                and node.args
+            ):
+                inner = Call(node, call.module.enclosing(node))
+                yield self._arm(node.args[0], inner.scope, many=self._in_loop(inner, None))
+
+    def _spawn_arms(self, call: Call, *, many: bool) -> list[Arm]:
+        if not call.node.args:
+            return []
+        first = call.node.args[0]
+        if isinstance(call.node.func, ast.Attribute) and call.node.func.attr == "start_soon":
+            made = ast.Call(func=first, args=call.node.args[1:], keywords=[])
+            ast.copy_location(made, call.node)
+            return [self._arm(made, call.scope, many=many)]
+        return [self._arm(first, call.scope, many=many)]
+
+    def _arm(self, node: ast.expr, scope: Scope, *, many: bool, bound: frozenset[str] = frozenset()) -> Arm:
+        place = scope.module.place(node)
+        while isinstance(node, ast.Call) and len(node.args) == 1 and isinstance(node.args[0], ast.Call) and not node.keywords:
+            outer = self.source.types.callee(node, scope)
+            wrapper = isinstance(outer, External) and outer.leaf in {"create_task", "ensure_future", "wait_for", "shield"}
+            if not wrapper and not (isinstance(outer, Scope) and outer.is_function and self._passes_through(outer)):
+                break
+            node = node.args[0]
+        session = self._carried(node, scope, bound)
+        return Arm(place, session, many, self._opens(node, scope))
+
+    def _passes_through(self, function: Scope) -> bool:
+        """`async def limited(coro): async with semaphore: return await coro`."""
+        first = function.parameters[0].arg if function.parameters else ""
+        return any(
+            isinstance(node, ast.Await) and isinstance(node.value, ast.Name) and node.value.id == first
+            for node in function.nodes()
+        )
+
+    def _carried(self, node: ast.expr, scope: Scope, bound: frozenset[str]) -> str | None:
+        """Name the session that a coroutine works on, if it does not open one itself."""
+        if not isinstance(node, ast.Call):
+            return None
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        for argument in given:
+            if self.source.types.session(argument, scope) == "async" and not (_names(argument) & bound):
+                return self._identity(argument, scope)
+        if isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            if self.source.types.session(owner, scope) == "async" and not (_names(owner) & bound):
+                return self._identity(owner, scope)
+        function = self.source.types.callee(node, scope)
+        if isinstance(function, Scope) and function.is_function:
+            return self._used_inside(function, node, scope, 0)
+        return None
+
+    def _used_inside(self, function: Scope, call: ast.Call, scope: Scope, depth: int) -> str | None:
+        """A nested function that closes over a session, or a method that uses the one on `self`, carries it."""
+        if depth > DEPTH or self._opens_inside(function):
+            return None
+        for node in function.nodes():
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                found = function.lookup(node.id)
+                closed = found is not None and found[0] is not function and found[0].is_function
+                if closed and self.source.types.session(node, function) == "async":
+                    return node.id
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                if self.source.types.session(node, function) == "async" and function.enclosing_class is not None:
+                    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "self"
+                    return f"{owner}.{node.attr}"
+        return None
+
+    def _identity(self, node: ast.expr, scope: Scope) -> str:
+        meaning = self.source.names.resolve(node, scope)
+        return meaning.name if isinstance(meaning, Assigned) else ast.unparse(node)
+
+    def _opens(self, node: ast.expr, scope: Scope) -> bool:
+        if not isinstance(node, ast.Call):
+            return False
+        function = self.source.types.callee(node, scope)
+        return isinstance(function, Scope) and function.is_function and self._opens_inside(function)
+
+    def _opens_inside(self, function: Scope) -> bool:
+        return next(self.openings(function), None) is not None
+
+    def openings(self, function: Scope) -> Iterator[ast.AsyncWith]:
+        """Yield the blocks of a function that open a session of their own."""
+        for node in function.nodes():
+            if isinstance(node, ast.AsyncWith) and any(self._opens_session(item.context_expr, function) for item in node.items):
+                yield node
+
+    def _opens_session(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether entering this makes a new session, as opposed to beginning a transaction on one."""
+        if not isinstance(node, ast.Call):
+            return False
+        if isinstance(node.func, ast.Attribute) and self.source.types.session(node.func.value, scope) is not None:
+            return False
+        found = self.source.types.entered(node, scope)
+        return found is not None and self.source.types.session_type(found) == "async"
+
+    @cached_property
+    def global_sessions(self) -> list[tuple[str, Place]]:
+        """Sessions that live at module level, or on a class, for as long as the program."""
+        found = []
+        for scope in self.source.scopes:
+            if scope.parent is not None and not scope.is_class:
+                continue
+            for name, bindings in scope.bindings.items():
+                for binding in bindings:
+                    if binding.kind == "value" and isinstance(binding.value, ast.Call):
+                        made = self.source.types.of(binding.value, scope)
+                        scoped = isinstance(made, External) and made.leaf == "async_scoped_session"
+                        if made is not None and not scoped and self.source.types.session_type(made) == "async":
+                            found.append((name, scope.module.place(binding.node)))
+        return found
+
+    @cached_property
+    def nested(self) -> list[tuple[Place, Place]]:
+        """Places that open a second session while a first one is held, as (second, first)."""
+        found = []
+        for function in self.source.functions:
+            for outer in self.openings(function):
+                for node in ast.walk(outer):
+                    if node is outer or not isinstance(node, ast.AsyncWith) or function.module.enclosing(node) is not function:
+                        continue
+                    if any(self._opens_session(item.context_expr, function) for item in node.items):
+                        found.append((function.module.place(node), function.module.place(outer)))
+        return found
+
+
+def _targets(node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> frozenset[str]:
+    return frozenset(name for generator in node.generators for name in _names(generator.target))
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
