@@ -6,6 +6,7 @@ import ast
 import gc
 import os
 import re
+import stat
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -98,7 +99,7 @@ def read(root: Path, exclude: Iterable[str] = ()) -> Files:
     """
     files = Files(root)
     with _collector_off():
-        for path in _walk(root, tuple(exclude)):
+        for path in found(root, tuple(exclude)):
             relative = path.relative_to(root).as_posix() if path != root else path.name
             if path.suffix == ".py":
                 _read_python(files, path, relative)
@@ -117,7 +118,8 @@ def parse(files: Files, relative: str) -> SourceFile | None:
         return None
 
 
-def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the Python and settings files that a check reads, in a stable order."""
     if root.is_file():
         yield root
         return
@@ -129,7 +131,7 @@ def _walk(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
             if name not in SKIPPED
             and not name.endswith(".egg-info")
             and not _excluded(inside / name, exclude)
-            and not (Path(directory) / name / "pyvenv.cfg").exists()
+            and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))  # noqa: PTH110, PTH118 - never raises
         )
         for name in sorted(files):
             if (name.endswith(".py") or SETTINGS.match(name)) and not _excluded(inside / name, exclude):
@@ -143,9 +145,12 @@ def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
 def _read_python(files: Files, path: Path, relative: str) -> None:
     role = role_of(relative)
     try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            files.unread.append(Unread(relative, f"it has {size:,} bytes; the limit is {LARGEST:,}", role))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            files.unread.append(Unread(relative, "it is no regular file", role))
+            return
+        if status.st_size > LARGEST:
+            files.unread.append(Unread(relative, f"it has {status.st_size:,} bytes; the limit is {LARGEST:,}", role))
             return
         data = path.read_bytes()
     except OSError as error:
