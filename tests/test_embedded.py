@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -18,7 +19,7 @@ import pytest
 
 from verdigris import embedded
 from verdigris.embedded import EmbeddedError, Installation, Machine, Wheel
-from verdigris.embedded.account import reachable, server_account
+from verdigris.embedded.account import server_account
 
 ROOT = os.geteuid() == 0
 SOURCE = Path(embedded.__file__).parents[2]
@@ -575,29 +576,27 @@ def test_as_root_the_server_runs_under_an_ordinary_account():
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has to change its account")
-async def test_a_wheel_behind_a_private_directory_is_copied_to_where_the_account_can_go(place):
-    wheel = Wheel().installation()
+async def test_a_wheel_behind_a_private_directory_is_copied_to_where_the_account_can_go(monkeypatch, place):
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    wheel, private = Wheel().installation(), place / "private"
     for directory in wheel.movable:
-        shutil.copytree(directory, place / directory.relative_to(wheel.root))
-    place.chmod(0o700)
-    private = Installation(
-        "a private wheel",
-        wheel.version,
-        place / wheel.programs.relative_to(wheel.root),
-        root=place,
-        movable=tuple(place / directory.relative_to(wheel.root) for directory in wheel.movable),
-    )
+        shutil.copytree(directory, private / directory.relative_to(wheel.root))
+    private.chmod(0o700)
 
     class Private:
         def installation(self):
-            return private
+            return replace(
+                wheel,
+                programs=private / wheel.programs.relative_to(wheel.root),
+                root=private,
+                movable=tuple(private / directory.relative_to(wheel.root) for directory in wheel.movable),
+            )
 
     with embedded.server(durable=False, provider=Private()) as server:
         assert await fetch(server.url, "select 1") == 1
-    copy = reachable(private, server_account(), server.data.parent.parent)
-    shutil.rmtree(copy.programs.parents[2])
+        program = Path(f"/proc/{server.process_id}/exe").readlink()
 
-    assert not copy.programs.is_relative_to(place)
+    assert program.is_relative_to(place / f"verdigris-{os.geteuid()}")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has to change its account")
