@@ -64,7 +64,8 @@ def request_in(task: asyncio.Task[Any]) -> str | None:
 
 def request_name(scope: Mapping[str, Any]) -> str:
     """Name a request by method and path template, never by the path's values."""
-    path = getattr(scope.get("route"), "path", None) or "an unknown route"
+    included = scope.get("fastapi", {}).get("effective_route_context")  # knows the prefix of an included router
+    path = getattr(included, "path", None) or getattr(scope.get("route"), "path", None) or "an unknown route"
     return f"{scope.get('method', 'WEBSOCKET')} {path}"
 
 

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import logging
+from functools import partial
 from typing import Annotated
 
 import httpx
@@ -42,10 +44,13 @@ def app(db):
     return application
 
 
+def browser(app, *, raises=False):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=raises), base_url="http://shop")
+
+
 @pytest.fixture
 async def client(app):
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
+    async with browser(app) as http:
         yield http
 
 
@@ -81,7 +86,7 @@ async def test_the_transaction_is_committed_before_the_response_leaves_on_every_
 
         await app(scope, receive, sending)
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(spy), base_url="http://shop") as http:
+    async with browser(spy) as http:
         for number, path in enumerate(["app", "plain", "ours", "inner"]):
             await http.post(f"/{path}/{number}")
 
@@ -111,23 +116,22 @@ async def test_a_commit_that_fails_answers_409_and_never_200(app, client, db, ad
     assert not await admin("SELECT 1 FROM line")
 
 
-@pytest.mark.parametrize("route_class", [None, Route])
+@pytest.mark.parametrize("router", [APIRouter, partial(APIRouter, route_class=Route)])
 async def test_a_handler_that_swallows_a_database_error_gets_a_500_that_says_nothing_was_stored(
-    app, client, db, admin, caplog, route_class
+    app, db, admin, caplog, router
 ):
-    router = APIRouter(route_class=route_class) if route_class else APIRouter()
+    router = router()
 
     @router.post("/notes")
     async def create(session: session_of(db)):
         await insert_note(session)
-        try:
+        with contextlib.suppress(exc.DBAPIError):
             await session.execute(text("SELECT 1/0"))
-        except exc.DBAPIError:
-            pass
         return {"id": 1}
 
     app.include_router(router)
-    answer = await client.post("/notes")
+    async with browser(app) as client:
+        answer = await client.post("/notes")
 
     assert answer.status_code == 500
     assert answer.json()["title"] == "The transaction had failed; nothing was stored"
@@ -165,8 +169,7 @@ async def test_without_the_route_class_the_error_comes_at_the_first_use_and_noth
 
         return StreamingResponse(rows())
 
-    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
+    async with browser(app, raises=True) as http:
         with pytest.raises(RuntimeError) as raised:
             await http.get("/export")
 
@@ -364,8 +367,7 @@ async def test_a_database_error_becomes_a_problem_without_sql_or_values(db, stat
         for one in statement.split(";"):
             await session.execute(text(one))
 
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
+    async with browser(app) as http:
         answer = await http.post("/run")
 
     body = answer.json()
@@ -399,7 +401,7 @@ async def test_a_server_that_is_away_answers_503(postgres):
     async def root(session: session_of(db)):
         await session.execute(text("SELECT 1"))
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http:
+    async with browser(app) as http:
         answer = await http.get("/")
 
     assert answer.status_code == 503
@@ -427,7 +429,7 @@ async def test_a_handler_of_the_application_goes_before_ours(db):
     async def create(session: session_of(db)):
         await insert_note(session, body=None)
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http:
+    async with browser(app) as http:
         assert (await http.post("/notes")).json() == {"own": True}
 
 
@@ -485,7 +487,7 @@ async def test_a_failed_attempt_gives_its_connection_back_before_the_next(databa
         return len(calls)
 
     app.include_router(router)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http:
+    async with browser(app) as http:
         answer = await http.post("/count")
 
     assert answer.json() == 3
@@ -621,6 +623,20 @@ async def test_writing_routes_without_the_route_class_are_listed_at_start(app, d
         await start(app)
 
     assert "keeps what was written in POST /plain: APIRouter(route_class=Route)" in caplog.text
+
+
+async def test_a_query_is_kept_with_the_route_that_asked_prefix_included(app, client, db):
+    router = APIRouter(prefix="/api")
+
+    @router.get("/notes/{number}")
+    async def read(session: session_of(db), number: int):
+        await session.execute(text("SELECT * FROM note"))
+
+    app.include_router(router, prefix="/v1")
+    await client.get("/v1/api/notes/7")
+
+    (query,) = [query for query in db.queries if "note" in query.fingerprint]
+    assert {site.route for site in query.sites} == {"GET /v1/api/notes/{number}"}
 
 
 async def test_checks_can_be_left_out(db):

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from verdigris.engine.database import Database
-from verdigris.engine.pool import PoolStatus
 
-__all__ = ["Database", "PoolStatus"]
+__all__ = ["Database"]

@@ -18,9 +18,10 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves 
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
 from verdigris.engine import events, sizing
 from verdigris.engine.driver import DriverSettings, adapt
-from verdigris.engine.pool import Pool, PoolStatus, adopt
+from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError, RetryLevel, classify
+from verdigris.performance import instrument
 from verdigris.session import AsyncSession, ReadSession, request_unit
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from verdigris.performance import Queries
+    from verdigris.performance import PoolStatus, Queries
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
@@ -190,10 +191,6 @@ class Database:
         self.budget = Budget()
         self._levels: dict[str, AsyncEngine] = {}
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-        try:
-            from verdigris.performance import instrument
-        except ModuleNotFoundError:  # until the module is there
-            return
         self.queries: Queries = instrument(
             engine,
             slow_query=slow_query,
@@ -306,15 +303,8 @@ class Database:
         return self.session(bind=self._levels[isolation_level])
 
     def pool(self) -> PoolStatus:
-        """Return the pool's figures of this moment."""
-        pool = self.engine.sync_engine.pool
-        if not isinstance(pool, Pool):
-            raise ConfigurationError(
-                f"{type(pool).__name__} has no figures: it is no pool of this library.",
-                do=["Leave poolclass= away from the engine."],
-                page="performance/pool-metrics",
-            )
-        return pool.snapshot()
+        """Return the pool's figures of this moment; raises RuntimeError with `pool_metrics=False`."""
+        return self.queries.pool()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
@@ -351,6 +341,7 @@ class Database:
         """Close the pool's connections; after five seconds whatever does not answer is dropped."""
         try:
             async with asyncio.timeout(_DISPOSE_SECONDS):
+                await self.queries.aclose()
                 await self.engine.dispose()
         except TimeoutError:
             log.warning("the pool did not close within %s s; its connections were dropped", _DISPOSE_SECONDS)

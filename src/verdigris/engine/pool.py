@@ -1,4 +1,4 @@
-"""The pool: SQLAlchemy's own, which also knows who holds what, how long others wait, and where its connections live."""
+"""The pool: SQLAlchemy's own, which also knows who holds its connections and where they live."""
 
 from __future__ import annotations
 
@@ -24,33 +24,6 @@ _RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
 
 
 @dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """The pool at one moment. `waiting` counts tasks that wait for a connection to come free or to be made."""
-
-    size: int
-    max_overflow: int
-    in_use: int
-    idle: int
-    overflow: int
-    waiting: int
-    checkouts: int
-    timeouts: int
-    wait_seconds: float
-    longest_wait: float
-
-
-@dataclass(slots=True)
-class _Waits:
-    """Counted over the life of the database: survives `dispose()`, which replaces the pool."""
-
-    waiting: int = 0
-    checkouts: int = 0
-    timeouts: int = 0
-    seconds: float = 0.0
-    longest: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class _Held:
     since: float
     task: weakref.ref[asyncio.Task[Any]] | None
@@ -70,7 +43,6 @@ class _Home:
 
 @dataclass(slots=True)
 class _Extras:
-    waits: _Waits = field(default_factory=_Waits)
     held: dict[ConnectionPoolEntry, _Held] = field(default_factory=dict)
     home: _Home | None = None
     workers: int = 1
@@ -92,22 +64,13 @@ class Pool(AsyncAdaptedQueuePool):
     def connect(self) -> PoolProxiedConnection:
         extras = self.extras
         self._follow(extras)
-        waits, started = extras.waits, time.monotonic()
-        waits.waiting += 1
         try:
             connection = super().connect()
         except sa_exc.TimeoutError as error:
-            waits.timeouts += 1
             raise self._exhausted(extras) from error
-        finally:
-            waits.waiting -= 1
-        now = time.monotonic()
-        waits.checkouts += 1
-        waits.seconds += now - started
-        waits.longest = max(waits.longest, now - started)
         record = connection._connection_record  # noqa: SLF001 - no public way to it
         task = _current_task()
-        extras.held[record] = _Held(now, weakref.ref(task) if task else None, extras.home)
+        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, extras.home)
         return connection
 
     def resize(self, size: int, max_overflow: int) -> None:
@@ -118,24 +81,8 @@ class Pool(AsyncAdaptedQueuePool):
     def recreate(self) -> Pool:
         fresh = super().recreate()
         assert isinstance(fresh, Pool)  # noqa: S101 - recreate() builds its own class
-        fresh._extras = _Extras(waits=self.extras.waits, workers=self.extras.workers)  # noqa: SLF001 - our own
+        fresh._extras = _Extras(workers=self.extras.workers)  # noqa: SLF001 - our own
         return fresh
-
-    def snapshot(self) -> PoolStatus:
-        """Return the figures of this moment."""
-        waits = self.extras.waits
-        return PoolStatus(
-            size=self.size(),
-            max_overflow=self._max_overflow,
-            in_use=self.checkedout(),
-            idle=self.checkedin(),
-            overflow=max(0, self.overflow()),
-            waiting=waits.waiting,
-            checkouts=waits.checkouts,
-            timeouts=waits.timeouts,
-            wait_seconds=waits.seconds,
-            longest_wait=waits.longest,
-        )
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         extras = self.extras
