@@ -21,9 +21,13 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Something was given that this evidence cannot read; `reason` says what, in one clause."""
+    """Something was given that this evidence cannot read; `reason` says what, in one clause.
+
+    `variable` names the environment variable it comes from, where it is known to come from one.
+    """
 
     reason: str
+    variable: str | None = None
 
 
 Value: TypeAlias = Known | Missing | Unknown

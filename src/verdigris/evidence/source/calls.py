@@ -90,9 +90,10 @@ class Calls:
             return found
         for call in self.to(function):
             around = call.scope.function
-            outer = self.frames(around, depth + 1) if around is not None and around is not function and self._passes(call, around) else []
-            for frame in outer or [None]:
-                found.append(self.evaluator.frame(call.node, call.scope, function, frame))
+            outer: list[Frame | None] = [None]
+            if around is not None and around is not function and self._passes(call, around):
+                outer = [*self.frames(around, depth + 1)] or outer
+            found += [self.evaluator.frame(call.node, call.scope, function, frame) for frame in outer]
         return found if len(found) <= SITES else []
 
     def _passes(self, call: Call, function: Scope) -> bool:

@@ -105,7 +105,7 @@ def engines(source: Source) -> Iterator[Engine]:
 
 def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
     """Yield one engine for each set of options that the callers of a wrapper give; one that they all share is the wrapper's."""
-    made = [_engine(source, call, maker, frame) for frame in frames or [None]]
+    made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
     groups: dict[str, Engine] = {}
     for engine in made:
         groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ class Binding:
     annotation: ast.expr | None = None
     unpacked: bool = False
     origin: tuple[str, str | None] | None = None  # of an import: absolute module, name in it
+    where: Scope | None = None  # the function that assigns it by `global`; its value is read there
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +45,7 @@ class Scope:
     bindings: dict[str, list[Binding]] = field(default_factory=lambda: defaultdict(list))
     scopes: list[Scope] = field(default_factory=list)
     calls: list[ast.Call] = field(default_factory=list)
+    outer: set[str] = field(default_factory=set)  # names that a `global` statement gives to the module
 
     @property
     def qualname(self) -> str:
@@ -212,7 +214,9 @@ class Module:
 
     def _index(self, root: Scope) -> None:
         self.scope_of[root.node] = root
-        stack: list[tuple[ast.AST, Scope]] = [(child, root) for child in reversed(list(ast.iter_child_nodes(root.node)))]
+        stack: list[tuple[ast.AST, Scope]] = [
+            (child, root) for child in reversed(list(ast.iter_child_nodes(root.node)))
+        ]
         for child, _ in stack:
             self.parents[child] = root.node
         while stack:
@@ -231,9 +235,14 @@ class Module:
             scope.calls.append(node)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             self._import(node, scope)
+        elif isinstance(node, ast.Global):
+            scope.outer.update(node.names)
         else:
             for name, binding in _bindings(node):
-                scope.bindings[name].append(binding)
+                if name in scope.outer:
+                    self.scope.bindings[name].append(replace(binding, where=scope))
+                else:
+                    scope.bindings[name].append(binding)
         return scope
 
     def _open(self, node: ast.ClassDef | FunctionNode, scope: Scope) -> Scope:
@@ -314,7 +323,9 @@ def _targets(target: ast.expr, kind: str, node: ast.AST, value: ast.expr) -> Ite
     elif isinstance(target, ast.Starred):
         yield from _targets(target.value, "other", node, value)
     elif isinstance(target, (ast.Tuple, ast.List)):
-        values = value.elts if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts) else None
+        values = (
+            value.elts if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts) else None
+        )
         for index, element in enumerate(target.elts):
             if values is not None and kind == "value":
                 yield from _targets(element, kind, node, values[index])

@@ -13,7 +13,10 @@ from verdigris.evidence.source.files import Files, parse
 from verdigris.evidence.source.modules import Binding, Module, Scope
 
 DEPTH = 12  # re-exports chained more deeply than this are a cycle
-FIELD = frozenset("sqlalchemy sqlmodel fastapi starlette pydantic pydantic_settings asyncpg alembic pytest asyncio".split())
+ROOTS = ((), ("src",), ("lib",))
+FIELD = frozenset(
+    "sqlalchemy sqlmodel fastapi starlette pydantic pydantic_settings asyncpg alembic pytest asyncio".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Assigned:
     def value(self) -> ast.expr | None:
         """The one expression assigned to it, if there is exactly one and nothing else binds it."""
         real = [binding for binding in self.bindings if binding.kind != "annotation"]
-        if len(real) == 1 and real[0].kind == "value" and not real[0].unpacked:
+        if len(real) == 1 and real[0].kind == "value" and not real[0].unpacked and real[0].where is None:
             return real[0].value
         return None
 
@@ -85,7 +88,7 @@ class Names:
             for name in _suffixes(PurePosixPath(path)):
                 self._dormant[name].append(path)
         every = [*self.by_path, *files.irrelevant]
-        self._packages = {path.removesuffix("/__init__.py") for path in every if path.endswith("/__init__.py")}
+        self._packages = {path.rpartition("/")[0] for path in every if path.rpartition("/")[2] == "__init__.py"}
 
     def _add(self, module: Module) -> Module:
         self.modules.append(module)
@@ -104,16 +107,20 @@ class Names:
     def _find(self, dotted: str, near: Module) -> Module | None:
         if dotted.startswith("."):
             return self._exact(dotted[1:])
-        if dotted.partition(".")[0] in FIELD:
-            return None
+        top, _, rest = dotted.partition(".")
+        if "" in self._packages and top == self.files.root.name:  # the checked directory is itself a package
+            return self._exact(rest)
         candidates = [(module.path, module.parts) for module in self._suffixes.get(dotted, ())]
         candidates += [(path, _parts(PurePosixPath(path))) for path in self._dormant.get(dotted, ())]
         length = dotted.count(".") + 1
+        if top in FIELD:  # only a file at the root of the sources hides an installed package
+            roots = [root for root in ROOTS if "/".join(root) not in self._packages]
+            candidates = [(path, parts) for path, parts in candidates if parts[:-length] in roots]
         best, rank = None, (-1, -1)
         for path, parts in candidates:
             root = parts[: len(parts) - length]
             shared = _shared(root, near.parts)
-            inside_package = "/".join(root) in self._packages
+            inside_package = bool(root) and "/".join(root) in self._packages
             if inside_package and root != near.parts[:-1]:
                 continue  # a module inside a package is imported by the package's name
             if (len(root) == shared or length > 1) and (shared, -len(root)) > rank:
@@ -168,10 +175,11 @@ class Names:
         last = real[-1]
         if last.kind in {"function", "class"} and all(binding.kind == last.kind for binding in real):
             return owner.module.scope_of.get(last.node)
-        if last.kind == "import" and all(binding.kind == "import" for binding in real):
-            return self._imported(real[0], owner.module, depth)
+        imports = [binding for binding in real if binding.kind == "import"]
+        if imports and all(binding.kind == "import" or _is_none(binding) for binding in real):
+            return self._imported(imports[0], owner.module, depth)
         if len(real) == 1 and last.kind == "value" and isinstance(last.value, (ast.Name, ast.Attribute)):
-            alias = self.resolve(last.value, owner, depth + 1)
+            alias = self.resolve(last.value, last.where or owner, depth + 1)
             if alias is not None and not isinstance(alias, Assigned):
                 return alias
         return Assigned(owner, name)
@@ -249,6 +257,11 @@ class Names:
     def derives(self, owner: Scope, package: str, *leaves: str) -> bool:
         """Tell whether a class has one of these names of a package among its bases."""
         return any(isinstance(base, External) and base.named(package, *leaves) for base in self.lineage(owner))
+
+
+def _is_none(binding: Binding) -> bool:
+    """`except ImportError: name = None` is no second meaning."""
+    return isinstance(binding.value, ast.Constant) and binding.value.value is None
 
 
 def _suffixes(path: PurePosixPath) -> Iterator[str]:

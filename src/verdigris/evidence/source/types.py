@@ -84,7 +84,7 @@ class Types:
     def variable(self, meaning: Assigned, depth: int = 0) -> Type | None:
         """Return the type of a variable, parameter or class attribute from the first binding that settles it."""
         for binding in meaning.bindings:
-            found = self.binding(binding, meaning.scope, depth + 1)
+            found = self.binding(binding, binding.where or meaning.scope, depth + 1)
             if found is not None:
                 return found
         return None
@@ -137,7 +137,11 @@ class Types:
                 meaning = self.names.resolve(node, scope)
                 if isinstance(meaning, Assigned):
                     return self._alias(meaning, depth)
-                return meaning if isinstance(meaning, External) or (isinstance(meaning, Scope) and meaning.is_class) else None
+                return (
+                    meaning
+                    if isinstance(meaning, External) or (isinstance(meaning, Scope) and meaning.is_class)
+                    else None
+                )
             case _:
                 return None
 
@@ -155,8 +159,9 @@ class Types:
                 for extra in inner.elts[1:]:
                     found = found or self.dependency(extra, scope, depth + 1)
             return found
-        if leaf in {"Union"} and isinstance(inner, ast.Tuple):
-            return next(filter(None, (self.annotation(arm, scope, depth + 1) for arm in inner.elts)), None)
+        if leaf == "Union" and isinstance(inner, ast.Tuple):
+            arms = (self.annotation(arm, scope, depth + 1) for arm in inner.elts)
+            return next((arm for arm in arms if arm is not None), None)
         if leaf in _WRAPPERS:
             if leaf == "Coroutine" and isinstance(inner, ast.Tuple):
                 first = inner.elts[-1]
@@ -210,7 +215,9 @@ class Types:
         if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "super":
             own = _own_class(scope)
             bases = list(self.names.lineage(own))[1:] if own is not None else []
-            return next((base.member(node.attr) for base in bases if isinstance(base, Scope) and base.member(node.attr)), None)
+            return next(
+                (base.member(node.attr) for base in bases if isinstance(base, Scope) and base.member(node.attr)), None
+            )
         owner = self.of(node.value, scope, depth + 1)
         if isinstance(owner, Scope):
             member = self.names.class_attribute(owner, node.attr)
@@ -255,9 +262,9 @@ class Types:
         """Return what `with node as x` binds."""
         found = self.of(node, scope, depth + 1)
         if isinstance(found, Scope):
-            enter = self.names.class_attribute(found, "__aenter__") or self.names.class_attribute(found, "__enter__")
-            if isinstance(enter, Scope):
-                return self.produced(enter, depth + 1) or found
+            entry = self.names.class_attribute(found, "__aenter__") or self.names.class_attribute(found, "__enter__")
+            if isinstance(entry, Scope):
+                return self.produced(entry, depth + 1) or found
         return found
 
     def element(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
