@@ -38,6 +38,33 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "pool_pre_ping=False",
         "tests/library/test_engine.py",
     ),
+    Guarantee(
+        "verdigris.load",
+        "collections",
+        "selectin",
+        ("loading/selectin-collections",),
+        "loads every collection by selectinload",
+        "a loader option of your own for the same relationship",
+        "tests/library/test_loading.py",
+    ),
+    Guarantee(
+        "verdigris.load",
+        "singles",
+        "joined",
+        ("loading/joined-single",),
+        "joins single objects, by an outer join where there may be none",
+        "a loader option of your own for the same relationship",
+        "tests/library/test_loading.py",
+    ),
+    Guarantee(
+        "verdigris.load",
+        "needed",
+        "loaded",
+        ("loading/all-loaded",),
+        "loads every relationship that the response model reads",
+        "a loader option of your own for the same relationship",
+        "tests/library/test_loading.py",
+    ),
 )
 
 

@@ -27,6 +27,8 @@ from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
+from verdigris.evidence.source.relations import Relations
+from verdigris.evidence.source.statements import LoaderOption, Statements
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
@@ -52,6 +54,8 @@ class Source:
         self.models = Models(self)
         self.transactions = Transactions(self)
         self.filters = Filters(self)
+        self.relations = Relations(self)
+        self.statements = Statements(self)
         self.tasks = Tasks(self)
 
     @classmethod
@@ -141,6 +145,11 @@ class Source:
     def fan_outs(self) -> Population[FanOut]:
         """Every place that runs coroutines at the same time."""
         return self.population(_distinct(self.tasks.fan_outs))
+
+    @cached_property
+    def loader_options(self) -> Population[LoaderOption]:
+        """Every eager loader option."""
+        return self.population(_distinct(self.statements.options))
 
     @cached_property
     def global_sessions(self) -> Population[GlobalSession]:

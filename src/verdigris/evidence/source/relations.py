@@ -45,6 +45,11 @@ class Relation(Subject):
     declared: Relationship | None = field(default=None, repr=False, compare=False)
 
     @property
+    def eager(self) -> bool:
+        """Whether every query of its owner loads it, by its own mapping."""
+        return isinstance(self.lazy, Known) and self.lazy.value in EAGER
+
+    @property
     def loader(self) -> str:
         """The loader option that fits it."""
         return "joinedload" if self.many == Known(False) else "selectinload"
