@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from verdigris.embedded.account import Account
 
-# A socket's path must fit in sockaddr_un: 104 bytes on macOS, 108 on Linux, of which the file takes about 40.
-_LONGEST_PLACE = 60
+# A socket's path must fit in sockaddr_un: 104 bytes on macOS, 108 on Linux, of which our part takes about 55.
+_LONGEST_PLACE = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def runtime_directory(account: Account) -> Path:
 
     Only its owner can write to it. Raises EmbeddedError where somebody else got hold of the name first.
     """
-    places = [Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - checked below
+    places = [Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve(), Path("/var/tmp")]  # noqa: S108 - checked below
     fitting = [each for each in places if len(str(each)) <= _LONGEST_PLACE and account.reaches(each / "room")]
     room = (fitting or places)[0] / f"verdigris-{os.geteuid()}"
     # root's is entered, never listed or written, by the unprivileged account the server runs under
