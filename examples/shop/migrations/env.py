@@ -1,13 +1,12 @@
-"""Run the shop's migrations on its own database, or on a connection that the caller brings."""
+"""Run the shop's migrations, on the database of the environment or the one whose URL a caller gives."""
 
 import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
-from verdigris import Base
+from verdigris import Base, Database
 
 import shop.models  # noqa: F401 - the import is what describes the tables
-from shop.database import db
 
 
 def migrate(connection: Connection) -> None:
@@ -16,14 +15,11 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-async def connect_and_migrate() -> None:
+async def main() -> None:
+    db = Database(context.config.attributes.get("url"))
     async with db.engine.connect() as connection:
         await connection.run_sync(migrate)
     await db.dispose()
 
 
-brought: Connection | None = context.config.attributes.get("connection")
-if brought is not None:
-    migrate(brought)
-else:
-    asyncio.run(connect_and_migrate())
+asyncio.run(main())

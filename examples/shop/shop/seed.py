@@ -14,6 +14,7 @@ from sqlalchemy import Table, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from verdigris import Base, Database, bulk
 
+from shop.database import db
 from shop.models import (
     Address,
     Category,
@@ -207,11 +208,11 @@ def category_rows() -> Iterator[Row]:
                 yield {"id": next(ids), "parent_id": middle, "slug": slug, "name": f"{grade.capitalize()} {kind}"}
 
 
-async def seed(db: Database, *, trade: Trade | None = None, progress: Progress | None = None) -> int:
+async def seed(database: Database, *, trade: Trade | None = None, progress: Progress | None = None) -> int:
     """Store a year of trade in one transaction, by COPY, and return the number of rows."""
     trade = trade or Trade()
     expected, stored = trade.size(), 0
-    async with db.session.begin() as session:
+    async with database.session.begin() as session:
         for table, rows in trade.tables():
             done = await bulk.insert(session, table, rows)
             stored += done.rows
@@ -242,7 +243,6 @@ def show(stored: int, expected: int) -> None:
 
 
 async def main() -> None:
-    db = Database()
     await seed(db, progress=show)
     await db.dispose()
 

@@ -38,8 +38,10 @@ async def test_pages_of_a_search_show_each_product_once(client: httpx.AsyncClien
     assert third.json() == []
 
 
-async def test_a_page_of_products_takes_two_queries_however_long_it_is(client: httpx.AsyncClient, stocked, queries):
-    with queries.at_most(2):
+async def test_a_page_of_products_takes_two_queries_however_long_it_is(
+    client: httpx.AsyncClient, stocked, verdigris_queries
+):
+    with verdigris_queries.at_most(2):
         await client.get("/products")
 
 
@@ -100,7 +102,7 @@ async def test_a_customer_reviews_a_product_once(client: httpx.AsyncClient, stoc
     assert (await client.get(path)).json() == [written.json()]
 
 
-async def test_a_review_by_nobody_is_the_clients_fault(client: httpx.AsyncClient, stocked):
+async def test_a_review_by_nobody_is_a_conflict(client: httpx.AsyncClient, stocked):
     review = {"customer_id": 0, "rating": 5, "body": "Bright."}
 
-    assert (await client.post(f"/products/{stocked.product_ids[0]}/reviews", json=review)).status_code == 422
+    assert (await client.post(f"/products/{stocked.product_ids[0]}/reviews", json=review)).status_code == 409

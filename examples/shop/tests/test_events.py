@@ -21,9 +21,9 @@ async def test_a_socket_tells_where_an_order_stands(served: str, stocked):
     assert answers[2] == {"error": 'send {"order": <id>}'}
 
 
-async def test_an_idle_socket_holds_no_connection(served: str, db):
+async def test_an_idle_socket_holds_no_connection(served: str, database):
     async with connect(f"{served.replace('http', 'ws')}/events") as socket:
         await socket.send('{"order": 1}')
         await socket.recv()
 
-        assert db.pool().in_use == 0
+        assert database.pool().in_use == 0

@@ -40,7 +40,7 @@ async def stream(session: SessionDep) -> StreamingResponse:
 
 
 @pytest.fixture
-async def client(sandbox):
+async def client(database):
     app = FastAPI()
     install(app, db)
     app.include_router(careless)

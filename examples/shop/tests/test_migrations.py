@@ -1,12 +1,11 @@
 """The migrations make what the models say."""
 
+import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Row, inspect, text
 from verdigris import Base
@@ -24,9 +23,9 @@ INDEXES = text("""
 
 
 @pytest.fixture
-async def connection(db):
+async def connection(verdigris_database):
     """A connection to the migrated database, in a transaction that is rolled back."""
-    async with db.engine.connect() as connection, connection.begin() as transaction:
+    async with verdigris_database.engine.connect() as connection, connection.begin() as transaction:
         yield connection
         await transaction.rollback()
 
@@ -53,11 +52,10 @@ async def test_constraints_and_indexes_are_the_models_to_the_letter(connection):
     assert migrated == await connection.run_sync(describe)
 
 
-async def test_a_downgrade_leaves_no_table(connection):
-    def downgrade(connection: Connection) -> list[str]:
-        config = Config(Path(__file__).parents[1] / "alembic.ini")
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-        return inspect(connection).get_table_names()
+async def test_a_downgrade_leaves_no_table(verdigris_database, alembic):
+    url = verdigris_database.url.render_as_string(hide_password=False)
 
-    assert await connection.run_sync(downgrade) == ["alembic_version"]
+    await asyncio.to_thread(command.downgrade, alembic(url), "base")
+
+    async with verdigris_database.engine.connect() as connection:
+        assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["alembic_version"]

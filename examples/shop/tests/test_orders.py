@@ -41,11 +41,11 @@ async def test_an_order_names_known_things(client: httpx.AsyncClient, stocked):
 
 
 async def test_an_order_is_read_with_all_that_belongs_to_it_in_three_queries(
-    client: httpx.AsyncClient, stocked, queries
+    client: httpx.AsyncClient, stocked, verdigris_queries
 ):
     placed = (await client.post("/orders", json=stocked.order(1, 1))).json()
 
-    with queries.at_most(3):
+    with verdigris_queries.at_most(3):
         read = (await client.get(f"/orders/{placed['id']}")).json()
 
     assert read["customer"]["name"] == "Ada"
@@ -74,9 +74,9 @@ async def test_orders_are_listed_by_status(client: httpx.AsyncClient, stocked):
     assert [order["id"] for order in (await client.get("/orders")).json()] == [dropped, kept]
 
 
-async def test_orders_that_race_for_one_product_all_succeed(truly_concurrent: httpx.AsyncClient, stocked):
+async def test_orders_that_race_for_one_product_all_succeed(client: httpx.AsyncClient, stocked, verdigris_database):
     """Under SERIALIZABLE all but one of them lose at first; each loser runs again from its first statement."""
-    answers = await asyncio.gather(*(truly_concurrent.post("/orders", json=stocked.order(2)) for _ in range(4)))
+    answers = await asyncio.gather(*(client.post("/orders", json=stocked.order(2)) for _ in range(4)))
 
     assert [answer.status_code for answer in answers] == [201] * 4
-    assert (await stock(truly_concurrent, stocked))[0] == 2
+    assert (await stock(client, stocked))[0] == 2

@@ -2,9 +2,11 @@
 
 import httpx
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from shop import jobs
+from shop.models import ReportState, SalesReport
 
 
 async def test_a_report_counts_what_was_paid(client: httpx.AsyncClient, stocked):
@@ -22,16 +24,20 @@ async def test_a_report_counts_what_was_paid(client: httpx.AsyncClient, stocked)
     assert (read["state"], read["orders"], read["revenue"]) == ("done", 2, "60.00")
 
 
-async def test_a_report_that_fails_says_so(client: httpx.AsyncClient, monkeypatch):
+async def test_a_report_that_fails_says_so(database, monkeypatch):
     async def fail(id: int) -> None:
         raise SQLAlchemyError("the disk is full")
 
     monkeypatch.setattr(jobs, "compute", fail)
+    async with database.session.begin() as session:
+        report = SalesReport(days=7)
+        session.add(report)
 
     with pytest.raises(SQLAlchemyError, match="full"):
-        await client.post("/reports", json={})
+        await jobs.sales_report(report.id)
 
-    assert (await client.get("/reports/1")).json()["state"] == "failed"
+    async with database.session() as session:
+        assert await session.scalar(select(SalesReport.state)) is ReportState.FAILED
 
 
 async def test_an_unknown_report_is_not_found(client: httpx.AsyncClient):

@@ -10,19 +10,19 @@ from shop.seed import Trade, seed
 SMALL = {"customers": 20, "products": 30, "orders": 40, "reviews": 35}
 
 
-async def test_what_is_announced_is_stored(db):
+async def test_what_is_announced_is_stored(database):
     told: list[tuple[int, int]] = []
 
-    stored = await seed(db, trade=Trade(**SMALL), progress=lambda done, expected: told.append((done, expected)))
+    stored = await seed(database, trade=Trade(**SMALL), progress=lambda done, expected: told.append((done, expected)))
 
     assert stored == Trade(**SMALL).size()
     assert told[-1] == (stored, stored)
 
 
-async def test_totals_are_the_sums_of_their_lines_and_payments(db):
-    await seed(db, trade=Trade(**SMALL))
+async def test_totals_are_the_sums_of_their_lines_and_payments(database):
+    await seed(database, trade=Trade(**SMALL))
 
-    async with db.session() as session:
+    async with database.session() as session:
         lines = await session.scalar(select(func.sum(OrderLine.quantity * OrderLine.unit_price)))
         total = await session.scalar(select(func.sum(Order.total)))
         paid = await session.scalar(select(func.sum(Payment.amount)))
@@ -32,10 +32,10 @@ async def test_totals_are_the_sums_of_their_lines_and_payments(db):
     assert paid + (owed or Decimal()) == total
 
 
-async def test_what_is_added_next_follows_the_seed(db):
-    await seed(db, trade=Trade(**SMALL))
+async def test_what_is_added_next_follows_the_seed(database):
+    await seed(database, trade=Trade(**SMALL))
 
-    async with db.session.begin() as session:
+    async with database.session.begin() as session:
         added = Product(category_id=1, sku="next", name="next", price=Decimal(1), stock=1)
         session.add(added)
 

@@ -28,7 +28,7 @@ async def read(product_id: int, page: PageDep, session: SessionDep) -> Sequence[
 
 @router.post("", status_code=status.HTTP_201_CREATED, response_model=ReviewOut)
 async def write(product_id: int, new: ReviewIn, session: SessionDep) -> Review:
-    """Review a product: a second review by the same customer is a 409, an unknown customer or product a 422."""
+    """Review a product: a second review by the same customer is a 409, an unknown customer or product too."""
     review = Review(product_id=product_id, **new.model_dump())
     session.add(review)
     await session.flush()
