@@ -344,6 +344,9 @@ class Database:
                 await self.queries.aclose()
                 await self.engine.dispose()
         except TimeoutError:
+            pool = self.engine.sync_engine.pool
+            if isinstance(pool, Pool):
+                pool.terminate()
             log.warning("the pool did not close within %s s; its connections were dropped", _DISPOSE_SECONDS)
             await self.engine.dispose(close=False)
 

@@ -51,12 +51,19 @@ class Connection(asyncpg.Connection):
         if verb == "COMMIT" and self.settings.guard_commit:
             return await self._commit(query, timeout)
         if verb == "ROLLBACK":
-            self.failed = None
-            timeout = timeout or self.settings.close_timeout
+            return await self._rollback(query, timeout)
         return await super().execute(query, *args, timeout=timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
         await super().close(timeout=timeout or self.settings.close_timeout)
+
+    async def _rollback(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
+        self.failed = None
+        try:
+            return await super().execute(query, timeout=timeout or self.settings.close_timeout)
+        except (OSError, asyncpg.PostgresConnectionError):
+            self.terminate()  # a lost connection has rolled back: its failure must not hide the error before it
+            return "ROLLBACK"
 
     async def _commit(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
         if self.is_closed():  # never sent: asyncpg says so, and the unit may be repeated
@@ -124,7 +131,7 @@ class DialectOverrides:
         if time.monotonic() - getattr(driver, "released", 0.0) < self.settings.ping_after:
             return True
         try:
-            await_only(driver.execute(";", timeout=self.settings.close_timeout))
+            await_only(driver.execute("SELECT 1", timeout=self.settings.close_timeout))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             driver.terminate()  # at once: a graceful close would wait for the same silence again
             return False

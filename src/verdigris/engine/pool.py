@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util.queue import Empty
 
 from verdigris._places import place_in, request_in
 from verdigris.errors import PoolExhaustedError
@@ -78,6 +79,18 @@ class Pool(AsyncAdaptedQueuePool):
         self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
         self._overflow, self._max_overflow = 0 - size, max_overflow
 
+    def dispose(self) -> None:
+        self._follow(self.extras)  # what belongs to another loop cannot be closed from this one
+        super().dispose()
+
+    def terminate(self) -> None:
+        """Drop the idle connections without a word to the server: for one that does not answer."""
+        with contextlib.suppress(Empty):
+            while True:
+                driver = self._pool.get(False).driver_connection
+                if driver is not None:
+                    driver.terminate()
+
     def recreate(self) -> Pool:
         fresh = super().recreate()
         assert isinstance(fresh, Pool)  # noqa: S101 - recreate() builds its own class
@@ -105,7 +118,7 @@ class Pool(AsyncAdaptedQueuePool):
             return
         old, size = self._pool, self.size()
         self.resize(size, self._max_overflow)
-        with contextlib.suppress(Exception):  # the queue of a closed loop may refuse; then its records are unreachable
+        with contextlib.suppress(Empty, RuntimeError):  # the queue of a closed loop may refuse
             while True:
                 _abandon(old.get(False), extras)
 
@@ -135,7 +148,7 @@ class Pool(AsyncAdaptedQueuePool):
 def adopt(pool: AsyncAdaptedQueuePool) -> Pool:
     """Return a pool like the one given, of our class; both must be unused."""
     fresh = pool.recreate()
-    fresh.__class__ = Pool
+    fresh.__class__, fresh._pre_ping = Pool, True  # noqa: SLF001 - no public way to turn it on
     assert isinstance(fresh, Pool)  # noqa: S101 - just made so
     return fresh
 

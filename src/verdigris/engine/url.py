@@ -102,7 +102,7 @@ def _parsed(given: str | URL) -> URL:
         url = make_url(f"{several['head']}{several['tail'] or ''}")
         hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")]
         return url.update_query_dict({"host": hosts})
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number
         raise ConfigurationError(
             "the database URL cannot be read.",
             why="Its text is not repeated here, as it may hold a password.",

@@ -1,0 +1,608 @@
+import asyncio
+import gc
+import logging
+import os
+import re
+import sys
+import warnings
+
+import asyncpg
+import pytest
+from sqlalchemy import event, exc, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from verdigris.engine import Database, sizing
+from verdigris.engine.driver import Connection
+from verdigris.engine.url import SSL_MODES, address
+from verdigris.errors import (
+    CommitRefusedError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+    StatementTimeoutError,
+)
+
+ANYWHERE = "postgresql://app@127.0.0.1:1/shop"
+
+
+@pytest.fixture
+async def db(database_url):
+    database = Database(database_url)
+    yield database
+    await database.dispose()
+
+
+async def backend(db):
+    async with db.read() as session:
+        return await session.scalar(text("SELECT pg_backend_pid()"))
+
+
+# -- the address ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_spelling_of_postgresql_becomes_asyncpg(scheme):
+    db = Database(f"{scheme}://app:secret@db.example/shop")
+
+    assert db.engine.url == make_url("postgresql+asyncpg://app:secret@db.example/shop")
+    assert isinstance(db.engine, AsyncEngine)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgresql+psycopg2", "mysql", "sqlite+aiosqlite"])
+def test_another_driver_or_database_is_refused_by_name(scheme):
+    with pytest.raises(ConfigurationError, match=re.escape(scheme)):
+        Database(f"{scheme}://app@db.example/shop")
+
+
+def test_the_url_comes_from_the_environment_ours_first():
+    both = {"VERDIGRIS_DATABASE_URL": "postgres://a/one", "DATABASE_URL": "postgres://a/two"}
+
+    assert address(None, both).url.database == "one"
+    assert address(None, {"DATABASE_URL": "postgres://a/two"}).url.database == "two"
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        address(None, {})
+
+
+TRANSLATED = [
+    ("sslmode=require", {"ssl": "require"}, {}),
+    ("ssl=true", {"ssl": "require"}, {}),
+    ("sslmode=verify-full&sslrootcert=/ca.pem", {"dsn": "postgresql://?sslmode=verify-full&sslrootcert=%2Fca.pem"}, {}),
+    ("application_name=shop", {}, {"application_name": "shop"}),
+    ("connect_timeout=3", {"timeout": 3.0}, {}),
+    ("connect_timeout=0", {"timeout": 60.0}, {}),
+    ("command_timeout=9", {"command_timeout": 9.0}, {}),
+    ("statement_cache_size=0", {"statement_cache_size": 0}, {}),
+    ("target_session_attrs=read-write", {"target_session_attrs": "read-write"}, {}),
+    ("options=-c%20search_path%3Da,b%20-c%20work_mem=8MB", {}, {"search_path": "a,b", "work_mem": "8MB"}),
+    ("options=--lock-timeout%3D2s", {}, {"lock_timeout": "2s"}),
+    ("channel_binding=prefer&gssencmode=disable&client_encoding=utf8", {}, {}),
+]
+
+
+@pytest.mark.parametrize(("query", "connect", "settings"), TRANSLATED)
+def test_options_of_libpq_are_translated(query, connect, settings):
+    found = address(f"postgresql://app@db.example/shop?{query}")
+
+    assert found.connect == connect
+    assert found.settings == settings
+    assert found.url.query == {}
+
+
+@pytest.mark.parametrize("query", ["channel_binding=require", "keepalives=1", "pgbouncer=true", "schema=public"])
+def test_an_unknown_option_is_refused_by_name_at_construction(query):
+    with pytest.raises(ConfigurationError, match=query.split("=")[0]):
+        Database(f"{ANYWHERE}?{query}")
+
+
+def test_a_misspelt_option_names_the_nearest():
+    with pytest.raises(ConfigurationError, match="Did you mean sslmode= where ssl_mode= stands"):
+        Database(f"{ANYWHERE}?ssl_mode=require")
+
+
+@pytest.mark.parametrize("query", ["sslmode=yes", "connect_timeout=soon", "options=-e"])
+def test_an_option_with_a_value_that_cannot_be_is_refused(query):
+    with pytest.raises(ConfigurationError):
+        Database(f"{ANYWHERE}?{query}")
+
+
+def test_a_password_behind_the_question_mark_moves_to_where_it_is_masked():
+    db = Database("postgresql://db.example/shop?user=app&password=s3cret")
+
+    assert db.engine.url.password == "s3cret"
+    assert "s3cret" not in repr(db) + str(db.url) + repr(db.url) + repr(db.engine)
+
+
+def test_a_password_given_twice_is_refused_without_repeating_it():
+    with pytest.raises(ConfigurationError) as refused:
+        Database("postgresql://app:one1@db.example/shop?password=two2")
+
+    assert "one1" not in str(refused.value)
+    assert "two2" not in str(refused.value)
+
+
+def test_an_unreadable_url_is_refused_without_repeating_it():
+    with pytest.raises(ConfigurationError) as refused:
+        Database("postgresql://app:hunter2@db:port/shop")
+
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_several_hosts_are_tried_in_turn():
+    found = address("postgres://app@a.example,b.example:6432/shop?target_session_attrs=primary")
+
+    assert found.url.query["host"] == ("a.example:5432", "b.example:6432")
+    assert found.connect == {"target_session_attrs": "primary"}
+
+
+def test_a_unix_socket_stays_one():
+    found = address("postgresql://app@/shop?host=/run/postgresql&port=5433")
+
+    assert found.url.query == {"host": "/run/postgresql", "port": "5433"}
+
+
+async def test_a_socket_is_connected_to(postgres, database_url):
+    name = make_url(database_url).database
+    db = Database(postgres.url_for(name, driver="postgresql", socket=True))
+
+    assert await backend(db) > 0
+    await db.dispose()
+
+
+def test_a_url_object_and_a_secret_are_taken():
+    class Secret:
+        def get_secret_value(self):
+            return "postgres://app:pw@db.example/shop"
+
+    assert Database(URL.create("postgresql", host="db.example")).url.drivername == "postgresql+asyncpg"
+    assert Database(Secret()).url.host == "db.example"
+
+
+@pytest.mark.parametrize("mode", SSL_MODES[:3])
+async def test_asyncpg_takes_what_was_translated(database_url, mode):
+    url = (
+        f"{database_url.replace('+asyncpg', '')}?sslmode={mode}&application_name=shop&connect_timeout=4"
+        "&options=-c%20work_mem%3D9MB&target_session_attrs=any&gssencmode=disable"
+    )
+    db = Database(url)
+    async with db.read() as session:
+        row = (
+            await session.execute(text("SELECT current_setting('application_name'), current_setting('work_mem')"))
+        ).one()
+
+    assert tuple(row) == ("shop", "9MB")
+    await db.dispose()
+
+
+# -- the defaults of section 1 -------------------------------------------------------------------------------------
+
+
+def test_the_engine_is_built_as_the_checklist_asks():
+    db = Database(ANYWHERE)
+    pool = db.engine.sync_engine.pool
+
+    assert pool._pre_ping
+    assert pool._recycle == 1800
+    assert pool._timeout == 3.0
+    assert (pool.size(), pool._max_overflow) == (sizing.DEFAULT_SIZE, sizing.DEFAULT_OVERFLOW)
+    assert db.engine.sync_engine.hide_parameters
+    assert isinstance(db.session, async_sessionmaker)
+
+
+def test_every_default_can_be_opted_out_of():
+    db = Database(
+        ANYWHERE,
+        pool_pre_ping=False,
+        pool_recycle=-1,
+        pool_size=7,
+        max_overflow=1,
+        pool_timeout=9,
+        hide_parameters=False,
+        isolation_level="REPEATABLE READ",
+    )
+    pool = db.engine.sync_engine.pool
+
+    assert not pool._pre_ping
+    assert pool._recycle == -1
+    assert (pool.size(), pool._max_overflow, pool._timeout) == (7, 1, 9)
+    assert not db.engine.sync_engine.hide_parameters
+
+
+async def test_the_servers_own_limits_reach_the_server(database_url):
+    default = Database(database_url)
+    chosen = Database(database_url, statement_timeout=7, isolation_level="SERIALIZABLE")
+    none = Database(database_url, statement_timeout=None)
+    found = []
+    for db in (default, chosen, none):
+        async with db.session() as session:
+            found.append(await session.scalar(text("SHOW statement_timeout")))
+        await db.dispose()
+
+    assert found == ["30s", "7s", "0"]
+
+
+async def test_bind_values_do_not_show_in_errors(db):
+    with pytest.raises(exc.DBAPIError) as failed:
+        async with db.session() as session:
+            await session.execute(text("SELECT 1 / (length(:secret) - 11)"), {"secret": "123-45-6789"})
+
+    assert "123-45-6789" not in str(failed.value)
+
+
+# -- the size of the pool ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("maximum", "workers", "expected"),
+    [(100, 1, (14, 6)), (100, 4, (8, 4)), (100, 16, (2, 1)), (100, 60, (1, 0)), (20, 2, (3, 1))],
+)
+def test_the_pool_is_a_workers_share_of_half_the_connections(maximum, workers, expected):
+    size = sizing.computed(sizing.Limits(maximum, 3), workers, None, None)
+
+    assert (size.size, size.overflow) == expected
+    assert size.fits == (workers < 60 or size.total <= 97)
+
+
+def test_what_the_role_may_use_counts_too():
+    assert sizing.Limits(100, 3, role=10).usable == 10
+    assert sizing.Limits(100, 3, role=-1, database=20).usable == 20
+
+
+async def test_the_size_is_read_at_the_start_and_explained_in_one_line(database_url, caplog):
+    db = Database(database_url, workers=3)
+    with caplog.at_level(logging.INFO, "verdigris"):
+        async with db.lifespan():
+            status = db.pool()
+
+    assert (status.size, status.max_overflow) == (6, 3)
+    assert (
+        "pool: 3 workers x (6 + 3 overflow) = 27 of the server's 57 usable connections (60 - 3 reserved)" in caplog.text
+    )
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_the_number_of_workers_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "6")
+
+    assert Database(ANYWHERE).workers == 6
+    assert Database(ANYWHERE, workers=2).workers == 2
+
+
+async def test_a_pool_that_cannot_fit_is_warned_about(database_url, caplog):
+    db = Database(database_url, workers=8, pool_size=10, max_overflow=5)
+    async with db.lifespan():
+        status = db.pool()
+
+    assert (status.size, status.max_overflow) == (10, 5)
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "8 workers x (10 + 5 overflow) = 120 of the server's 57 usable connections" in record.getMessage()
+    assert "too many" in record.getMessage()
+
+
+async def test_a_server_that_is_down_does_not_keep_the_application_from_starting(caplog):
+    async with Database(ANYWHERE).lifespan():
+        pass
+
+    assert "does not answer yet (unavailable)" in caplog.text
+
+
+async def test_a_server_that_refuses_the_login_does(postgres):
+    wrong = make_url(postgres.url).set(password="wrong")
+
+    with pytest.raises((exc.DBAPIError, asyncpg.PostgresError)):
+        await Database(wrong).start()
+
+
+# -- pre-ping, recycling -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What goes over the wire through `Connection.execute`: BEGIN, ROLLBACK, pings."""
+    statements = []
+    original = asyncpg.Connection.execute
+
+    async def spy(self, query, *args, **kwargs):
+        statements.append(query)
+        return await original(self, query, *args, **kwargs)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", spy)
+    return statements
+
+
+async def test_a_connection_used_a_moment_ago_is_not_asked_over_the_wire(db, sent):
+    await backend(db)
+    sent.clear()
+    for _ in range(3):
+        await backend(db)
+
+    assert sent == []
+
+
+async def test_a_connection_that_sat_idle_is_asked_in_one_round_trip(db, sent):
+    first = await backend(db)
+    (driver,) = [found for found in gc.get_objects() if isinstance(found, Connection) and not found.is_closed()][-1:]
+    driver.released -= 3600
+    sent.clear()
+    second = await backend(db)
+
+    assert sent == ["SELECT 1"]
+    assert first == second
+
+
+async def test_a_connection_that_the_server_closed_is_replaced_unseen(db, admin):
+    first = await backend(db)
+    await admin(f"SELECT pg_terminate_backend({first})")
+    await asyncio.sleep(0.1)
+    second = await backend(db)
+
+    assert second != first
+
+
+async def test_connections_do_not_expire_in_one_moment(database_url):
+    db = Database(database_url, pool_size=8, max_overflow=0, pool_recycle=1000)
+    sessions = [db.session() for _ in range(8)]
+    born = []
+
+    @event.listens_for(db.engine.sync_engine, "checkout")
+    def checkout(connection, record, proxy):
+        born.append(record.starttime)
+
+    await asyncio.gather(*(session.connection() for session in sessions))
+
+    assert 10 < max(born) - min(born) < 201
+    await asyncio.gather(*(session.close() for session in sessions))
+    await db.dispose()
+
+
+async def test_a_connection_older_than_recycle_is_replaced(database_url):
+    db = Database(database_url, pool_recycle=0)
+    first = await backend(db)
+    await asyncio.sleep(0.01)
+
+    assert await backend(db) != first
+    await db.dispose()
+
+
+# -- waits end -----------------------------------------------------------------------------------------------------
+
+
+class BlackHole:
+    """A proxy to the server that can stop forwarding, both ways, without closing anything."""
+
+    def __init__(self, host, port):
+        self.upstream, self.open, self.writers = (host, port), asyncio.Event(), []
+        self.open.set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        for task in self.writers:
+            task.cancel()
+        await asyncio.gather(*self.writers, return_exceptions=True)
+
+    async def serve(self, reader, writer):
+        other_reader, other_writer = await asyncio.open_connection(*self.upstream)
+        for source, target in ((reader, other_writer), (other_reader, writer)):
+            self.writers.append(asyncio.create_task(self.pump(source, target)))
+
+    async def pump(self, source, target):
+        try:
+            while data := await source.read(65536):
+                await self.open.wait()
+                target.write(data)
+                await target.drain()
+        except OSError:
+            pass
+        finally:
+            target.close()
+
+
+@pytest.fixture
+async def hole(database_url):
+    url = make_url(database_url)
+    async with BlackHole(url.host, url.port) as made:
+        made.url = url.set(host="127.0.0.1", port=made.port)
+        yield made
+
+
+async def limited(awaitable, seconds):
+    """Await something that must end by itself within so many seconds."""
+    return await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(awaitable)), seconds)
+
+
+async def test_a_statement_into_a_black_hole_ends_with_an_error_of_its_own(hole):
+    db = Database(hole.url, command_timeout=0.5)
+    await backend(db)
+    hole.open.clear()
+
+    with pytest.raises(StatementTimeoutError):
+        await limited(backend(db), 5)
+
+    hole.open.set()
+    assert await limited(backend(db), 5) > 0
+    await db.dispose()
+
+
+async def test_leaving_a_transaction_into_a_black_hole_ends(hole):
+    db = Database(hole.url, command_timeout=0.5)
+
+    async def unit():
+        async with db.session.begin() as session:
+            await session.execute(text("SELECT 1"))
+            hole.open.clear()
+            raise KeyError("the application's own")
+
+    with pytest.raises(KeyError):
+        await limited(unit(), 6)
+    assert db.pool().in_use == 0
+    await db.dispose()
+
+
+async def test_connecting_to_a_black_hole_ends(hole):
+    hole.open.clear()
+    db = Database(hole.url, connect_timeout=0.5)
+
+    with pytest.raises(DatabaseUnavailableError, match="no answer in time"):
+        await limited(backend(db), 3)
+    await db.dispose()
+
+
+async def test_disposing_of_connections_in_a_black_hole_ends(hole):
+    db = Database(hole.url)
+    sessions = [db.session() for _ in range(4)]
+    await asyncio.gather(*(session.connection() for session in sessions))
+    await asyncio.gather(*(session.close() for session in sessions))
+    hole.open.clear()
+
+    await limited(db.dispose(), 8)
+
+
+@pytest.mark.parametrize("url", ["postgresql://app@127.0.0.1:1/x", "postgresql://app@/x?host=/nowhere"])
+async def test_a_server_that_cannot_be_reached_is_an_error_of_ours_and_an_os_error(url):
+    db = Database(url)
+
+    with pytest.raises(DatabaseUnavailableError) as failed:
+        await backend(db)
+    assert isinstance(failed.value, OSError)
+    assert isinstance(failed.value, exc.SQLAlchemyError)
+
+
+async def test_an_exhausted_pool_names_its_longest_holders_in_time(database_url):
+    db = Database(database_url, pool_size=1, max_overflow=1, pool_timeout=0.3, workers=4)
+
+    async def hold(seconds):
+        async with db.session() as session:
+            await session.execute(text(f"SELECT pg_sleep({seconds})"))
+
+    holders = [asyncio.create_task(hold(1), name=f"holder {number}") for number in range(2)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(PoolExhaustedError) as exhausted:
+        await backend(db)
+    await asyncio.gather(*holders)
+
+    message = str(exhausted.value)
+    assert message.startswith("no connection came free in 0.3 s; 2 of 2 are checked out (1 pool + 1 overflow).")
+    assert re.search(r"Longest holders: holder \d 0\.\d s \(\S*test_engine\.py:\d+\), holder \d", message)
+    assert "4 workers x 2 = 8 connections" in message
+    assert isinstance(exhausted.value, exc.TimeoutError)
+    await db.dispose()
+
+
+async def test_a_task_that_waits_for_itself_is_told_so(database_url):
+    db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=0.2)
+    async with db.session() as session:
+        await session.execute(text("SELECT 1"))
+        with pytest.raises(PoolExhaustedError, match="This task holds 1 of them itself"):
+            await backend(db)
+    await db.dispose()
+
+
+# -- another loop, another process, another engine -----------------------------------------------------------------
+
+
+def test_the_engine_follows_the_event_loop(database_url):
+    db = Database(database_url)
+    backends = [asyncio.run(backend(db)) for _ in range(3)]
+    asyncio.run(db.dispose())
+
+    assert len(set(backends)) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # three loops were closed over their connections
+        del db
+        gc.collect()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_leaves_its_parents_connections_alone(database_url):
+    db, loop = Database(database_url), asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    before = loop.run_until_complete(backend(db))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            found = asyncio.run(backend(db))
+        except Exception:  # noqa: BLE001 - the parent asserts on it
+            found = -1
+        os.write(writing, str(found).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    in_child = int(os.read(reading, 100))
+    os.close(reading)
+    os.close(writing)
+
+    assert in_child not in {before, -1}
+    assert loop.run_until_complete(backend(db)) == before
+    loop.run_until_complete(db.dispose())
+    loop.close()
+    asyncio.set_event_loop(None)
+
+
+async def test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings(database_url):
+    engine = create_async_engine(database_url, pool_size=4, max_overflow=2, pool_timeout=0.2)
+    db = Database.from_engine(engine)
+    pool = engine.sync_engine.pool
+
+    assert db.engine is engine
+    assert (pool.size(), pool._max_overflow, pool._timeout, pool._pre_ping) == (4, 2, 0.2, True)
+    with pytest.raises(CommitRefusedError):
+        await swallow(db)
+    first = await backend(db)
+    assert await backend(db) == first
+    async with db.lifespan():
+        assert (db.pool().size, db.pool().max_overflow) == (4, 2)
+
+
+async def swallow(db):
+    async with db.session.begin() as session:
+        with pytest.raises(exc.DBAPIError):
+            await session.execute(text("SELECT 1/0"))
+
+
+async def test_an_engine_with_another_driver_or_in_use_is_refused(database_url):
+    with pytest.raises(ConfigurationError, match="psycopg"):
+        Database.from_engine(create_psycopg(database_url))
+    engine = create_async_engine(database_url)
+    async with engine.connect():
+        with pytest.raises(ConfigurationError, match="in use already"):
+            Database.from_engine(engine)
+    await engine.dispose()
+
+
+def create_psycopg(url):
+    class Dialect:
+        name, driver = "postgresql", "psycopg"
+
+    class Engine:
+        dialect = Dialect
+
+    return Engine()
+
+
+async def test_another_pool_class_is_left_as_it_is(database_url):
+    db = Database(database_url, poolclass=NullPool)
+
+    assert await backend(db) != await backend(db)
+    with pytest.raises(CommitRefusedError):
+        await swallow(db)
+    async with db.lifespan():
+        pass
+
+
+async def test_several_databases_stand_side_by_side(database_url, postgres):
+    one, two = Database(database_url), Database(postgres.url)
+    names = []
+    for db in (one, two):
+        async with db.read() as session:
+            names.append(await session.scalar(text("SELECT current_database()")))
+        await db.dispose()
+
+    assert names == [make_url(database_url).database, make_url(postgres.url).database]
