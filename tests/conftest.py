@@ -1,12 +1,11 @@
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 
 from hypothesis import settings
 
 PLUGIN = "verdigris.pytest_plugin"
 installed = any(each.value == PLUGIN for each in entry_points(group="pytest11"))
 # an installed verdigris brings its plugin along; with PYTHONPATH=src alone it has to be named
-pytest_plugins = () if installed or find_spec(PLUGIN) is None else (PLUGIN,)
+pytest_plugins = () if installed else (PLUGIN,)
 
 settings.register_profile("suite", deadline=None)  # a loaded machine is slow, not wrong
 settings.load_profile("suite")

@@ -1,14 +1,19 @@
 """How the public names are used, for mypy and pyright to read; it is never run."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import assert_type
+from typing import Annotated, assert_type
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from fastapi import APIRouter, Depends, FastAPI
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
 
-from verdigris import Database, __version__, embedded
+from verdigris import Base, Database, __version__, bulk, embedded, errors, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
+from verdigris.fastapi import Route, install
+from verdigris.testing import QueryLog, Sandbox
 
 assert_type(__version__, str)
 
@@ -37,6 +42,78 @@ provider: Provider = Elsewhere()
 embedded.server(provider=provider)
 
 
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class OrderOut(BaseModel):
+    id: int
+
+
 def a_database(engine: AsyncEngine) -> None:
-    assert_type(Database("postgresql+asyncpg://localhost/shop").engine, AsyncEngine)
     assert_type(Database.from_engine(engine), Database)
+    assert_type(Database("postgresql+asyncpg://localhost/shop", workers=4).engine, AsyncEngine)
+
+
+db = Database()
+SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function")]
+
+
+async def sessions() -> None:
+    async with db.session() as session:
+        assert_type(await session.scalar(select(Order).options(load(Order, OrderOut))), Order | None)
+    async with db.session.begin() as session:
+        session.add(Order(id=1))
+    async with db.read() as session:
+        assert_type((await session.scalars(select(Order.id))).all(), Sequence[int])
+    async with db.lifespan():
+        await db.dispose()
+
+
+async def count(session: AsyncSession) -> int:
+    return len((await session.scalars(select(Order))).all())
+
+
+@db.transactional
+async def place(session: AsyncSession, number: int) -> str:
+    return f"{await count(session)} {number}"
+
+
+@db.transactional(isolation_level="SERIALIZABLE", idempotent=True)
+async def pay(session: AsyncSession, *, number: int) -> int:
+    return await count(session) + number
+
+
+async def units() -> None:
+    assert_type(await db.transaction(count, isolation_level="SERIALIZABLE", deadline=2.0), int)
+    assert_type(await db.gather(count, count), list[int])
+    assert_type(await place(7), str)
+    assert_type(await pay(number=7), int)
+    await place("7")  # type: ignore[arg-type]  # the decorator keeps the parameters' types
+
+
+async def many(session: AsyncSession) -> None:
+    done = await bulk.insert(session, Order, ({"id": number} for number in range(10)), chunk=5)
+    assert_type(done.rows, int)
+    assert_type(done.seconds, float)
+
+
+def faults(error: Exception) -> None:
+    fault = errors.classify(error)
+    assert_type(fault.name, str)
+    assert_type(fault.status, int)
+    assert_type(fault.sqlstate, str | None)
+
+
+def an_app() -> FastAPI:
+    app = FastAPI()
+    install(app, db, errors=False)
+    app.include_router(APIRouter(route_class=Route))
+    return app
+
+
+async def a_test(verdigris_sandbox: Sandbox, verdigris_queries: QueryLog) -> None:
+    with verdigris_sandbox.standing_in(db), verdigris_queries.at_most(3):
+        await place(1)
