@@ -88,7 +88,8 @@ async def pay(session: AsyncSession, *, number: int) -> int:
 
 async def units() -> None:
     assert_type(await db.transaction(count, isolation_level="SERIALIZABLE", deadline=2.0), int)
-    assert_type(await db.gather(count, count), list[int])
+    assert_type(await db.gather(count, count), tuple[int, int])
+    assert_type(await db.gather(*[count]), tuple[int, ...])
     assert_type(await place(7), str)
     assert_type(await pay(number=7), int)
     await place("7")  # type: ignore[arg-type]  # the decorator keeps the parameters' types

@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 
     from verdigris.performance import PoolStatus, Queries
 
+    Unit = Callable[[AsyncSession], Awaitable["T"]]
+
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 P = ParamSpec("P")
 _DISPOSE_SECONDS = 5.0
 
@@ -285,14 +290,26 @@ class Database:
         wrap = functools.partial(as_unit, run)
         return wrap(*fn) if fn else wrap
 
-    async def gather(self, *units: Callable[[AsyncSession], Awaitable[T]]) -> list[T]:
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], /) -> tuple[T, T2]: ...
+
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], /) -> tuple[T, T2, T3]: ...
+
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], four: Unit[T4], /) -> tuple[T, T2, T3, T4]: ...
+
+    @overload
+    async def gather(self, *units: Unit[T]) -> tuple[T, ...]: ...
+
+    async def gather(self, *units: Unit[Any]) -> tuple[Any, ...]:
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
 
         Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
         already. The first failure cancels the others and is raised.
         """
         slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._half_of_pool()))
-        return await gather([functools.partial(self.transaction, unit) for unit in units], slots)
+        return tuple(await gather([functools.partial(self.transaction, unit) for unit in units], slots))
 
     def open(self, isolation_level: str | None = None) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
