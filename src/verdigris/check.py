@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verdigris import __version__
+from verdigris import __version__, baseline, cache
+from verdigris.cache import Judged
 from verdigris.checklist.registry import boxes
+from verdigris.checklist.verdict import Verdict
 from verdigris.config import UsageError
-from verdigris.evidence import Evidence
-from verdigris.evidence.judgement import Kind
+from verdigris.evidence.judgement import Finding, Kind
 from verdigris.evidence.source import Source
-from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.files import found as files_under
 from verdigris.report.report import BoxReport, Report, judge, order
+from verdigris.suppressions import Suppression, scan
+from verdigris.understood import understood
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
     from verdigris.evidence.database import Catalogue
     from verdigris.evidence.recording.artefact import Recording
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to check and on which evidence; everything is settled, nothing is read from the environment any more."""
+    """What to check and on which evidence; everything is settled, nothing is read from the environment any more.
+
+    `shown` is the path as the user wrote it; `ignored` and `accepted` give each box its reason.
+    """
 
     path: Path
     shown: str = "."
@@ -38,51 +46,99 @@ class Plan:
     baseline: Path | None = None
     cache: bool = True
 
+    @property
+    def boxes(self) -> tuple[str, ...]:
+        """The boxes to judge, in the checklist's order."""
+        chosen = (name for name in boxes() if self.selected is None or name in self.selected)
+        return tuple(name for name in chosen if name not in self.ignored)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The evidence to gather; the source is always part of it, for it names the subjects."""
+        given = {Kind.RECORDING: bool(self.recordings), Kind.DATABASE: self.database_url is not None}
+        return tuple(kind for kind in Kind if given.get(kind, True))
+
 
 def check(plan: Plan) -> Report:
     """Gather, judge and report; raise EvidenceError (UsageError) when the evidence asked for cannot be had."""
     started = time.perf_counter()
-    recording = _recording(plan.recordings)
-    source = _source(plan)
-    database = None if plan.database_url is None else _database(plan.database_url)
-    evidence = Evidence(source, recording, database, plan.workers)
-    names = [name for name in boxes() if name not in plan.ignored and (plan.selected is None or name in plan.selected)]
-    found = tuple(_sorted(box) for box in judge(evidence, names))
-    tests = None if recording is None or recording.tests is None else recording.tests.run
-    return Report(
+    _look(plan)
+    known = None if plan.baseline is None else baseline.read(plan.baseline)
+    judged = _remembered(plan)
+    decided, notices = _suppressed(judged)
+    report = Report(
         version=__version__,
         root=plan.shown,
-        understood=understood(source),
-        kinds=evidence.kinds,
-        boxes=tuple(replace(box, accepted=plan.accepted.get(box.name)) for box in found),
-        unread=tuple(source.unread),
-        files=source.files.count,
-        seconds=time.perf_counter() - started,
-        recorded="" if tests is None else f"{tests} tests",
+        understood=judged.understood,
+        kinds=plan.kinds,
+        boxes=tuple(replace(box, accepted=plan.accepted.get(box.name)) for box in decided),
+        unread=judged.unread,
+        files=judged.files,
+        recorded=judged.recorded,
         ignored=tuple((boxes()[name][0], name, reason) for name, reason in plan.ignored.items()),
-        lines=_lines(source, found),
     )
+    stale = [] if known is None else baseline.gone(report, known)
+    if stale:
+        notices.append(
+            f"{_many(stale)} of the baseline {'is' if len(stale) == 1 else 'are'} gone: verdigris baseline prune"
+        )
+    notices += _needless(report)
+    settled = baseline.apply(report.boxes, known or ())
+    lines = _lines(plan.path, settled)
+    seconds = time.perf_counter() - started
+    return replace(report, boxes=settled, notices=tuple(notices), lines=lines, seconds=seconds)
 
 
-def _sorted(box: BoxReport) -> BoxReport:
-    return replace(box, findings=tuple(sorted(box.findings, key=lambda finding: order(finding.place))))
-
-
-def _source(plan: Plan) -> Source:
+def _look(plan: Plan) -> None:
+    """Refuse a path with nothing to check before anything dear is done."""
     if not plan.path.exists():
         raise UsageError(
             f"There is no {plan.shown}.",
-            why="The path to check has to be a directory or a Python file.",
+            why="The path to check is a directory or a Python file.",
             do=("verdigris check .",),
         )
-    source = Source.read(plan.path, plan.exclude)
-    if not source.files.count:
+    if not any(path.suffix == ".py" for path in files_under(plan.path, plan.exclude)):
         raise UsageError(
-            f"There is no Python file under {plan.shown}.",
+            f"There is no Python file {'under ' if plan.path.is_dir() else 'in '}{plan.shown}.",
             why="Nothing was checked, and that is no success.",
             do=("Name the directory that holds the application:   verdigris check path/to/app",),
         )
-    return source
+
+
+def _remembered(plan: Plan) -> Judged:
+    """Judge, or remember having judged the same input; what a database says is never remembered."""
+    name = None
+    if plan.cache and plan.database_url is None:
+        name = cache.key(plan.path.resolve(), plan.exclude, plan.boxes, plan.workers, also=plan.recordings)
+    judged = None if name is None else cache.load(name)
+    if judged is None:
+        judged = _judge(plan)
+        if name is not None and not any(box.crash for box in judged.boxes):
+            cache.store(name, judged)
+    return judged
+
+
+def _judge(plan: Plan) -> Judged:
+    from verdigris.evidence import Evidence
+
+    recording = _recording(plan.recordings)
+    database = None if plan.database_url is None else _database(plan.database_url)
+    source = Source.read(plan.path, plan.exclude)
+    found = judge(Evidence(source, recording, database, plan.workers), plan.boxes)
+    tests = 0 if recording is None or recording.tests is None else recording.tests.run
+    texts = [(file.path, file.text) for file in source.files.python] + sorted(source.files.settings.items())
+    return Judged(
+        understood(source),
+        f"{tests} test{'s' * (tests != 1)}" if tests else "",
+        source.files.count,
+        tuple(source.unread),
+        tuple(replace(box, findings=tuple(sorted(box.findings, key=_order))) for box in found),
+        tuple(comment for path, text in texts for comment in scan(path, text)),
+    )
+
+
+def _order(finding: Finding) -> tuple[str, int, int]:
+    return order(finding.place)
 
 
 def _recording(paths: tuple[Path, ...]) -> Recording | None:
@@ -91,7 +147,11 @@ def _recording(paths: tuple[Path, ...]) -> Recording | None:
     from verdigris.evidence.recording.artefact import Recording
 
     recordings = [Recording.load(path) for path in paths]
-    return recordings[0]
+    if len(recordings) == 1:
+        return recordings[0]
+    from verdigris.evidence.recording.merge import merge
+
+    return merge(recordings)
 
 
 def _database(url: str) -> Catalogue:
@@ -100,42 +160,54 @@ def _database(url: str) -> Catalogue:
     return gather(url)  # type: ignore[no-any-return,unused-ignore]  # as above
 
 
-def _lines(source: Source, found: Iterable[BoxReport]) -> dict[str, list[str]]:
-    """Return the lines of the files that findings point to."""
-    paths = {finding.place.path for box in found for finding in box.findings if finding.place is not None}
-    lines = {file.path: file.lines for file in source.files.python if file.path in paths}
-    lines.update({path: text.splitlines() for path, text in source.files.settings.items() if path in paths})
-    return lines
+def _suppressed(judged: Judged) -> tuple[tuple[BoxReport, ...], list[str]]:
+    """Take out the findings that a comment excuses; say which comments excuse nothing."""
+    used: set[Suppression] = set()
+    decided = []
+    for box in judged.boxes:
+        pairs = [(finding, _covering(box, finding, judged.suppressions)) for finding in box.findings]
+        used.update(comment for _, comment in pairs if comment is not None)
+        counting = tuple(finding for finding, comment in pairs if comment is None)
+        excused = tuple((finding, comment.reason) for finding, comment in pairs if comment is not None)
+        decided.append(replace(box, findings=counting, suppressed=excused) if excused else box)
+    names = {box.name for box in judged.boxes}
+    notices = []
+    for comment in judged.suppressions:
+        fault = comment.fault(boxes())
+        judged_here = any(name in names or name.rpartition("/")[0] in names for name in comment.names)
+        if fault is not None:
+            notices.append(fault)
+        elif comment not in used and judged_here:
+            notices.append(f"{comment.place}: nothing to suppress here: {', '.join(comment.names)} ({comment.reason})")
+    return tuple(decided), notices
 
 
-def understood(source: Source) -> str:
-    """Say in one line what the source was taken for."""
-    parts = [
-        _count(len(source.engines), "engine"),
-        _count(_factories(source), "factory"),
-        _count(len(source.routes), "route"),
-        _count(len(source.mapped_classes), "model"),
+def _covering(box: BoxReport, finding: Finding, comments: Iterable[Suppression]) -> Suppression | None:
+    return next((comment for comment in comments if comment.covers(box.name, finding)), None)
+
+
+def _needless(report: Report) -> list[str]:
+    """Name the accepted boxes that there is nothing to accept about."""
+    return [
+        f"{box.name} {'holds' if box.verdict is Verdict.HOLDS else 'is not applicable'}: "
+        f"take it out of [tool.verdigris.accept] ({box.accepted})"
+        for box in report.boxes
+        if box.accepted is not None and box.verdict in {Verdict.HOLDS, Verdict.NOT_APPLICABLE}
     ]
-    return f"{', '.join(parts)}; {_commits(source)}"
 
 
-def _count(number: int, noun: str) -> str:
-    if noun == "factory" and number != 1:
-        return f"{number} factories"
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _many(stale: list[baseline.Entry]) -> str:
+    return f"{len(stale)} finding{'s' * (len(stale) != 1)}"
 
 
-def _factories(source: Source) -> int:
-    calls = source.calls.outside({"sqlalchemy", "sqlmodel"}, "async_sessionmaker", "sessionmaker")
-    made = {call.place for call, _ in calls if call.module.role is Role.APPLICATION}
-    databases = sum(1 for engine in source.engines if engine.maker.package == "verdigris")
-    return len(made) + databases
-
-
-def _commits(source: Source) -> str:
-    """Say who commits: the session dependency, the services, both or nobody."""
-    dependency = any(source.transactions.commit_of(each) is not None for each in source.session_dependencies)
-    services = bool(source.transactions.committers)
-    if dependency:
-        return "the session dependency and services commit" if services else "the session dependency commits"
-    return "services commit" if services else "nothing commits"
+def _lines(root: Path, settled: Iterable[BoxReport]) -> dict[str, list[str]]:
+    """Return the lines of the files that findings point to, as the parser counts them."""
+    paths = {finding.place.path for box in settled for finding in box.findings if finding.place is not None}
+    lines = {}
+    for path in paths:
+        try:
+            text = (root / path if root.is_dir() else root).read_text("utf-8-sig", errors="replace")
+        except (OSError, ValueError):
+            continue
+        lines[path] = re.split(r"\r\n|\r|\n", text)
+    return lines

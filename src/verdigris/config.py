@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.judgement import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 PAGE = "docs/configuration.md"
 KEYS: Mapping[str, str] = {
@@ -47,7 +48,7 @@ class Config:
 
 
 def find(start: Path) -> Config:
-    """Read the nearest pyproject.toml that has `[tool.verdigris]`, from the checked path up to the repository's root."""
+    """Read the nearest pyproject.toml with `[tool.verdigris]`, from the checked path up to the repository's root."""
     first = start if start.is_dir() else start.parent
     for folder in (first, *first.parents):
         file = folder / "pyproject.toml"
@@ -66,13 +67,15 @@ def _table(file: Path) -> dict[str, Any] | None:
         raise UsageError(f"{file} cannot be read.", why=f"{error}.", page=PAGE) from error
     if "verdigris" not in text:
         return None
+    import tomllib
+
     try:
         tool = tomllib.loads(text).get("tool", {})
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file} is not TOML.", why=f"{error}.", page=PAGE) from error
     table = tool.get("verdigris") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
-        raise UsageError(f"`tool.verdigris` in {file} is no table.", why="Its settings are keys of a table.", page=PAGE)
+        raise UsageError(f"`tool.verdigris` in {file} is no table.", why="Settings are keys of one.", page=PAGE)
     return table
 
 
@@ -157,9 +160,14 @@ _EXAMPLES = {
 
 
 def _named(value: Any) -> str:
-    return {bool: "true or false", str: "a text", int: "a number", float: "a number", list: "an array", dict: "a table"}.get(
-        type(value), f"a {type(value).__name__}"
-    ) + (f" ({value})" if isinstance(value, int | float) else "")
+    return {
+        bool: "true or false",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        list: "an array",
+        dict: "a table",
+    }.get(type(value), f"a {type(value).__name__}") + (f" ({value})" if isinstance(value, int | float) else "")
 
 
 def kind(word: str, where: str) -> Kind:

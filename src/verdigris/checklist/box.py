@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from verdigris.checklist.pages import SECTIONS, page
 from verdigris.checklist.verdict import Conclusion, conclude
-from verdigris.evidence import Evidence
 from verdigris.evidence.judgement import Judgement, Population, Subject
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 S = TypeVar("S", bound=Subject)
 

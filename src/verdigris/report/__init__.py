@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from verdigris.report.report import Report
     from verdigris.report.style import Style
 
 Renderer: TypeAlias = "Callable[[Report, Style], str]"
 
-FORMATS: Mapping[str, str] = {
+_RENDERERS: Mapping[str, str] = {
     "terminal": "terminal:render",
     "full": "terminal:render_full",
     "concise": "concise:render",
@@ -20,9 +21,10 @@ FORMATS: Mapping[str, str] = {
     "json": "json:render",
     "html": "html:render",
 }
+FORMATS = tuple(name for name in _RENDERERS if name != "quiet")
 
 
 def renderer(name: str) -> Renderer:
     """Import the renderer of a format; each loads only what it needs."""
-    module, _, function = FORMATS[name].partition(":")
+    module, _, function = _RENDERERS[name].partition(":")
     return cast("Renderer", getattr(import_module(f"verdigris.report.{module}"), function))

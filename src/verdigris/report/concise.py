@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from verdigris.report.report import Report
+from typing import TYPE_CHECKING
+
 from verdigris.report.style import Style, clean
 from verdigris.report.words import shown, summary
+
+if TYPE_CHECKING:
+    from verdigris.report.report import Report
 
 
 def render(report: Report, style: Style) -> str:

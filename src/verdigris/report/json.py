@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from verdigris.evidence.judgement import Doubt, Finding, Proof
-from verdigris.evidence.values import Place
-from verdigris.report.report import BoxReport, Report
-from verdigris.report.style import Style
+if TYPE_CHECKING:
+    from verdigris.evidence.judgement import Doubt, Finding, Proof
+    from verdigris.evidence.values import Place
+    from verdigris.report.report import BoxReport, Report
+    from verdigris.report.style import Style
 
 SCHEMA_VERSION = 1
 
 
-def render(report: Report, style: Style) -> str:
+def render(report: Report, _style: Style) -> str:
     """Return the object as indented text, in ASCII: every terminal and every reader takes it."""
     return json.dumps(document(report), indent=2) + "\n"
 

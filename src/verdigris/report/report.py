@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Conclusion, Verdict
-from verdigris.evidence import Evidence
 from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
-from verdigris.evidence.source.files import Unread
-from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from verdigris.evidence import Evidence
+    from verdigris.evidence.source.files import Unread
+    from verdigris.evidence.values import Place
 
 FRAME = 3  # lines of a finding that a code frame shows
 
@@ -77,7 +81,7 @@ class BoxReport:
     @property
     def evidence(self) -> tuple[Kind, ...]:
         """The kinds of evidence that spoke."""
-        told = {item.kind for item in (*self.proofs, *self.findings, *self.known)}
+        told = {proof.kind for proof in self.proofs} | {finding.kind for finding in (*self.findings, *self.known)}
         return tuple(kind for kind in Kind if kind in told | {finding.kind for finding, _ in self.suppressed})
 
     def consequence_of(self, finding: Finding) -> str:

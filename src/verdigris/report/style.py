@@ -7,11 +7,13 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from verdigris.checklist.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PIPED = 100  # columns where nobody looks
 NARROWEST = 60
@@ -59,7 +61,9 @@ def clean(text: str) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns a text takes."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text if not unicodedata.combining(sign))
+    return sum(
+        2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text if not unicodedata.combining(sign)
+    )
 
 
 def cut(text: str, width: int) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from verdigris.checklist.box import SECTIONS
+from verdigris.checklist.pages import SECTIONS
 from verdigris.evidence.judgement import Finding, Severity
-from verdigris.report.report import BoxReport, Report
 from verdigris.report.style import Style, clean, columns, cut
 from verdigris.report.words import SECTION_TITLES, heading, shown, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.report.report import BoxReport, Report
 
 IN_FULL = 5  # findings shown with their code before the rest gets a line each
 LISTED = 10  # unread files, doubts' boxes and notices before the rest is counted
@@ -25,7 +29,7 @@ def render_full(report: Report, style: Style) -> str:
     return _render(report, style, len(report.findings))
 
 
-def render_quiet(report: Report, style: Style) -> str:
+def render_quiet(report: Report, _style: Style) -> str:
     """Return nothing but the names of the boxes that fail."""
     return "".join(f"{box.name}\n" for box in report.failing)
 
@@ -37,11 +41,13 @@ def _render(report: Report, style: Style, in_full: int) -> str:
     everything = in_full >= len(report.findings) > IN_FULL
     lines += _doubts(report, style)
     lines += _excused(report, style)
-    lines += _listed("unread", [f"{clean(file.path)}: {clean(file.reason)}" for file in report.unread], style, everything)
+    lines += _listed(
+        "unread", [f"{clean(file.path)}: {clean(file.reason)}" for file in report.unread], style, everything
+    )
     lines += _listed("note", [clean(notice) for notice in report.notices], style, everything)
-    lines.append(style.paint(summary(report), "bold"))
     if report.failing:
         lines.append(style.paint(f"next: verdigris explain {report.failing[0].name}", "dim"))
+    lines.append(style.paint(summary(report), "bold"))
     return style.finish("\n".join(lines) + "\n")
 
 

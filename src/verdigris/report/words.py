@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from verdigris.checklist.box import SECTIONS
+from verdigris.checklist.pages import SECTIONS
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Kind
-from verdigris.evidence.values import Place
-from verdigris.report.report import Report
 from verdigris.report.style import clean
+
+if TYPE_CHECKING:
+    from verdigris.evidence.values import Place
+    from verdigris.report.report import Report
 
 SECTION_TITLES = {name: name.capitalize() for name in SECTIONS} | {"fastapi": "FastAPI"}
 
