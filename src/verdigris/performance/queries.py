@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from verdigris.performance.fingerprint import fingerprint, is_read, operation
 from verdigris.performance.sites import calling_place, current_route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from verdigris._places import Place
     from verdigris.performance.explain import Explained, Explainer
@@ -113,7 +114,7 @@ class Queries:
         self.operations: dict[str, Histogram] = {}
         self._entries: dict[str, _Entry] = {}
         self._seen: dict[str, _Entry] = {}  # by the statement's own text: SQLAlchemy keeps one object per query
-        self._listeners: list[Any] = []
+        self._listeners: list[Callable[[str, Place | None], None]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -134,6 +135,15 @@ class Queries:
         if self.gauges is None:
             raise RuntimeError("The pool is not measured: pool_metrics is off.")
         return self.gauges.status()
+
+    @contextmanager
+    def listening(self, heard: Callable[[str, Place | None], None]) -> Iterator[None]:
+        """Call `heard(fingerprint, place)` for each statement inside the block."""
+        self._listeners.append(heard)
+        try:
+            yield
+        finally:
+            self._listeners.remove(heard)
 
     def clear(self) -> None:
         """Forget all times and plans."""

@@ -1,0 +1,145 @@
+"""Databases for tests: a template made once, clones of it for workers and tests, and no other database ever."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import MetaData, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from verdigris.errors import ConfigurationError
+from verdigris.testing.loops import apart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL
+
+#: What `COMMENT ON DATABASE name IS '...'` says of a database that tests may use, whatever its name.
+MARK = "verdigris: test"
+
+_NAMED = re.compile(r"(^|[_.-])(test|tests|testing)\d*($|[_.-])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The server that tests run on, and the databases that are made there; every name holds `test`."""
+
+    url: URL
+    prefix: str = "verdigris_test"
+    _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a database, password included."""
+        return self.url.set(database=name).render_as_string(hide_password=False)
+
+    def template(self, schema: Any) -> str:
+        """Make the template, filled by `schema`, if this run has not made it; return its name."""
+        name = f"{self.prefix}_template"
+        if not apart(lambda: self._exists(name)):
+            building = f"{name}_building"
+            apart(
+                lambda: self._run(f'DROP DATABASE IF EXISTS "{building}" WITH (FORCE)', f'CREATE DATABASE "{building}"')
+            )
+            fill(self.url_of(building), schema)
+            apart(lambda: self._run(f'ALTER DATABASE "{building}" RENAME TO "{name}"'))
+        return name
+
+    def clone(self, template: str, label: str) -> str:
+        """Make a copy of the template and return its name; 20 to 50 ms for a small schema."""
+        name = f"{self.prefix}_{label}_{next(self._numbers)}"
+        apart(
+            lambda: self._run(
+                f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',
+                f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy',
+            )
+        )
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        apart(lambda: self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+    def drop_all(self) -> None:
+        """Drop what this run has made."""
+        for name in apart(self._names):
+            if name.startswith(self.prefix):
+                self.drop(name)
+
+    async def _exists(self, name: str) -> bool:
+        return name in await self._names()
+
+    async def _names(self) -> list[str]:
+        return [name for (name,) in await self._run("SELECT datname FROM pg_database")]
+
+    async def _run(self, *statements: str) -> list[Any]:
+        engine = create_async_engine(self.url, isolation_level="AUTOCOMMIT", pool_size=1)
+        try:
+            async with engine.connect() as connection:
+                results = [await connection.exec_driver_sql(statement) for statement in statements]
+                return list(results[-1]) if results[-1].returns_rows else []
+        finally:
+            await engine.dispose()
+
+
+def fill(url: str, schema: Any) -> None:
+    """Fill the template: MetaData is created; a function is called with the URL, and awaited if it is asynchronous."""
+    if schema is None:
+        return
+    if isinstance(schema, MetaData):
+        apart(lambda: _create(url, schema))
+        return
+
+    async def call() -> None:
+        answer = await asyncio.to_thread(schema, url)  # a migration may run a loop of its own
+        if asyncio.iscoroutine(answer):
+            await answer
+
+    apart(call)
+
+
+async def _create(url: str, schema: MetaData) -> None:
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(schema.create_all)
+    finally:
+        await engine.dispose()
+
+
+def refuse_unless_test(url: str) -> URL:
+    """Return the URL if its database may be used by tests: named so, or marked so on the server.
+
+    A database is marked by `COMMENT ON DATABASE name IS 'verdigris: test'`. Raises ConfigurationError for any other,
+    which is how tests can't reach production by a variable that is set wrongly.
+    """
+    from verdigris.engine.url import address
+
+    parsed = address(url).url if url else make_url("postgresql+asyncpg://")
+    name = parsed.database or ""
+    if _NAMED.search(name) or (name and apart(lambda: _marked(parsed))):
+        return parsed
+    raise ConfigurationError(
+        f"{name or 'the default database'} on {parsed.host or 'this machine'} is not named as a test database.",
+        why="Tests create and drop databases beside it and write into them; nothing says that they may do so here.",
+        do=(
+            f"Name one that is:   .../{name or 'app'}_test",
+            f"or mark it:   COMMENT ON DATABASE {name or 'app'} IS '{MARK}'",
+            "or give no URL: the tests then run on a PostgreSQL of their own.",
+        ),
+        page="testing/test-database",
+    )
+
+
+async def _marked(url: URL) -> bool:
+    engine = create_async_engine(url, pool_size=1)
+    query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+    try:
+        async with engine.connect() as connection:
+            return (await connection.exec_driver_sql(query)).scalar() == MARK
+    finally:
+        await engine.dispose()

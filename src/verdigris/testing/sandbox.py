@@ -1,0 +1,287 @@
+"""A Database whose work is undone: one connection, one outer transaction, a savepoint for each transaction inside.
+
+What is the same as in production: every statement, every rollback, deferred constraints (they fire at each inner
+commit), the refusal to commit after a swallowed error. What is not: nobody else sees the work, `now()` stands still,
+isolation levels are those of the outer transaction, and units run one inside the other. Where that matters, use a
+database of the test's own (`verdigris_database`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+from greenlet import getcurrent  # type: ignore[import-untyped]  # greenlet ships no types
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from verdigris.engine import Database
+from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
+from verdigris.performance.timing import MUTED
+from verdigris.session import AsyncSession, ReadSession
+from verdigris.testing.loops import finish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from sqlalchemy import Connection
+
+#: Of the sessions that are open, those of this task and of the tasks that made it.
+_AROUND: ContextVar[frozenset[int]] = ContextVar("verdigris_sandbox_around", default=frozenset())
+
+_KEY = "verdigris.sandbox"
+_ABORTED = "25P02"
+_PATIENCE = 10.0
+_COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")
+_IMMEDIATE = """
+    SELECT quote_ident(nspname) || '.' || quote_ident(conname)
+    FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+    WHERE condeferrable AND NOT condeferred
+"""
+
+
+class SandboxBlockedError(VerdigrisError):
+    """Two transactions in the sandbox wait for each other."""
+
+
+class Sandbox(Database):
+    """A Database for one test: what is written through it is rolled back when the test ends."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **{**options, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1.0})
+        given = {name: self.session.kw[name] for name in _COPIED if name in self.session.kw}
+        self.session = async_sessionmaker(
+            self.engine,
+            class_=AsyncSession,
+            sync_session_class=_Inside,
+            join_transaction_mode="create_savepoint",
+            info={_KEY: self},
+            **given,
+        )
+        self._outer: Connection | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Lock | None = None
+        self._immediate: list[str] = []
+        self._open: list[Session] = []  # innermost last
+        self._names: dict[str, Session] = {}  # the savepoints that are those sessions' transactions
+        self._asking: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()  # by greenlet: whose statement it runs
+        self._moved: asyncio.Event | None = None
+        self._over = False
+
+    # -- what a Database does otherwise --------------------------------------------------------------------------------
+
+    def open(self, isolation_level: str | None = None) -> AsyncSession:
+        """Return a session; its isolation level is that of the outer transaction, whatever is asked."""
+        return self.session()
+
+    @asynccontextmanager
+    async def read(self, *, snapshot: bool = False) -> AsyncGenerator[AsyncSession]:
+        async with self.session(sync_session_class=_ReadInside) as session:
+            yield session
+
+    async def start(self) -> None:
+        """Do nothing: the pool of one connection is what a sandbox is."""
+
+    async def dispose(self) -> None:
+        """Roll everything back and close; the sandbox can't be used again."""
+        self._over = True
+        await greenlet_spawn(self._end)
+        await self.queries.aclose()
+        await super().dispose()
+
+    @contextmanager
+    def standing_in(self, database: Database) -> Iterator[Sandbox]:
+        """Let the application's own Database be this sandbox inside the block, session factory and dependency too.
+
+        Its settings for sessions and retries stay. What was made from `database.engine` itself is not redirected.
+        """
+        factory, kind, state = database.session, type(database), database.__dict__
+        kept_class, kept = factory.class_, factory.kw
+        self.session.configure(**{name: kept[name] for name in _COPIED if name in kept})
+        self.retry = database.retry
+        factory.class_, factory.kw = self.session.class_, self.session.kw
+        database.__class__ = type(self)
+        database.__dict__ = self.__dict__
+        try:
+            yield self
+        finally:
+            database.__class__ = kind
+            database.__dict__ = state
+            factory.class_, factory.kw = kept_class, kept
+
+    def finish(self) -> None:
+        """Roll everything back and close, from synchronous code, in the loop that the connection lives in."""
+        if not self._over and not finish(self._home, self.dispose):
+            self._over = True
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Drop a connection whose event loop is gone; the server rolls back when its socket closes."""
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            outer.detach()
+            driver: Any = outer.connection.driver_connection
+            transport = getattr(driver, "_transport", None)
+            socket = transport.get_extra_info("socket") if transport is not None else None
+            if socket is not None:
+                socket.close()
+
+    # -- the outer transaction, seen from SQLAlchemy's synchronous half ------------------------------------------------
+
+    def connection_for(self, session: Session) -> Connection:
+        """Return the one connection, begun, when it is this session's turn; called for each of its statements."""
+        self._check_loop()
+        if self._outer is None:
+            self._starting = self._starting or asyncio.Lock()
+            await_only(self._starting.acquire())
+            try:
+                if self._outer is None:
+                    self._outer = self._begin()
+            finally:
+                self._starting.release()
+        self._asking[getcurrent()] = session
+        if session in self._open:
+            self._wait_for_turn(session)
+        return self._outer
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._over:
+            raise _misused("was used after it had ended", "It ends with its test, or when the application shuts down.")
+        if self._home is None:
+            self._home = loop
+        elif self._home is not loop:
+            raise _misused("was used in two event loops", "Its one connection lives in the loop that used it first.")
+
+    def _begin(self) -> Connection:
+        muted = MUTED.set(True)
+        try:
+            outer = self.engine.sync_engine.connect()
+            outer.begin()
+            self._immediate = list(outer.exec_driver_sql(_IMMEDIATE).scalars())
+        finally:
+            MUTED.reset(muted)
+        event.listen(outer, "savepoint", self._savepoint)
+        event.listen(outer, "release_savepoint", self._leaving)
+        event.listen(outer, "rollback_savepoint", self._leaving)
+        return outer
+
+    def _end(self) -> None:
+        outer, self._outer = self._outer, None
+        if outer is not None:
+            outer.close()  # rolls back
+
+    def _wait_for_turn(self, session: Session) -> None:
+        """Wait until the transactions that began inside this session's have ended: savepoints nest."""
+        while session in self._open and self._open[-1] is not session:
+            self._wait(session)
+
+    def _savepoint(self, _connection: Connection, name: str) -> None:
+        """Let a transaction begin inside those of its own task and of the tasks that wait for it; after any other.
+
+        Inside another's it would be undone with it: units that run side by side go one after the other.
+        """
+        session = self._asking.get(getcurrent())
+        if session is None or session in self._open:
+            return  # a savepoint of the application's own
+        around = _AROUND.get()
+        while self._open and self._open[-1].hash_key not in around:
+            self._wait(session)
+        _AROUND.set(around | {session.hash_key})
+        self._open.append(session)
+        self._names[name] = session
+
+    def _leaving(self, _connection: Connection, name: str, _context: None) -> None:
+        session = self._names.get(name)
+        if session is not None:
+            self._wait_for_turn(session)
+
+    def _wait(self, session: Session) -> None:
+        self._moved = self._moved or asyncio.Event()
+        try:
+            await_only(asyncio.wait_for(self._moved.wait(), _PATIENCE))
+        except TimeoutError:
+            raise _blocked(len(self._open) - (session in self._open)) from None
+
+    def left(self, session: Session) -> None:
+        """Note that a session's transaction has ended, and let those outside it go on."""
+        if session in self._open:
+            self._open.remove(session)
+            self._names = {name: other for name, other in self._names.items() if other is not session}
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
+
+    def committing(self, session: Session) -> None:
+        """Do what COMMIT does and RELEASE does not: fire deferred constraints, refuse a failed transaction."""
+        session.flush()
+        if session not in self._open:
+            return  # nothing was sent: there is nothing to commit
+        connection = self.connection_for(session)
+        try:
+            connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+            connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
+            if self._immediate:
+                connection.exec_driver_sql(f"SET CONSTRAINTS {', '.join(self._immediate)} IMMEDIATE")
+        except DBAPIError as error:
+            if sqlstate_of(error) != _ABORTED:
+                raise
+            raise CommitRefusedError(
+                "PostgreSQL would answer this COMMIT with ROLLBACK: nothing is stored.",
+                why="An earlier statement of the transaction failed, and the error was caught and not raised again.",
+                do=("raise   # in the except block", "or put the statement into a savepoint:   session.begin_nested()"),
+                page="errors/rollback-then-raise",
+            ) from error
+
+
+class _Inside(Session):
+    """The synchronous half of a session in a sandbox: its connection is the sandbox's."""
+
+    def get_bind(self, *arguments: Any, **options: Any) -> Any:
+        sandbox = cast("Sandbox", self.info[_KEY])
+        if not getattr(getcurrent(), "__sqlalchemy_greenlet_provider__", False):
+            return sandbox.engine.sync_engine  # asked from outside, for the dialect's sake
+        return sandbox.connection_for(self)
+
+
+class _ReadInside(_Inside, ReadSession):
+    """The same for a session of `db.read()`."""
+
+
+@event.listens_for(_Inside, "before_commit")
+def _before_commit(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info[_KEY].committing(session)
+
+
+@event.listens_for(_Inside, "after_transaction_end")
+def _after_transaction_end(session: Session, transaction: Any) -> None:
+    if transaction.parent is None:
+        session.info[_KEY].left(session)
+
+
+def _misused(what: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The sandbox of this test {what}.",
+        why=why,
+        do=(
+            "Call the application in the test's own loop:   httpx.AsyncClient(transport=httpx.ASGITransport(app))",
+            "or take the fixture verdigris_database, whose connections may live anywhere.",
+        ),
+        page="testing/async-fixtures",
+    )
+
+
+def _blocked(count: int) -> SandboxBlockedError:
+    return SandboxBlockedError(
+        f"A transaction in the sandbox waited {_PATIENCE:.0f} s for another to end; {count} are open.",
+        why="The sandbox is one connection: transactions run one after the other, or one inside the other.",
+        do=("Close the inner session first, or take the fixture verdigris_database for this test.",),
+        page="testing/rolled-back",
+    )
