@@ -378,27 +378,27 @@ def test_the_fixtures_work_under_pytest_asyncio_in_strict_mode(tmp_path):
         mark="pytestmark = pytest.mark.asyncio", fixture="import pytest_asyncio\n    @pytest_asyncio.fixture"
     )
 
-    assert "7 passed" in project(tmp_path, tests)
+    assert "\n7 passed in" in project(tmp_path, tests)
 
 
 def test_the_fixtures_work_under_pytest_asyncio_in_auto_mode(tmp_path):
     tests = TESTS.format(mark="", fixture="@pytest.fixture")
 
-    assert "7 passed" in project(tmp_path, tests, ini="asyncio_mode = auto")
+    assert "\n7 passed in" in project(tmp_path, tests, ini="asyncio_mode = auto")
 
 
 def test_the_fixtures_work_with_one_loop_for_a_module(tmp_path):
     tests = TESTS.format(mark="", fixture="@pytest.fixture")
     ini = "asyncio_mode = auto\nasyncio_default_test_loop_scope = module\nasyncio_default_fixture_loop_scope = module"
 
-    assert "7 passed" in project(tmp_path, tests, ini=ini)
+    assert "\n7 passed in" in project(tmp_path, tests, ini=ini)
 
 
 def test_the_fixtures_work_under_anyio(tmp_path):
     backend = "\n    @pytest.fixture\n    def anyio_backend():\n        return 'asyncio'\n"
     tests = TESTS.format(mark="pytestmark = pytest.mark.anyio" + backend, fixture="@pytest.fixture")
 
-    assert "7 passed" in project(tmp_path, tests, arguments=["-p", "no:asyncio"])
+    assert "\n7 passed in" in project(tmp_path, tests, arguments=["-p", "no:asyncio"])
 
 
 def test_workers_share_one_server_and_have_a_database_each(tmp_path):
@@ -416,7 +416,7 @@ def test_workers_share_one_server_and_have_a_database_each(tmp_path):
     output = project(tmp_path, tests, ini="asyncio_mode = auto", arguments=["-n2", "-rP"])
 
     seen = {tuple(line.split()[1:]) for line in output.splitlines() if line.startswith("seen")}
-    assert "8 passed" in output
+    assert "\n8 passed in" in output
     assert len({port for port, _ in seen}) == 1
     assert {database.split("_")[2] for _, database in seen} == {"gw0", "gw1"}
 
@@ -452,7 +452,7 @@ def test_a_url_of_a_test_database_is_used_and_left_clean(tmp_path, postgres):
     output = project(tmp_path, tests, ini="asyncio_mode = auto", arguments=["--verdigris-url", url, "-n2"])
 
     databases = asyncio.run(Databases(refuse_unless_test(url))._names())
-    assert "7 passed" in output
+    assert "\n7 passed in" in output
     assert [name for name in databases if name.startswith("shop_test")] == ["shop_test"]
 
 

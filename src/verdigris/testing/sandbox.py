@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -50,6 +51,21 @@ class SandboxBlockedError(VerdigrisError):
     """Two transactions in the sandbox wait for each other."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A session's transaction that is open in the sandbox: its savepoint, and the task that began it."""
+
+    session: Session
+    name: str
+    task: asyncio.Task[Any] | None
+
+    def surrounds_caller(self) -> bool:
+        """Whether the caller's work is part of this: begun by its task, by one that made it, or left open by a test."""
+        if self.session.hash_key in _AROUND.get() or self.task is None:
+            return True
+        return self.task.done() or self.task is asyncio.current_task()
+
+
 class Sandbox(Database):
     """A Database for one test: what is written through it is rolled back when the test ends."""
 
@@ -68,8 +84,7 @@ class Sandbox(Database):
         self._home: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
         self._immediate: list[str] = []
-        self._open: list[Session] = []  # innermost last
-        self._names: dict[str, Session] = {}  # the savepoints that are those sessions' transactions
+        self._open: list[_Unit] = []  # innermost last
         self._asking: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()  # by greenlet: whose statement it runs
         self._moved: asyncio.Event | None = None
         self._over = False
@@ -146,8 +161,7 @@ class Sandbox(Database):
             finally:
                 self._starting.release()
         self._asking[getcurrent()] = session
-        if session in self._open:
-            self._wait_for_turn(session)
+        self._wait_for_turn(session)
         return self._outer
 
     def _check_loop(self) -> None:
@@ -177,43 +191,43 @@ class Sandbox(Database):
         if outer is not None:
             outer.close()  # rolls back
 
-    def _wait_for_turn(self, session: Session) -> None:
-        """Wait until the transactions that began inside this session's have ended: savepoints nest."""
-        while session in self._open and self._open[-1] is not session:
-            self._wait(session)
-
     def _savepoint(self, _connection: Connection, name: str) -> None:
         """Let a transaction begin inside those of its own task and of the tasks that wait for it; after any other.
 
         Inside another's it would be undone with it: units that run side by side go one after the other.
         """
         session = self._asking.get(getcurrent())
-        if session is None or session in self._open:
+        if session is None or self._holds(session):
             return  # a savepoint of the application's own
-        around = _AROUND.get()
-        while self._open and self._open[-1].hash_key not in around:
-            self._wait(session)
-        _AROUND.set(around | {session.hash_key})
-        self._open.append(session)
-        self._names[name] = session
+        while self._open and not self._open[-1].surrounds_caller():
+            self._wait()
+        _AROUND.set(_AROUND.get() | {session.hash_key})
+        self._open.append(_Unit(session, name, asyncio.current_task()))
 
     def _leaving(self, _connection: Connection, name: str, _context: None) -> None:
-        session = self._names.get(name)
-        if session is not None:
-            self._wait_for_turn(session)
+        for unit in self._open:
+            if unit.name == name:
+                self._wait_for_turn(unit.session)
+                return
 
-    def _wait(self, session: Session) -> None:
+    def _wait_for_turn(self, session: Session) -> None:
+        """Wait until the transactions that began inside this session's have ended: savepoints nest."""
+        while self._holds(session) and self._open[-1].session is not session:
+            self._wait()
+
+    def _holds(self, session: Session) -> bool:
+        return any(unit.session is session for unit in self._open)
+
+    def _wait(self) -> None:
         self._moved = self._moved or asyncio.Event()
         try:
             await_only(asyncio.wait_for(self._moved.wait(), _PATIENCE))
         except TimeoutError:
-            raise _blocked(len(self._open) - (session in self._open)) from None
+            raise _blocked(len(self._open)) from None
 
     def left(self, session: Session) -> None:
-        """Note that a session's transaction has ended, and let those outside it go on."""
-        if session in self._open:
-            self._open.remove(session)
-            self._names = {name: other for name, other in self._names.items() if other is not session}
+        """Note that a session's transaction has ended, and let those that wait for it go on."""
+        self._open = [unit for unit in self._open if unit.session is not session]
         if self._moved is not None:
             self._moved.set()
             self._moved = None
@@ -221,7 +235,7 @@ class Sandbox(Database):
     def committing(self, session: Session) -> None:
         """Do what COMMIT does and RELEASE does not: fire deferred constraints, refuse a failed transaction."""
         session.flush()
-        if session not in self._open:
+        if not self._holds(session):
             return  # nothing was sent: there is nothing to commit
         connection = self.connection_for(session)
         try:
