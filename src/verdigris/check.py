@@ -11,13 +11,13 @@ from verdigris import __version__, baseline, cache
 from verdigris.cache import Judged
 from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Verdict
-from verdigris.config import UsageError
 from verdigris.evidence.judgement import Finding, Kind
 from verdigris.evidence.source import Source
 from verdigris.evidence.source.files import found as files_under
 from verdigris.report.report import BoxReport, Report, judge, order
 from verdigris.suppressions import Suppression, scan
 from verdigris.understood import understood
+from verdigris.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

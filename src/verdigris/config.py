@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.judgement import Kind
+from verdigris.usage import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 PAGE = "docs/configuration.md"
@@ -25,10 +23,6 @@ KEYS: Mapping[str, str] = {
     "recording": "an array of recordings' paths, relative to this file",
     "baseline": "a path, relative to this file",
 }
-
-
-class UsageError(EvidenceError):
-    """The command line or the configuration asks for something that is not there; nothing was checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,38 +174,3 @@ def kind(word: str, where: str) -> Kind:
             why="There are three kinds: source, recording, database.",
             do=(nearest(word, list(Kind), "There is"),),
         ) from None
-
-
-def nearest(word: str, known: Iterable[str], there_is: str) -> str:
-    """Return a sentence that names what the word was probably meant to be, else everything there is."""
-    names = list(known)
-    close = difflib.get_close_matches(word.strip(), names, n=1, cutoff=0.5)
-    return f"Did you mean `{close[0]}`?" if close else f"{there_is}: {', '.join(names)}."
-
-
-def matching(patterns: Iterable[str], known: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the boxes that the patterns name, each with its pattern; `known` is every box's number by its name.
-
-    A pattern is a box's name or number, a section, or a glob. One that names nothing raises UsageError.
-    """
-    found: dict[str, str] = {}
-    for pattern in patterns:
-        word = pattern.strip().rstrip("/")
-        names = [
-            name
-            for name, number in known.items()
-            if word in {name, number, name.partition("/")[0]} or fnmatchcase(name, word)
-        ]
-        if not names:
-            sections = dict.fromkeys(name.partition("/")[0] for name in known)
-            near = nearest(word, [*known, *sections], "The sections are" if len(known) > 1 else "There is")
-            if not near.startswith("Did"):
-                near = f"The sections are: {', '.join(sections)}."
-            raise UsageError(
-                f"{where} names `{pattern}`, which is no box.",
-                why="A box that does not exist would be left out in silence.",
-                do=(near,),
-                page="verdigris boxes",
-            )
-        found.update(dict.fromkeys(names, pattern))
-    return found

@@ -56,7 +56,7 @@ def _dispatch(given: list[str]) -> int:
 
 def _command(word: str) -> Callable[[list[str]], int]:
     if word not in COMMANDS:
-        from verdigris.config import UsageError, nearest
+        from verdigris.usage import UsageError, nearest
 
         raise UsageError(
             f"`{word}` is no {'option' if word.startswith('-') else 'command'}.",
@@ -73,9 +73,9 @@ def _command(word: str) -> Callable[[list[str]], int]:
 
 def _told(error: Exception) -> str | None:
     """Say what happened: wrong use in its own words, a bug of ours as one; None to let the traceback through."""
-    from verdigris.evidence.failure import EvidenceError
+    from verdigris.usage import UsageError
 
-    if isinstance(error, EvidenceError):
+    if isinstance(error, UsageError):
         return str(error)
     if os.environ.get("VERDIGRIS_DEBUG"):
         return None

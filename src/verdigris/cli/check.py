@@ -11,9 +11,10 @@ from verdigris import baseline as baselines
 from verdigris import check as checking
 from verdigris.cli.options import Parser, choice
 from verdigris.cli.plan import add_options, baseline_of, plan
-from verdigris.config import UsageError, find, nearest
+from verdigris.config import find
 from verdigris.report import FORMATS, renderer
 from verdigris.report.style import Style, style_for
+from verdigris.usage import UsageError, nearest
 
 if TYPE_CHECKING:
     from verdigris.report.report import Report

@@ -10,8 +10,9 @@ from verdigris import baseline as baselines
 from verdigris.check import Plan
 from verdigris.checklist.registry import boxes
 from verdigris.cli.options import Parser, positive, words
-from verdigris.config import Config, UsageError, find, kind, matching
+from verdigris.config import Config, find, kind
 from verdigris.evidence.judgement import Kind
+from verdigris.usage import UsageError, matching
 
 if TYPE_CHECKING:
     from argparse import Namespace

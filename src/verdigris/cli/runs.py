@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from verdigris.cli.options import Parser
-from verdigris.config import UsageError
+from verdigris.usage import UsageError
 
 
 def record(given: list[str]) -> int:

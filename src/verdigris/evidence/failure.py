@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
+from verdigris.usage import UsageError
 
-class EvidenceError(Exception):
+
+class EvidenceError(UsageError):
     """Evidence that was asked for could not be gathered; `what`, `why`, `do` and `page` are its parts."""
-
-    def __init__(self, what: str, *, why: str, do: tuple[str, ...] = (), page: str = "") -> None:
-        super().__init__("\n  ".join([what, why, *do, *([page] if page else [])]))
-        self.what = what
-        self.why = why
-        self.do = do
-        self.page = page

@@ -10,7 +10,7 @@ from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Proof, Severity
 from verdigris.report.page import html as page_html
 from verdigris.report.style import Style, clean, columns
-from verdigris.report.words import SECTION_TITLES, heading, summary
+from verdigris.report.words import SECTION_TITLES, SIGNS, heading, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 BUDGET = 145_000  # bytes; the file is to be mailed and attached
 STEPS = ((40, 12, True), (20, 6, True), (10, 4, True), (10, 4, False), (3, 2, False))  # findings, proofs, pages
 
-_SIGNS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.UNPROVEN: "?", Verdict.NOT_APPLICABLE: "–"}
 _CLASSES = {Verdict.HOLDS: "ok", Verdict.FAILS: "bad", Verdict.UNPROVEN: "open", Verdict.NOT_APPLICABLE: "off"}
 _STYLE = """
 :root{color-scheme:light dark;--ok:light-dark(#17692f,#6fd08c);--bad:light-dark(#a3161b,#ff8a80);
@@ -77,7 +76,7 @@ def _link(report: Report, section: str) -> str:
 def _sign(box: BoxReport) -> str:
     if box.excused is not None:
         return '<b class="s-off" title="excused">~</b>'
-    return f'<b class="s-{_CLASSES[box.verdict]}" title="{box.number} {box.verdict}">{_SIGNS[box.verdict]}</b>'
+    return f'<b class="s-{_CLASSES[box.verdict]}" title="{box.number} {box.verdict}">{SIGNS[box.verdict][0]}</b>'
 
 
 def _section(report: Report, section: str, findings: int, proofs: int, *, pages: bool) -> str:
@@ -87,7 +86,7 @@ def _section(report: Report, section: str, findings: int, proofs: int, *, pages:
 
 def _box(report: Report, box: BoxReport, findings: int, proofs: int, *, pages: bool) -> str:
     kind = "off" if box.excused is not None else _CLASSES[box.verdict]
-    sign = "~" if box.excused is not None else _SIGNS[box.verdict]
+    sign = "~" if box.excused is not None else SIGNS[box.verdict][0]
     opened = " open" if box in report.failing else ""
     parts = [_excuse(box)]
     parts += [_finding(report, box, finding) for finding in box.findings[:findings]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html as escape
 import re
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple
@@ -113,8 +112,8 @@ def html(page: str) -> str:
             sign, _, label = _label(block.info, name)
             if label.startswith("with this"):
                 continue
-            caption = f"<b>{sign} {escape.escape(label)}</b>\n" if label else ""
-            parts.append(f"<pre>{caption}{escape.escape(block.text)}</pre>")
+            caption = f"<b>{sign} {_escaped(label)}</b>\n" if label else ""
+            parts.append(f"<pre>{caption}{_escaped(block.text)}</pre>")
         else:
             tag = "li" if block.kind == "item" else "p"
             parts.append(f"<{tag}>{_marked_up(block.text)}</{tag}>")
@@ -124,15 +123,19 @@ def html(page: str) -> str:
 def _marked_up(text: str) -> str:
     parts, end = [], 0
     for found in _INLINE.finditer(text):
-        parts.append(escape.escape(text[end : found.start()]))
+        parts.append(_escaped(text[end : found.start()]))
         code, bold, words, link, emphasis = found.groups()
         if code:
-            parts.append(f"<code>{escape.escape(code)}</code>")
+            parts.append(f"<code>{_escaped(code)}</code>")
         elif bold:
             parts.append(f"<b>{_marked_up(bold)}</b>")
         elif words and link.startswith(("https://", "http://")):
-            parts.append(f'<a href="{escape.escape(link)}">{escape.escape(words)}</a>')
+            parts.append(f'<a href="{_escaped(link)}">{_escaped(words)}</a>')
         else:
-            parts.append(escape.escape(words) if words else f"<i>{_marked_up(emphasis)}</i>")
+            parts.append(_escaped(words) if words else f"<i>{_marked_up(emphasis)}</i>")
         end = found.end()
-    return "".join([*parts, escape.escape(text[end:])])
+    return "".join([*parts, _escaped(text[end:])])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

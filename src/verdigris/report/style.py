@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
-
-from verdigris.checklist.verdict import Verdict
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TextIO
 
 PIPED = 100  # columns where nobody looks
 NARROWEST = 60
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_ASCII = str.maketrans({"│": "|", "^": "^", "·": "-", "…": "...", "–": "-", "—": "-", "×": "x", "→": "->", "•": "*"})
-_SIGNS = {
-    Verdict.HOLDS: ("✓", "+", "green"),
-    Verdict.FAILS: ("✗", "x", "red"),
-    Verdict.UNPROVEN: ("?", "?", "yellow"),
-    Verdict.NOT_APPLICABLE: ("–", "-", "dim"),
-}
-EXCUSED = ("~", "~", "cyan")
+_ASCII = str.maketrans(
+    {"✓": "+", "✗": "x", "│": "|", "·": "-", "…": "...", "–": "-", "—": "-", "×": "x", "→": "->", "•": "*"}
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """What the place that text goes to can show."""
 
     colour: bool = False
@@ -43,11 +34,6 @@ class Style:
         if not self.colour or not text:
             return text
         return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text}\x1b[0m"
-
-    def sign(self, verdict: Verdict, *, excused: bool = False) -> str:
-        """Return the one-character sign of a verdict."""
-        full, plain, colour = EXCUSED if excused else _SIGNS[verdict]
-        return self.paint(full if self.unicode else plain, colour)
 
     def finish(self, text: str) -> str:
         """Fit finished text to the place: without typographic signs where they cannot be shown."""
@@ -83,6 +69,16 @@ def style_for(stream: TextIO, colour: str = "auto", environment: Mapping[str, st
         coloured = True
     else:
         coloured = looked_at and given.get("TERM") != "dumb" and sys.platform != "win32"
-    width = shutil.get_terminal_size((PIPED, 40)).columns if looked_at else PIPED
+    width = _columns_of(stream, given) if looked_at else PIPED
     encoding = (stream.encoding or "").lower().replace("-", "")
     return Style(coloured, encoding.startswith("utf"), max(NARROWEST, min(width, 140)))
+
+
+def _columns_of(stream: TextIO, environment: Mapping[str, str]) -> int:
+    given = environment.get("COLUMNS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or PIPED
+    except (OSError, ValueError):
+        return PIPED

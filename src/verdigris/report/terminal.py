@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.pages import SECTIONS
 from verdigris.evidence.judgement import Finding, Severity
 from verdigris.report.style import Style, clean, columns, cut
-from verdigris.report.words import SECTION_TITLES, heading, shown, summary
+from verdigris.report.words import SECTION_TITLES, heading, shown, sign, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def _grid(report: Report, style: Style) -> Iterator[str]:
     cells = []
     for place, section in enumerate(SECTIONS, 1):
         boxes = [box for box in judged.values() if box.section == section]
-        signs = [style.sign(box.verdict, excused=box.excused is not None) for box in boxes]
+        signs = [sign(box, style) for box in boxes]
         left_out = sum(1 for _, name, _ in report.ignored if name.startswith(f"{section}/"))
         text = "".join(signs) + style.paint("." * left_out, "dim")
         cells.append((f"{place:>3} {SECTION_TITLES[section]:<13}", text, len(signs) + left_out))
@@ -91,7 +91,7 @@ def _first(report: Report, limit: int) -> list[tuple[BoxReport, Finding]]:
 
 
 def _full(report: Report, box: BoxReport, finding: Finding, style: Style) -> Iterator[str]:
-    mark = style.sign(box.verdict) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
+    mark = sign(box, style) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
     yield f"{mark} {box.number} {style.paint(box.rule(finding), 'bold')}  {shown(report, finding.place)}"
     yield from _wrapped(clean(finding.message), style, "    ")
     yield from _frame(report, finding, style)
@@ -125,7 +125,7 @@ def _frame(report: Report, finding: Finding, style: Style) -> Iterator[str]:
 
 
 def _line(report: Report, box: BoxReport, finding: Finding, style: Style) -> str:
-    mark = style.sign(box.verdict) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
+    mark = sign(box, style) if finding.severity is Severity.ERROR else style.paint("advice", "cyan")
     where = shown(report, finding.place)
     return f"{mark} {box.number} {style.paint(box.rule(finding), 'bold')}  {where}  {clean(finding.message)}"
 
@@ -152,7 +152,7 @@ def _doubts(report: Report, style: Style) -> Iterator[str]:
 
 def _excused(report: Report, style: Style) -> Iterator[str]:
     for box in report.excused:
-        yield f"{style.sign(box.verdict, excused=True)} {box.number} {box.name}  {clean(box.excused or '')}"
+        yield f"{sign(box, style)} {box.number} {box.name}  {clean(box.excused or '')}"
     if report.excused:
         yield ""
 

@@ -12,8 +12,15 @@ from verdigris.report.style import clean
 
 if TYPE_CHECKING:
     from verdigris.evidence.values import Place
-    from verdigris.report.report import Report
+    from verdigris.report.report import BoxReport, Report
+    from verdigris.report.style import Style
 
+SIGNS = {
+    Verdict.HOLDS: ("✓", "green"),
+    Verdict.FAILS: ("✗", "red"),
+    Verdict.UNPROVEN: ("?", "yellow"),
+    Verdict.NOT_APPLICABLE: ("–", "dim"),
+}
 SECTION_TITLES = {name: name.capitalize() for name in SECTIONS} | {"fastapi": "FastAPI"}
 
 
@@ -23,6 +30,12 @@ def shown(report: Report, place: Place | None) -> str:
         return clean(report.root)
     path = os.path.normpath(os.path.join(report.root, place.path)) if report.root != "." else place.path  # noqa: PTH118
     return f"{clean(path)}:{place.line}"
+
+
+def sign(box: BoxReport, style: Style) -> str:
+    """Return the one-character sign of a box."""
+    text, colour = ("~", "cyan") if box.excused is not None else SIGNS[box.verdict]
+    return style.paint(text, colour)
 
 
 def heading(report: Report) -> str:
