@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from verdigris.checklist.box import SECTIONS
+from verdigris.evidence import Evidence
+from verdigris.evidence.recording.artefact import FORMAT, SCHEMA_VERSION, Recording
+from verdigris.evidence.source import Source
 
 PAGES = Path(__file__).parents[2] / "src" / "verdigris" / "checklist"
 MARKS = ("fails", "holds", "unproven", "not-applicable")
@@ -39,6 +42,20 @@ class Example:
     @property
     def id(self) -> str:
         return f"{self.box}-{self.mark}-{self.ordinal}"
+
+    def evidence(self, folder: Path) -> Evidence:
+        """Write the example's files below a folder and gather all that it offers."""
+        self.write(folder / "project")
+        recording = database = None
+        if self.recording is not None:
+            told = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **self.recording}
+            (folder / "recording.json").write_text(json.dumps(told), "utf-8")
+            recording = Recording.load(folder / "recording.json")
+        if self.database is not None:
+            from verdigris.evidence.database import Catalogue
+
+            database = Catalogue.from_json(self.database)
+        return Evidence(Source.read(folder / "project"), recording, database)
 
     def write(self, folder: Path) -> None:
         for name, text in self.files.items():

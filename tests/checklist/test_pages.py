@@ -9,10 +9,6 @@ import pytest
 from tests.checklist.pages import HEADINGS, Example, pages
 from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Verdict
-from verdigris.evidence import Evidence
-from verdigris.evidence.database import Catalogue
-from verdigris.evidence.recording.artefact import Recording
-from verdigris.evidence.source import Source
 
 PAGES = {page.box: page for page in pages()}
 EXAMPLES = [example for page in PAGES.values() for example in page.examples]
@@ -26,13 +22,8 @@ VERDICTS = {
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
 def test_an_example_has_the_verdict_it_is_marked_with(example: Example, tmp_path: Path) -> None:
-    example.write(tmp_path)
     _, box = boxes()[example.box]
-    evidence = Evidence(
-        Source.read(tmp_path),
-        None if example.recording is None else Recording.from_json(example.recording),
-        None if example.database is None else Catalogue.from_json(example.database),
-    )
+    evidence = example.evidence(tmp_path)
 
     conclusion = box.conclude(evidence)
 

@@ -6,7 +6,7 @@ from verdigris.checklist.box import Box
 from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.concurrency import GlobalSession, NestedSession, ScopedSession
+from verdigris.evidence.source.concurrency import GlobalSession, HeldSession, ScopedSession
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.tasks import FanOut
 from verdigris.evidence.values import Known
@@ -33,6 +33,8 @@ class SessionPerTask(Box[Subject]):
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Ask what a started task carries; a session at module level is shared by all tasks."""
         match subject:
+            case FanOut(carried=None, unsettled=str(name)):
+                return subject.doubt(f"whether `{name}` is a session is not settled by the source")
             case FanOut(carried=None):
                 return subject.proof("the task carries no session")
             case FanOut(awaited=True):
@@ -57,6 +59,12 @@ class SessionPerTask(Box[Subject]):
                 "overlap",
                 f"two tasks were inside one session: {seen.operation} at {seen.site} and {seen.other_operation} at {seen.other_site}",
                 kind=Kind.RECORDING,
+            )
+        if isinstance(engine, Engine) and engine.shares_connection:
+            return engine.finding(
+                "one-connection",
+                f"all sessions of `{engine.short}` share one connection, and with it one transaction",
+                fix='"sqlite+aiosqlite:///file:memdb?mode=memory&cache=shared&uri=true"   # or a file, or PostgreSQL',
             )
         return engine.proof(_guard(engine) or "no code of the application puts one of its sessions into another task")
 
@@ -118,6 +126,8 @@ class SeparateSessions(Box[Subject]):
                     fix=EACH_ITS_OWN,
                     related=tuple((arm.place, "carries it") for arm in subject.arms if arm.session == subject.shared)[:4],
                 )
+            if subject.unsettled is not None and len(subject.arms) + sum(arm.many for arm in subject.arms) > 1:
+                return subject.doubt(f"whether `{subject.unsettled}` is a session is not settled by the source")
             return subject.proof("at most one of its coroutines carries a session")
         return subject.proof(_guard(subject) or "no concurrent queries on one of its sessions")
 
@@ -134,12 +144,19 @@ class PoolForLoad(Box[Subject]):
         """Name the pooled engines, what opens sessions without bound, and what holds two at once."""
         engines = evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
         opening = evidence.source.fan_outs.where(lambda fan_out: any(arm.opens and arm.many for arm in fan_out.arms))
-        return Population((*engines, *opening, *evidence.source.nested_sessions), (*engines.gaps, *opening.gaps))
+        return Population((*engines, *opening, *evidence.source.held_sessions), (*engines.gaps, *opening.gaps))
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Ask the run for waits; ask the source for what can starve any pool."""
         match subject:
-            case NestedSession(first=first):
+            case HeldSession(first=first, over="sleep"):
+                return subject.finding(
+                    "asleep",
+                    "a session is held while nothing happens",
+                    fix="close the session, then sleep",
+                    related=((first, "the session"),),
+                )
+            case HeldSession(first=first):
                 return subject.finding(
                     "nested",
                     "a second session is opened while a first one is held",

@@ -11,27 +11,31 @@ from typing import TypeVar
 
 from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source import files as _files
+from verdigris.evidence.source.blocking import BlockingUse, blocking_uses
 from verdigris.evidence.source.calls import Calls
 from verdigris.evidence.source.concurrency import (
     GlobalSession,
-    NestedSession,
+    HeldSession,
     ScopedSession,
     global_sessions,
-    nested_sessions,
+    held_sessions,
     scoped_sessions,
 )
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Evaluator
+from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
+from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
 from verdigris.evidence.source.statements import LoaderOption, Statements
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
+from verdigris.evidence.source.urls import Urls
 from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
 from verdigris.evidence.values import Place
@@ -50,6 +54,8 @@ class Source:
         self.types = Types(self.names)
         self.evaluator = Evaluator(self.names, self.types)
         self.calls = Calls(self.names, self.types, self.evaluator)
+        self.urls = Urls(self)
+        self.reaches = Reaches(self)
         self.web = Web(self)
         self.models = Models(self)
         self.transactions = Transactions(self)
@@ -157,9 +163,9 @@ class Source:
         return self.population(_distinct(global_sessions(self)))
 
     @cached_property
-    def nested_sessions(self) -> Population[NestedSession]:
-        """Sessions that are opened while another is held."""
-        return self.population(_distinct(nested_sessions(self)))
+    def held_sessions(self) -> Population[HeldSession]:
+        """Sessions that are held while another opens, or while nothing happens."""
+        return self.population(_distinct(held_sessions(self)))
 
     @cached_property
     def scoped_sessions(self) -> Population[ScopedSession]:
@@ -213,6 +219,29 @@ class Source:
         missing = self.uses_sqlalchemy and not found
         gaps = ("no engine is made in the application's own files, though it uses SQLAlchemy",) if missing else ()
         return self.population(_distinct(found), *gaps)
+
+    @cached_property
+    def factories(self) -> Population[Factory]:
+        """Every session factory of application code, and every session that it makes without one."""
+        found = [factory for factory in factories(self) if factory.role is Role.APPLICATION]
+        missing = not any(factory.mode == "async" for factory in found) and self.opens_async_sessions
+        gaps = ("no session factory is made in the application's own files, though it uses AsyncSession",) if missing else ()
+        return self.population(_distinct(found), *gaps)
+
+    @cached_property
+    def blocking_uses(self) -> list[BlockingUse]:
+        """Every async function that waits for a synchronous driver."""
+        return _distinct(blocking_uses(self))
+
+    @cached_property
+    def opens_async_sessions(self) -> bool:
+        """Tell whether application code imports AsyncSession."""
+        return any(
+            binding.origin is not None and binding.origin[1] in {"AsyncSession", "async_sessionmaker"}
+            for scope in self.scopes
+            for bindings in scope.bindings.values()
+            for binding in bindings
+        )
 
 
 def _distinct(subjects: Iterable[S]) -> list[S]:

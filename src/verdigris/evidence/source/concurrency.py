@@ -26,12 +26,13 @@ class GlobalSession(Subject):
 
 
 @dataclass(frozen=True, slots=True)
-class NestedSession(Subject):
-    """A session that is opened while `first` is still held."""
+class HeldSession(Subject):
+    """A session, opened at `first`, that is held while something else goes on: another session, or sleep."""
 
     key: str
     place: Place
     first: Place
+    over: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def global_sessions(source: Source) -> Iterator[GlobalSession]:
         yield GlobalSession(f"{place.path}:{name}", place, name)
 
 
-def nested_sessions(source: Source) -> Iterator[NestedSession]:
-    """Yield the sessions that are opened inside another one's block."""
+def held_sessions(source: Source) -> Iterator[HeldSession]:
+    """Yield the sessions that are held over the opening of another one, or over sleep."""
     for place, first in source.tasks.nested:
-        yield NestedSession(f"{place.path}:nested", place, first)
+        yield HeldSession(f"{place.path}:nested", place, first, "session")
+    for place, first in source.tasks.asleep:
+        yield HeldSession(f"{place.path}:asleep", place, first, "sleep")

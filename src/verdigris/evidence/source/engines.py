@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.arguments import keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
 from verdigris.evidence.source.evaluate import Argument, Evaluator, Frame, Options
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.names import External
+from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
 
 _TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
+DATABASE = External("verdigris.Database")
 UNPOOLED = {"NullPool", "StaticPool"}
 _MAKERS = {
     "create_async_engine": "async",
@@ -41,6 +43,7 @@ class Engine(Subject):
     role: Role
     evaluator: Evaluator = field(repr=False)
     url: Argument | None = None
+    adopted: bool = False  # by Database.from_engine
 
     def option(self, name: str) -> Value:
         """Return an option's value over all ways in which this engine is pooled."""
@@ -48,12 +51,22 @@ class Engine(Subject):
         return agree([self._option(way, name) for way in ways])
 
     def _option(self, way: Options, name: str) -> Value:
+        added = guaranteed("verdigris.Database.from_engine", name) if self.adopted else None
+        if added is not None:
+            return Known(added.value, added.reason)
         if name in way.values:
             return self.evaluator.value(way.values[name])
         if way.open is not None:
             return Unknown(way.open)
         promise = guaranteed(self.maker.dotted, name)
         return Known(promise.value, promise.reason) if promise is not None else Missing()
+
+    def given(self, name: str) -> bool | None:
+        """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled."""
+        ways = [way for way in self.ways if self._pooled(way) is not False] or list(self.ways)
+        if any(name not in way.values and way.open is None for way in ways):
+            return False
+        return True if all(name in way.values for way in ways) else None
 
     @property
     def pooled(self) -> Value:
@@ -73,8 +86,21 @@ class Engine(Subject):
         if self.url is not None:
             url = self.evaluator.value(self.url)
             if isinstance(url, Known) and isinstance(url.value, str) and url.value.startswith("sqlite"):
-                return ":memory:" not in url.value and not url.value.endswith("://")
+                return False  # no server: nothing can go stale, and nothing refuses a connection
         return True
+
+    @property
+    def shares_connection(self) -> bool:
+        """Tell whether on some way all checkouts get the same connection: StaticPool, or SQLite in memory."""
+        return any(self._shares(way) for way in self.ways)
+
+    def _shares(self, way: Options) -> bool:
+        poolclass = self._option(way, "poolclass")
+        if isinstance(poolclass, Known) and isinstance(poolclass.value, External):
+            return poolclass.value.leaf == "StaticPool"
+        url = self.evaluator.value(self.url) if self.url is not None else Missing()
+        memory = isinstance(url, Known) and isinstance(url.value, str) and url.value.startswith("sqlite")
+        return memory and "poolclass" not in way.values and isinstance(url, Known) and (":memory:" in url.value or url.value.endswith("://"))
 
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the call that makes this engine with options set, to paste."""
@@ -94,13 +120,25 @@ class Engine(Subject):
 def engines(source: Source) -> Iterator[Engine]:
     """Yield every engine made anywhere in the tree; a wrapper gives one for each place that calls it."""
     makers = source.calls.outside({"sqlalchemy", "sqlmodel"}, *_MAKERS)
-    databases = source.calls.outside({"verdigris"}, "Database")
+    databases = ((call, DATABASE) for call, _ in source.calls.outside({"verdigris"}, "Database"))
+    adopted = _adopted(source)
     for call, maker in [*makers, *databases]:
         function = call.scope.function
         frames: list[Frame] = []
         if function is not None and depends_on_parameters(call.node, function):
             frames = source.calls.frames(function)
-        yield from _distinct(source, call, maker, frames)
+        for engine in _distinct(source, call, maker, frames):
+            yield replace(engine, adopted=id(call.node) in adopted)
+
+
+def _adopted(source: Source) -> set[int]:
+    """Return the calls whose engine is given to `Database.from_engine`."""
+    found: set[int] = set()
+    for call, _ in source.calls.outside({"verdigris"}, "from_engine"):
+        given = call.node.args[0] if call.node.args else keyword(call.node, "engine")
+        meaning = None if given is None else source.names.resolve(given, call.scope)
+        found.add(id(meaning.value if isinstance(meaning, Assigned) else given))
+    return found
 
 
 def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
@@ -111,7 +149,7 @@ def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) 
         groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)
     if len(groups) == 1:
         engine = made[0]
-        yield replace(engine, key=_key(call), place=call.place, call=call)
+        yield replace(engine, key=key_of(call, "engine"), place=call.place, call=call)
     else:
         yield from groups.values()
 
@@ -119,22 +157,26 @@ def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) 
 def _engine(source: Source, call: Call, maker: External, frame: Frame | None) -> Engine:
     where = _outermost(call, frame)
     url = call.node.args[0] if call.node.args else None
-    for keyword in call.node.keywords:
-        url = keyword.value if keyword.arg in {"url", "name_or_url"} else url
+    url = url or keyword(call.node, "url") or keyword(call.node, "name_or_url")
+    ways = tuple(source.evaluator.options(call.node, call.scope, frame))
     mode = _MAKERS.get(maker.leaf, "async")
     if mode == "sync" and _wrapped_async(source, call):
         mode = "async"
     return Engine(
-        key=_key(where),
+        key=key_of(where, "engine"),
         place=where.place,
         maker=maker,
         mode=mode,
-        ways=tuple(source.evaluator.options(call.node, call.scope, frame)),
+        ways=ways,
         call=where,
         role=where.module.role,
         evaluator=source.evaluator,
-        url=None if url is None else Argument(url, call.scope, frame),
+        url=_spread_url(ways) if url is None else Argument(url, call.scope, frame),
     )
+
+
+def _spread_url(ways: tuple[Options, ...]) -> Argument | None:
+    return next((way.values["url"] for way in ways if "url" in way.values), None)
 
 
 def _outermost(call: Call, frame: Frame | None) -> Call:
@@ -153,21 +195,34 @@ def _wrapped_async(source: Source, call: Call) -> bool:
     return isinstance(meaning, External) and meaning.leaf == "AsyncEngine"
 
 
-def _key(call: Call) -> str:
-    """Name an engine by what it is assigned to, else by the function that makes it."""
+def key_of(call: Call, what: str) -> str:
+    """Name what a call makes by what it is assigned to, else by the function that makes it."""
     target = assigned_to(call)
     inside = call.scope.qualname
     name = ".".join(part for part in (inside, target) if part)
-    return f"{call.module.path}:{name or 'engine'}"
+    return f"{call.module.path}:{name or what}"
 
 
 def assigned_to(call: Call) -> str | None:
-    """Return the name a call's result is assigned to in its own statement."""
+    """Return the name a call's result is assigned to in its own statement; in a dictionary, with its key there."""
+    inner: ast.AST = call.node
+    item = ""
     for ancestor in call.module.ancestors(call.node):
+        if isinstance(ancestor, ast.Dict) and inner in ancestor.values:
+            key = ancestor.keys[ancestor.values.index(inner)]
+            item = f"[{ast.unparse(key)}]" if key is not None else ""
+        inner = ancestor
+        if isinstance(ancestor, (ast.With, ast.AsyncWith)):
+            return _entered(ancestor, call.node)
         if isinstance(ancestor, ast.Assign) and len(ancestor.targets) == 1:
-            return ast.unparse(ancestor.targets[0])
+            return ast.unparse(ancestor.targets[0]) + item
         if isinstance(ancestor, ast.AnnAssign):
-            return ast.unparse(ancestor.target)
+            return ast.unparse(ancestor.target) + item
         if isinstance(ancestor, ast.stmt):
             return None
     return None
+
+
+def _entered(statement: ast.With | ast.AsyncWith, call: ast.Call) -> str | None:
+    names = (item.optional_vars for item in statement.items if item.context_expr is call)
+    return next((ast.unparse(name) for name in names if name is not None), None)

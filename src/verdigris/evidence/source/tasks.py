@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 JOINERS = {"gather", "wait", "as_completed"}
 SPAWNERS = {"create_task", "ensure_future", "start_soon", "run_coroutine_threadsafe"}
 
+_NAMES = {"session", "db", "db_session", "async_session"}
 DEPTH = 4  # calls followed inside an arm
 
 
@@ -33,6 +34,7 @@ class Arm:
     session: str | None
     many: bool
     opens: bool = False  # it opens a session of its own
+    unsettled: str | None = None  # an argument that is called a session and whose type nothing settles
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,11 @@ class FanOut(Subject):
     arms: tuple[Arm, ...]
     bounded: bool
     awaited: bool
-    unsettled: str | None = None
+
+    @property
+    def unsettled(self) -> str | None:
+        """An argument that may be a session for all that the source says."""
+        return next((arm.unsettled for arm in self.arms if arm.unsettled is not None), None)
 
     @property
     def shared(self) -> str | None:
@@ -143,7 +149,11 @@ class Tasks:
         if isinstance(node, ast.Starred):
             node = node.value
         if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
-            yield self._arm(node.elt, call.scope, many=True, bound=_targets(node))
+            source = self._rewrapped(node, call.scope)
+            if source is not None:
+                yield from self._collected(source, call)
+            else:
+                yield self._arm(node.elt, call.scope, many=True, bound=_targets(node))
         elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
             for element in node.elts:
                 yield from self._arms(element, call)
@@ -151,6 +161,31 @@ class Tasks:
             yield from self._collected(node.id, call)
         else:
             yield self._arm(node, call.scope, many=False)
+
+    def _rewrapped(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, scope: Scope) -> str | None:
+        """`[limited(task) for task in tasks]` is the list `tasks` again, each coroutine inside another."""
+        first = node.generators[0]
+        if not (isinstance(first.iter, ast.Name) and isinstance(first.target, ast.Name)):
+            return None
+        element = node.elt
+        while isinstance(element, ast.Call) and len(element.args) == 1:
+            outer = self.source.types.callee(element, scope)
+            known = isinstance(outer, External) and outer.leaf in {"create_task", "ensure_future", "shield"}
+            if not known and not (isinstance(outer, Scope) and outer.is_function and self._passes_through(outer)):
+                return None
+            element = element.args[0]
+        return first.iter.id if isinstance(element, ast.Name) and element.id == first.target.id else None
+
+    def _put(self, node: ast.expr, inner: Call, *, many: bool) -> Iterator[Arm]:
+        """Yield what one `tasks.append(node)` puts into a list, through a variable too."""
+        found = inner.scope.lookup(node.id) if isinstance(node, ast.Name) else None
+        if found is None:
+            yield self._arm(node, inner.scope, many=many)
+            return
+        scope, bindings = found
+        for binding in bindings:
+            if isinstance(binding.value, ast.Call) and binding.kind == "value":
+                yield self._arm(binding.value, scope, many=many)
 
     def _collected(self, name: str, call: Call) -> Iterator[Arm]:
         """Follow a list of coroutines to what was put into it."""
@@ -173,7 +208,7 @@ class Tasks:
                 and node.args
             ):
                 inner = Call(node, call.module.enclosing(node))
-                yield self._arm(node.args[0], inner.scope, many=self._in_loop(inner, None))
+                yield from self._put(node.args[0], inner, many=self._in_loop(inner, None))
 
     def _spawn_arms(self, call: Call, *, many: bool) -> list[Arm]:
         if not call.node.args:
@@ -194,7 +229,18 @@ class Tasks:
                 break
             node = node.args[0]
         session = self._carried(node, scope, bound)
-        return Arm(place, session, many, self._opens(node, scope))
+        unsettled = None if session is not None else self._unsettled(node, scope)
+        return Arm(place, session, many, self._opens(node, scope), unsettled)
+
+    def _unsettled(self, node: ast.expr, scope: Scope) -> str | None:
+        """Name an argument that reads like a database session but has no type: nobody can tell what it is."""
+        if not isinstance(node, ast.Call):
+            return None
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+            leaf = argument.attr if isinstance(argument, ast.Attribute) else getattr(argument, "id", "")
+            if leaf in _NAMES and self.source.types.of(argument, scope) is None:
+                return ast.unparse(argument)
+        return None
 
     def _passes_through(self, function: Scope) -> bool:
         """`async def limited(coro): async with semaphore: return await coro`."""
@@ -282,6 +328,19 @@ class Tasks:
         return found
 
     @cached_property
+    def asleep(self) -> list[tuple[Place, Place]]:
+        """Places that sleep while they hold a session, as (sleep, session)."""
+        found = []
+        for call, _ in self.source.calls.outside({"asyncio", "anyio"}, "sleep"):
+            function = call.scope.function
+            if call.module.role is not Role.APPLICATION or function is None:
+                continue
+            for block in self.openings(function):
+                if block in set(call.module.ancestors(call.node)) and not _zero(call.node):
+                    found.append((call.place, call.module.place(block)))
+        return found
+
+    @cached_property
     def nested(self) -> list[tuple[Place, Place]]:
         """Places that open a second session while a first one is held, as (second, first)."""
         found = []
@@ -293,6 +352,10 @@ class Tasks:
                     if any(self._opens_session(item.context_expr, function) for item in node.items):
                         found.append((function.module.place(node), function.module.place(outer)))
         return found
+
+
+def _zero(call: ast.Call) -> bool:
+    return bool(call.args) and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
 
 
 def _targets(node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> frozenset[str]:

@@ -32,6 +32,10 @@ _RESULTS = {
     ("sqlalchemy", "sessionmaker", ""): SYNC_SESSION,
     ("sqlalchemy", "sessionmaker", "begin"): SYNC_SESSION,
     ("sqlalchemy", "scoped_session", ""): SYNC_SESSION,
+    ("sqlalchemy", "AsyncEngine", "connect"): External("sqlalchemy.ext.asyncio.AsyncConnection"),
+    ("sqlalchemy", "AsyncEngine", "begin"): External("sqlalchemy.ext.asyncio.AsyncConnection"),
+    ("sqlalchemy", "Engine", "connect"): External("sqlalchemy.Connection"),
+    ("sqlalchemy", "Engine", "begin"): External("sqlalchemy.Connection"),
     ("sqlalchemy", "AsyncSession", "begin"): External("sqlalchemy.ext.asyncio.AsyncSessionTransaction"),
     ("verdigris", "Database", "read"): ASYNC_SESSION,
     ("verdigris", "Database", "from_engine"): External("verdigris.Database"),
@@ -147,6 +151,10 @@ class Types:
 
     def _alias(self, meaning: Assigned, depth: int) -> Type | None:
         value = meaning.value
+        if isinstance(value, ast.Call) and len(value.args) == 2:  # noqa: PLR2004 - NewType("Name", Base)
+            maker = self.names.resolve(value.func, meaning.scope)
+            if isinstance(maker, External) and maker.leaf == "NewType":
+                value = value.args[1]
         return None if value is None else self.annotation(value, meaning.scope, depth + 1)
 
     def _subscript(self, base: ast.expr, inner: ast.expr, scope: Scope, depth: int) -> Type | None:
@@ -166,6 +174,9 @@ class Types:
             if leaf == "Coroutine" and isinstance(inner, ast.Tuple):
                 first = inner.elts[-1]
             return self.annotation(first, scope, depth + 1)
+        if leaf == "sessionmaker":
+            made = self.annotation(first, scope, depth + 1)
+            return ASYNC_FACTORY if made is not None and self.session_type(made) == "async" else SYNC_FACTORY
         return meaning if isinstance(meaning, External) or (isinstance(meaning, Scope) and meaning.is_class) else None
 
     def call(self, node: ast.Call, scope: Scope, depth: int = 0) -> Type | None:
@@ -197,9 +208,19 @@ class Types:
             return known
         if meaning.leaf == "cast" and meaning.package == "typing" and node.args:
             return self.annotation(node.args[0], scope, depth + 1)
+        if meaning.leaf == "sessionmaker" and self._makes_async(node, scope, depth):
+            return ASYNC_FACTORY
         if meaning.leaf[:1].isupper() or meaning.leaf in _LOWER_CLASSES:
             return meaning
         return _engine(meaning)
+
+    def _makes_async(self, node: ast.Call, scope: Scope, depth: int) -> bool:
+        """Tell whether `sessionmaker(class_=AsyncSession)` is what this is."""
+        for given in node.keywords:
+            if given.arg == "class_":
+                found = self.annotation(given.value, scope, depth + 1)
+                return found is not None and self.session_type(found) == "async"
+        return False
 
     def callee(self, node: ast.Call, scope: Scope, depth: int = 0) -> Meaning | None:
         """Tell which function or class a call reaches, through instances and `self` too; None if not settled."""
