@@ -4,11 +4,99 @@ from __future__ import annotations
 
 from verdigris.checklist.box import Box
 from verdigris.evidence import Evidence
-from verdigris.evidence.judgement import Judgement, Kind, Population
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.pooling import PoolTimeout, bounds
+from verdigris.evidence.source.blocking import BlockingUse
 from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.urls import Text, is_async
 from verdigris.evidence.values import Known, Missing, Unknown
 
-SPARE = 0.9  # of the server's connections: the rest is for deployments that overlap, psql and backups
+
+class AsyncEngine(Box[Engine | BlockingUse]):
+    """1.1."""
+
+    name = "engine/async-engine"
+    holds = "Every engine that asynchronous code uses is an AsyncEngine"
+    fails = "Asynchronous code waits for a synchronous engine"
+    consequence = "While one request waits for the database, the event loop stands still and every other request waits too."
+
+    def subjects(self, evidence: Evidence) -> Population[Engine | BlockingUse]:
+        """Name the engines, and the async functions that wait for a synchronous one."""
+        engines = evidence.source.engines
+        return Population((*engines, *evidence.source.blocking_uses), engines.gaps)
+
+    def judge(self, subject: Engine | BlockingUse, evidence: Evidence) -> Judgement:
+        """Accept synchronous engines that only synchronous code uses: migrations, commands, workers, threads."""
+        if isinstance(subject, BlockingUse):
+            return subject.finding(
+                subject.variant,
+                subject.told,
+                fix="async with async_session() as session:\n    await session.execute(...)   # or: await asyncio.to_thread(f)",
+                related=tuple((place, "here too") for place in subject.uses[1:5]),
+            )
+        for seen in evidence.ran(subject):
+            if seen.in_event_loop:
+                where = max(seen.in_event_loop, key=lambda site: seen.in_event_loop[site])
+                message = f"`{subject.short}` ran {seen.in_event_loop[where]} statements of a synchronous driver on the event loop at {where}"
+                return subject.finding("sync-in-async", message, kind=Kind.RECORDING)
+        if subject.mode == "async":
+            return subject.proof(f"`{subject.short}` is an AsyncEngine")
+        if evidence.source.blocking_uses:
+            return subject.proof(f"`{subject.short}` is synchronous; who uses it from async code is listed")
+        return subject.proof(f"`{subject.short}` is synchronous, and no async function of the application waits for it")
+
+
+class AsyncDriver(Box[Engine]):
+    """1.2."""
+
+    name = "engine/async-driver"
+    holds = "Every async engine's URL names an async driver"
+    fails = "An async engine's URL names no driver, or one that is not asynchronous"
+    consequence = (
+        "SQLAlchemy 2.0 refuses such a URL at start; 2.1 takes psycopg for a bare postgresql://, whose errors and "
+        "options are not those the code was written for."
+    )
+
+    def subjects(self, evidence: Evidence) -> Population[Engine]:
+        """Name the asynchronous engines."""
+        return evidence.source.engines.where(lambda engine: engine.mode == "async")
+
+    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+        """Read the URL's scheme, through settings and rewriting; believe a run first."""
+        for seen in evidence.ran(subject):
+            if seen.driver:
+                return subject.proof(f"ran on {seen.dialect}+{seen.driver}{_note(seen.driver)}", kind=Kind.RECORDING)
+        promise = guaranteed(subject.maker.dotted, "driver")
+        if promise is not None:
+            return subject.proof(promise.reason)
+        if subject.url is None:
+            return subject.doubt("the URL is not among the arguments that the source shows")
+        texts = evidence.source.urls.drivers(subject.url)
+        wrong = [text for text in texts if text.scheme is not None and is_async(text.scheme) is False]
+        unknown = [text for text in texts if text.scheme is None or is_async(text.scheme) is None]
+        if texts and len(wrong) == len(texts):
+            return self._wrong(subject, wrong[0])
+        if wrong or unknown or not texts:
+            reason = unknown[0].reason if unknown else "it has more than one value"
+            said = f"; one of them is {wrong[0].scheme}:// ({wrong[0].by or wrong[0].place})" if wrong else ""
+            return subject.doubt(f"which driver the URL of `{subject.short}` names is not settled: {reason}{said}")
+        told = sorted({f"{text.scheme}://{_note(text.scheme or '')}{f', {text.by}' if text.by else ''}" for text in texts})
+        return subject.proof("; ".join(told))
+
+    def _wrong(self, engine: Engine, text: Text) -> Judgement:
+        dialect, _, driver = (text.scheme or "").partition("+")
+        base = "postgresql" if dialect == "postgres" else dialect
+        right = {"postgresql": "asyncpg", "sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}.get(base, "")
+        source = f" ({text.by})" if text.by else ""
+        if driver:
+            variant, message = "sync-driver", f"the URL of `{engine.short}` names the synchronous driver {driver}{source}"
+        else:
+            variant = "no-driver"
+            message = f"the URL of `{engine.short}` names no driver{source}: SQLAlchemy 2.0 takes a synchronous one"
+            if dialect == "postgresql":
+                message += ", 2.1 takes psycopg"
+        return engine.finding(variant, message, fix=f"{base}+{right}://…", place=text.place)
 
 
 class PrePing(Box[Engine]):
@@ -45,7 +133,7 @@ class PrePing(Box[Engine]):
         return engine.finding("off", message, fix=engine.with_option("pool_pre_ping", "True"), kind=kind)
 
 
-class PoolSize(Box[Engine]):
+class PoolSize(Box[Engine | PoolTimeout]):
     """1.4."""
 
     name = "engine/pool-size"
@@ -55,44 +143,102 @@ class PoolSize(Box[Engine]):
         "Too small, and requests queue for connections; too large, and the server refuses the last worker's with 53300."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine]:
-        """Name the engines whose connections wait in a pool."""
-        return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+    def subjects(self, evidence: Evidence) -> Population[Engine | PoolTimeout]:
+        """Name the engines whose connections wait in a pool, and the pools that let a request wait too long."""
+        engines = evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+        return Population((*engines, *(PoolTimeout.of(engine) for engine in engines if PoolTimeout.long(engine))), engines.gaps)
 
-    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | PoolTimeout, evidence: Evidence) -> Judgement:
         """Ask whether the size is set, then whether the sum fits the live server."""
-        size, overflow = subject.option("pool_size"), subject.option("max_overflow")
-        seen = next((ran for ran in evidence.ran(subject) if ran.pool_size is not None), None)
-        if isinstance(size, Missing):
+        if isinstance(subject, PoolTimeout):
+            return subject.finding(
+                "patience",
+                f"a request waits {subject.told} for a connection of `{subject.engine.short}`; its client gives up earlier",
+                fix=subject.engine.with_option("pool_timeout", "3"),
+                severity=Severity.ADVICE,
+            )
+        if subject.given("pool_size") is False and guaranteed(subject.maker.dotted, "pool_size") is None:
             return subject.finding(
                 "default",
                 f"`{subject.short}` has the default pool: 5 connections and 10 of overflow, whatever the load",
                 fix=subject.with_option("pool_size", "10", max_overflow="5", pool_timeout="3"),
             )
-        if seen is None and isinstance(size, Unknown):
-            return subject.doubt(f"the pool's size is not settled: {size.reason}")
+        bound = bounds(subject, evidence)
+        if bound.endless is not None:
+            return subject.finding("endless", bound.endless, fix=subject.with_option("pool_size", "10", max_overflow="5"))
         if evidence.database is None:
             return subject.doubt(
-                "the size is chosen; whether it fits the server is not known",
+                f"the size is chosen ({bound.told}); whether it fits the server is not known",
                 settle="give the database: VERDIGRIS_DATABASE_URL=… verdigris check --evidence source,database",
             )
-        most = (seen.pool_size or 0, seen.max_overflow or 0) if seen else (_number(size, 5), _number(overflow, 10))
-        return self._fits(subject, evidence, sum(most))
-
-    def _fits(self, engine: Engine, evidence: Evidence, each: int) -> Judgement:
-        assert evidence.database is not None  # noqa: S101 - the caller asked; said for the type checker
-        workers = evidence.workers or 1
-        free = evidence.database.connections_available
-        sum_ = f"{workers} worker{'s' * (workers != 1)} x {each} = {workers * each} of the server's {free} free connections"
-        if workers * each > free:
-            return engine.finding(
+        if bound.each is None:
+            return subject.doubt(f"whether the pool fits the server is not known: {bound.told}")
+        if bound.total > bound.free:
+            return subject.finding(
                 "too-many",
-                f"`{engine.short}` may open more connections than the server has: {sum_}",
-                fix=engine.with_option("pool_size", str(max(1, free // workers - 2)), max_overflow="2"),
+                f"`{subject.short}` may open more connections than the server has: {bound.sum}",
+                fix=subject.with_option("pool_size", str(bound.share), max_overflow="2"),
                 kind=Kind.DATABASE,
             )
-        return engine.proof(sum_, kind=Kind.DATABASE)
+        if bound.together > bound.free:
+            return subject.doubt(
+                f"it fits alone ({bound.sum}), but all pools of the application together may open {bound.together}",
+                settle="record a run: it shows which engines one process makes",
+            )
+        return subject.proof(f"{bound.sum}; {bound.told}", kind=Kind.DATABASE)
 
 
-def _number(value: object, default: int) -> int:
-    return value.value if isinstance(value, Known) and isinstance(value.value, int) else default
+class Recycle(Box[Engine]):
+    """1.5."""
+
+    name = "engine/recycle"
+    holds = "Every pool replaces its connections after a finite time"
+    fails = "A pool keeps its connections for ever"
+    consequence = (
+        "A firewall, proxy or server that closes idle connections does it unseen, and after a failover or a scale-out "
+        "the old connections stay where they were."
+    )
+
+    def subjects(self, evidence: Evidence) -> Population[Engine]:
+        """Name the engines whose connections wait in a pool."""
+        return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+
+    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+        """Ask for a finite time, and for one below the server's own limit where the server was asked."""
+        told: str | None = None
+        kind = Kind.SOURCE
+        seconds = subject.option("pool_recycle")
+        for seen in evidence.ran(subject):
+            if seen.pool_recycle is not None:
+                seconds, kind, told = Known(seen.pool_recycle), Kind.RECORDING, f"ran with pool_recycle={seen.pool_recycle}"
+        match seconds:
+            case Missing() | Known(value=None):
+                return self._never(subject, f"`pool_recycle` is not set on `{subject.short}`", kind)
+            case Known(value=int() | float() as value) if value < 0:
+                return self._never(subject, f"`pool_recycle` is off on `{subject.short}`", kind)
+            case Known(value=int() | float() as value, by=by):
+                return self._against(subject, value, told or by or f"pool_recycle={value}", kind, evidence)
+            case Known(value=value):
+                return subject.doubt(f"`pool_recycle` is {value!r}, which is no number of seconds")
+            case Unknown(reason):
+                return subject.doubt(f"`pool_recycle` of `{subject.short}` is not settled: {reason}")
+
+    def _never(self, engine: Engine, message: str, kind: Kind) -> Judgement:
+        return engine.finding("never", message, fix=engine.with_option("pool_recycle", "1800"), kind=kind)
+
+    def _against(self, engine: Engine, seconds: float, told: str, kind: Kind, evidence: Evidence) -> Judgement:
+        limit = evidence.database.idle_session_timeout if evidence.database is not None else None
+        if limit and seconds >= limit:
+            return engine.finding(
+                "above-limit",
+                f"`{engine.short}` recycles after {seconds:g} s, and the server closes idle sessions after {limit:g} s",
+                fix=engine.with_option("pool_recycle", str(int(limit * 0.8))),
+                kind=Kind.DATABASE,
+            )
+        return engine.proof(told, kind=kind)
+
+
+def _note(driver: str) -> str:
+    """asyncpg is what the checklist names; others are asynchronous too."""
+    name = driver.rpartition("+")[2]
+    return "" if name == "asyncpg" else f" ({name} is asynchronous too, though not asyncpg)"

@@ -65,6 +65,15 @@ class Calls:
                     seen.add(name)
                     yield from self._by_leaf.get(name, ())
 
+    def every(self) -> Iterator[Call]:
+        """Yield all calls of the tree."""
+        for calls in self._by_leaf.values():
+            yield from calls
+
+    def with_keyword(self, *names: str) -> Iterator[Call]:
+        """Yield the calls that give one of these keyword arguments."""
+        return (call for call in self.every() if any(given.arg in names for given in call.node.keywords))
+
     def outside(self, packages: set[str], *leaves: str) -> Iterator[tuple[Call, External]]:
         """Yield the calls that reach one of these names of one of these packages."""
         for call in self.named(*leaves):

@@ -1,0 +1,148 @@
+"""Section 2: how sessions are made."""
+
+from __future__ import annotations
+
+from verdigris.checklist.box import Box
+from verdigris.evidence import Evidence
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.factories import Factory
+from verdigris.evidence.source.reach import Frequency
+from verdigris.evidence.values import Known, Missing, Unknown
+
+
+class AsyncSessionmaker(Box[Factory]):
+    """2.1."""
+
+    name = "session/async-sessionmaker"
+    holds = "Asynchronous sessions come from an async_sessionmaker"
+    fails = "Asynchronous sessions come from a sessionmaker, or from no factory at all"
+    consequence = (
+        "Type checkers take what a sessionmaker gives for a synchronous Session; a session made by hand has only the "
+        "options that its line repeats."
+    )
+
+    def subjects(self, evidence: Evidence) -> Population[Factory]:
+        """Name the factories of asynchronous sessions, and the sessions made without one."""
+        return evidence.source.factories.where(lambda made: made.mode != "sync" and made.form != "override")
+
+    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
+        """Ask what makes the session."""
+        promise = guaranteed(subject.maker.dotted, "session")
+        if promise is not None:
+            return subject.proof(promise.reason)
+        if subject.form == "async_sessionmaker":
+            return subject.proof(f"`{subject.short}` is an async_sessionmaker")
+        if subject.form == "direct":
+            return subject.finding(
+                "direct",
+                f"`{subject.call.module.text(subject.call.node)}` makes a session without a factory",
+                fix="Session = async_sessionmaker(engine, expire_on_commit=False)   # once, beside the engine\n"
+                "async with Session() as session: ...",
+            )
+        if subject.mode == "unknown":
+            return subject.doubt(f"what `{subject.short}` makes is not settled: its class_ is not known")
+        return subject.finding(
+            "sessionmaker",
+            f"`{subject.short}` is a synchronous sessionmaker that makes asynchronous sessions",
+            fix=subject.renamed("async_sessionmaker", "class_"),
+        )
+
+
+class ExpireOnCommit(Box[Factory]):
+    """2.2."""
+
+    name = "session/expire-on-commit"
+    holds = "Objects stay readable after their transaction was committed"
+    fails = "Objects expire at commit, and reading them afterwards needs a query that cannot be awaited"
+    consequence = "The first attribute read after a commit raises MissingGreenlet; of a closed session, DetachedInstanceError."
+
+    def subjects(self, evidence: Evidence) -> Population[Factory]:
+        """Name what makes asynchronous sessions, calls that override a factory's options included."""
+        return evidence.source.factories.where(lambda made: made.mode == "async")
+
+    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
+        """Believe a run first, then the source."""
+        for seen in evidence.ran_factory(subject.place):
+            if subject.form != "override" and subject.form != "direct":
+                if seen.expire_on_commit:
+                    return self._expires(subject, f"`{subject.short}` ran with expire_on_commit=True", Kind.RECORDING)
+                return subject.proof(f"`{subject.short}` ran with expire_on_commit=False", kind=Kind.RECORDING)
+        match subject.option("expire_on_commit"):
+            case Known(value, by) if not value:
+                return subject.proof(by or "expire_on_commit=False")
+            case Missing() if subject.form == "override":
+                return subject.proof("expire_on_commit is the factory's own")
+            case Known() | Missing():
+                return self._expires(subject, f"`expire_on_commit` is on for the {subject.made} `{subject.short}`", Kind.SOURCE)
+            case Unknown(reason):
+                return subject.doubt(f"`expire_on_commit` of `{subject.short}` is not settled: {reason}")
+
+    def _expires(self, made: Factory, message: str, kind: Kind) -> Judgement:
+        return made.finding("expires", message, fix=made.with_option("expire_on_commit", "False"), kind=kind)
+
+
+class Autoflush(Box[Factory]):
+    """2.3."""
+
+    name = "session/autoflush"
+    holds = "Autoflush is on, or off with nothing that would lose pending changes"
+    fails = "Autoflush is off where a refresh drops changes that were not flushed"
+    consequence = "A changed attribute silently goes back to its old value, and the commit stores nothing."
+
+    def subjects(self, evidence: Evidence) -> Population[Factory]:
+        """Name what makes asynchronous sessions."""
+        return evidence.source.factories.where(lambda made: made.mode == "async")
+
+    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
+        """Take either setting for a choice; off is advised against where it is known to bite."""
+        match subject.option("autoflush"):
+            case Unknown(reason):
+                return subject.doubt(f"`autoflush` of `{subject.short}` is not settled: {reason}")
+            case Known(value, by) if not value:
+                return subject.proof(by or "autoflush=False, and no pending change is dropped by what the source shows")
+            case _:
+                return subject.proof("autoflush is on: every query sees what is pending")
+
+
+class SingleFactory(Box[Engine | Factory]):
+    """2.4."""
+
+    name = "session/single-factory"
+    holds = "Engines and session factories are made once per process"
+    fails = "An engine or a session factory is made again and again"
+    consequence = (
+        "Each engine has a pool of its own: under load they pile up until the server refuses connections with 53300."
+    )
+
+    def subjects(self, evidence: Evidence) -> Population[Engine | Factory]:
+        """Name the engines and the factories."""
+        engines = evidence.source.engines
+        factories = evidence.source.factories.where(lambda made: made.form in {"async_sessionmaker", "sessionmaker"})
+        return Population((*engines, *factories), tuple(dict.fromkeys(engines.gaps + factories.gaps)))
+
+    def judge(self, subject: Engine | Factory, evidence: Evidence) -> Judgement:
+        """Ask how often the line that makes it runs."""
+        what = "engine" if isinstance(subject, Engine) else "session factory"
+        seen = evidence.ran(subject) if isinstance(subject, Engine) else evidence.ran_factory(subject.place)
+        again = sum(made.created_in_requests for made in seen)
+        if again:
+            return self._again(subject, what, f"{again} were made while requests were answered", Kind.RECORDING)
+        reach = evidence.source.reaches.of(subject.call)
+        if reach.frequency is Frequency.REQUEST:
+            return self._again(subject, what, f"it is made in {subject.call.scope.name}(), {reach.why}", Kind.SOURCE)
+        if reach.frequency is Frequency.UNKNOWN and not seen:
+            return subject.doubt(f"how often `{subject.short}` is made is not settled: {reach.why}")
+        if reach.frequency is Frequency.UNKNOWN:
+            made = sum(each.created for each in seen)
+            return subject.proof(f"made {made} time{'s' * (made != 1)} in the run, none of them in a request", kind=Kind.RECORDING)
+        return subject.proof(f"made {reach.why}")
+
+    def _again(self, subject: Engine | Factory, what: str, why: str, kind: Kind) -> Judgement:
+        return subject.finding(
+            "per-request",
+            f"a new {what} `{subject.short}` for every request: {why}",
+            fix=f"{subject.call.module.text(subject.call.node)}   # once, at module level or in the lifespan",
+            kind=kind,
+        )
