@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
-_BURST = 20.0
-_SHARE = 0.1  # of all units may be repetitions: more would feed the overload that causes them
+_BURST = 20
+_SHARE = 10  # units pay for one repetition: more would feed the overload that causes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,17 @@ NO_RETRY = Retry(attempts=1)
 class Budget:
     """What all callers of one database may spend on repeating: a tenth of the units, and a burst of twenty."""
 
-    tokens: float = _BURST
+    left: int = _BURST * _SHARE
 
     def unit_began(self) -> None:
-        self.tokens = min(_BURST, self.tokens + _SHARE)
+        """Count a unit of work, which pays its share."""
+        self.left = min(_BURST * _SHARE, self.left + 1)
 
     def spend(self) -> bool:
-        if self.tokens < 1:
+        """Take one repetition out of the budget, if there is one."""
+        if self.left < _SHARE:
             return False
-        self.tokens -= 1
+        self.left -= _SHARE
         return True
 
 

@@ -1,0 +1,420 @@
+import asyncio
+import inspect
+
+import pytest
+from sqlalchemy import exc, text
+
+from verdigris.concurrency import Budget, Retry
+from verdigris.engine import Database
+from verdigris.errors import CommitRefusedError, OutcomeUnknownError, PoolExhaustedError
+
+SCHEMA = ["CREATE TABLE counter (id int PRIMARY KEY, value int NOT NULL)", "INSERT INTO counter VALUES (1, 0), (2, 0)"]
+
+
+def raise_code(code):
+    return text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = 'planted'; END $$")
+
+
+class Naps:
+    """A clock that sleeps without waiting, and remembers."""
+
+    def __init__(self):
+        self.now, self.slept = 0.0, []
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def time(self):
+        return self.now
+
+
+@pytest.fixture
+def naps():
+    return Naps()
+
+
+@pytest.fixture
+async def db(database_url, admin, naps):
+    for statement in SCHEMA:
+        await admin(statement)
+    database = Database(
+        database_url, pool_size=4, max_overflow=0, pool_timeout=1, retry=Retry(sleep=naps.sleep, clock=naps.time)
+    )
+    yield database
+    await database.dispose()
+
+
+async def value(admin, number=1):
+    return (await admin("SELECT value FROM counter WHERE id = $1", number))[0]["value"]
+
+
+async def add(session, by=1):
+    await session.execute(text("UPDATE counter SET value = value + :by WHERE id = 1"), {"by": by})
+    return by
+
+
+class Failing:
+    """A unit of work that fails so many times before it succeeds."""
+
+    def __init__(self, times, code):
+        self.times, self.code, self.sessions = times, code, []
+
+    async def __call__(self, session):
+        self.sessions.append(session)
+        await add(session)
+        if len(self.sessions) <= self.times:
+            await session.execute(raise_code(self.code))
+        return len(self.sessions)
+
+
+async def test_a_unit_commits_and_returns_its_result(db, admin):
+    assert await db.transaction(add) == 1
+    assert await value(admin) == 1
+
+
+async def test_a_unit_that_raises_is_rolled_back_and_raises_the_same_error(db, admin):
+    error = KeyError("mine")
+
+    async def work(session):
+        await add(session)
+        raise error
+
+    with pytest.raises(KeyError) as raised:
+        await db.transaction(work)
+
+    assert raised.value is error
+    assert await value(admin) == 0
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+async def test_a_conflict_repeats_the_whole_unit_from_a_fresh_session(db, admin, naps, code):
+    work = Failing(2, code)
+
+    assert await db.transaction(work) == 3
+    assert await value(admin) == 1
+    assert len(set(map(id, work.sessions))) == 3
+    assert len(naps.slept) == 2
+
+
+async def test_real_serialization_failures_lose_no_update(database_url, db, admin):
+    real = Database(database_url, pool_size=8, max_overflow=0)
+
+    @real.transactional(isolation_level="SERIALIZABLE")
+    async def increment(session):
+        found = await session.scalar(text("SELECT value FROM counter WHERE id = 1"))
+        await asyncio.sleep(0.01)
+        await session.execute(text("UPDATE counter SET value = :value WHERE id = 1"), {"value": found + 1})
+
+    done = await asyncio.gather(*(increment() for _ in range(5)), return_exceptions=True)
+
+    assert await value(admin) == sum(one is None for one in done)
+    assert sum(one is None for one in done) >= 3
+    await real.dispose()
+
+
+async def test_a_real_deadlock_is_repeated(database_url, db, admin):
+    await admin("ALTER DATABASE " + database_url.rsplit("/", 1)[1] + " SET deadlock_timeout = '50ms'")
+    real, meeting, tries = Database(database_url), asyncio.Barrier(2), []
+
+    async def swap(session, first, second):
+        tries.append(first)
+        await session.execute(text("UPDATE counter SET value = value + 1 WHERE id = :id"), {"id": first})
+        if len(tries) <= 2:
+            await meeting.wait()
+        await session.execute(text("UPDATE counter SET value = value + 1 WHERE id = :id"), {"id": second})
+
+    await asyncio.gather(real.transaction(lambda s: swap(s, 1, 2)), real.transaction(lambda s: swap(s, 2, 1)))
+
+    assert await value(admin, 1) == await value(admin, 2) == 2
+    assert len(tries) == 3
+    await real.dispose()
+
+
+async def test_the_attempts_end(db, naps):
+    work = Failing(9, "40001")
+
+    with pytest.raises(exc.DBAPIError):
+        await db.transaction(work)
+    assert len(work.sessions) == 4
+
+    work = Failing(9, "40001")
+    with pytest.raises(exc.DBAPIError):
+        await db.transaction(work, attempts=2)
+    assert len(work.sessions) == 2
+
+
+@pytest.mark.parametrize("code", ["23505", "22012", "42601", "57014", "53100", "25P02", "P0001"])
+async def test_what_would_fail_again_is_not_repeated(db, code):
+    work = Failing(1, code)
+
+    with pytest.raises(exc.DBAPIError):
+        await db.transaction(work)
+    assert len(work.sessions) == 1
+
+
+async def test_the_deadline_ends_the_attempts(database_url, admin, db, naps):
+    tight = Database(database_url, retry=Retry(base=10, cap=10, sleep=naps.sleep, clock=naps.time))
+    work = Failing(9, "40001")
+
+    with pytest.raises(exc.DBAPIError):
+        await tight.transaction(work, deadline=0.0)
+    assert len(work.sessions) == 1
+    await tight.dispose()
+
+
+def test_the_waits_grow_are_jittered_and_capped():
+    settings = Retry(base=0.1, cap=1.0)
+    waits = {attempt: [settings.wait(attempt) for _ in range(200)] for attempt in (1, 2, 10)}
+
+    assert max(waits[1]) <= 0.2 < max(waits[2]) <= 0.4
+    assert 0.4 < max(waits[10]) <= 1.0
+    assert len(set(waits[1])) > 100
+
+
+def test_repetitions_have_a_budget_over_all_callers():
+    budget = Budget()
+    burst = sum(budget.spend() for _ in range(100))
+    for _ in range(100):
+        budget.unit_began()
+    later = sum(budget.spend() for _ in range(100))
+
+    assert (burst, later) == (20, 10)
+
+
+async def test_without_retry_a_conflict_is_raised_at_once(database_url, db, admin):
+    once = Database(database_url, retry=False)
+    work = Failing(1, "40001")
+
+    with pytest.raises(exc.DBAPIError):
+        await once.transaction(work)
+    assert len(work.sessions) == 1
+    await once.dispose()
+
+
+async def test_a_connection_lost_before_commit_was_sent_repeats_the_unit(db, admin):
+    tries = []
+
+    async def work(session):
+        tries.append(await session.scalar(text("SELECT pg_backend_pid()")))
+        await add(session)
+        if len(tries) == 1:
+            await admin(f"SELECT pg_terminate_backend({tries[0]})")
+            await asyncio.sleep(0.1)
+
+    await db.transaction(work)
+
+    assert len(tries) == 2
+    assert await value(admin) == 1
+
+
+async def test_a_connection_lost_in_a_statement_repeats_the_unit(db, admin):
+    tries = []
+
+    async def work(session):
+        tries.append(await session.scalar(text("SELECT pg_backend_pid()")))
+        await add(session)
+        if len(tries) == 1:
+            await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    await db.transaction(work)
+
+    assert len(tries) == 2
+    assert await value(admin) == 1
+
+
+@pytest.fixture
+def lost_answer(monkeypatch):
+    """Let the server commit, and lose its answer: the socket dies after COMMIT was sent."""
+    import asyncpg
+
+    original, left = asyncpg.Connection.execute, [1]
+
+    async def execute(self, query, *args, **kwargs):
+        if query != "COMMIT;" or not left[0]:
+            return await original(self, query, *args, **kwargs)
+        left[0] -= 1
+        await original(self, query, *args, **kwargs)
+        self.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+
+
+async def test_a_lost_answer_to_commit_is_not_repeated(db, admin, lost_answer):
+    with pytest.raises(OutcomeUnknownError, match="may be stored, or not"):
+        await db.transaction(add)
+
+    assert await value(admin) == 1
+    assert db.pool().in_use == 0
+
+
+async def test_a_lost_answer_to_commit_is_repeated_for_idempotent_work(db, admin, lost_answer):
+    async def work(session):
+        await session.execute(text("UPDATE counter SET value = 7 WHERE id = 1"))
+
+    await db.transaction(work, idempotent=True)
+
+    assert await value(admin) == 7
+
+
+async def test_a_deferred_failure_at_commit_is_definite_and_repeated(db, admin):
+    await admin(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.value < 2 THEN RAISE EXCEPTION USING ERRCODE = '40001'; END IF; RETURN NEW; END $$"
+    )
+    await admin(
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON counter DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+    tries = []
+
+    async def work(session):
+        tries.append(1)
+        await add(session, by=len(tries))
+
+    await db.transaction(work)
+
+    assert len(tries) == 2
+    assert await value(admin) == 2
+
+
+async def test_a_swallowed_error_is_refused_and_not_repeated(db, admin):
+    tries = []
+
+    async def work(session):
+        tries.append(1)
+        await add(session)
+        with pytest.raises(exc.DBAPIError):
+            await session.execute(raise_code("P0001"))
+
+    with pytest.raises(CommitRefusedError):
+        await db.transaction(work)
+    assert len(tries) == 1
+    assert await value(admin) == 0
+
+
+async def test_a_cancelled_unit_is_rolled_back_and_never_repeated(db, admin):
+    tries = []
+
+    async def work(session):
+        tries.append(1)
+        await add(session)
+        await session.execute(text("SELECT pg_sleep(5)"))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(db.transaction(work), 0.3)
+
+    assert len(tries) == 1
+    assert await value(admin) == 0
+    assert db.pool().in_use == 0
+
+
+async def test_a_transactional_function_lost_its_session_from_the_signature(db, admin):
+    @db.transactional
+    async def credit(session, by, *, note=None):
+        """Say it."""
+        await add(session, by)
+        return note
+
+    assert await credit(3, note="x") == "x"
+    assert await value(admin) == 3
+    assert credit.__name__ == "credit"
+    assert credit.__doc__ == "Say it."
+    assert inspect.iscoroutinefunction(credit)
+
+
+async def test_units_side_by_side_have_sessions_and_backends_of_their_own(db):
+    meeting = asyncio.Barrier(2)
+
+    async def unit(session):
+        await session.execute(text("SELECT 1"))
+        await meeting.wait()
+        return id(session), await session.scalar(text("SELECT pg_backend_pid()"))
+
+    (one, first), (two, second) = await db.gather(unit, unit)
+
+    assert one != two
+    assert first != second
+
+
+async def test_results_come_in_order(db):
+    def unit(number):
+        async def work(session):
+            await session.execute(text("SELECT pg_sleep(:wait)"), {"wait": (5 - number) / 100})
+            return number
+
+        return work
+
+    assert await db.gather(*map(unit, range(5))) == (0, 1, 2, 3, 4)
+
+
+async def test_side_by_side_never_takes_more_than_half_the_pool_over_all_callers(db):
+    most = []
+
+    async def unit(session):
+        await session.execute(text("SELECT pg_sleep(0.02)"))
+        most.append(db.pool().in_use)
+
+    await asyncio.gather(db.gather(*[unit] * 8), db.gather(*[unit] * 8))
+
+    assert max(most) == 2
+
+
+async def test_the_first_failure_cancels_the_others_and_is_raised_as_it_is(db, admin):
+    done = []
+
+    async def slow(session):
+        await add(session)
+        await session.execute(text("SELECT pg_sleep(2)"))
+        done.append(1)
+
+    async def fails(session):
+        await session.execute(text("SELECT pg_sleep(0.05)"))
+        raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        await db.gather(slow, fails)
+
+    assert done == []
+    assert db.pool().in_use == 0
+    assert await value(admin) == 0
+
+
+async def test_a_full_pool_is_not_repeated(database_url):
+    db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    tries = []
+
+    async def work(session):
+        tries.append(1)
+        await session.execute(text("SELECT 1"))
+
+    async with db.session() as session:
+        await session.connection()
+        with pytest.raises(PoolExhaustedError):
+            await db.transaction(work)
+
+    assert len(tries) == 1
+    await db.dispose()
+
+
+async def test_a_server_that_comes_back_is_found_within_the_deadline(postgres, database_url, naps):
+    db = Database(database_url, retry=Retry(sleep=naps.sleep, clock=naps.time))
+    real, down = db.engine.sync_engine.dialect.connect, [3]
+
+    def connect(*args, **kwargs):
+        if down[0]:
+            down[0] -= 1
+            from verdigris.errors import DatabaseUnavailableError
+
+            raise DatabaseUnavailableError("down")
+        return real(*args, **kwargs)
+
+    db.engine.sync_engine.dialect.connect = connect
+
+    async def work(session):
+        return await session.scalar(text("SELECT 1"))
+
+    assert await db.transaction(work) == 1
+    assert len(naps.slept) == 3
+    await db.dispose()
