@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -466,6 +467,22 @@ def test_a_place_that_cannot_be_written_is_named():
         embedded.server(data="/proc/pgdata").__enter__()
 
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_disk_that_is_full_is_named_with_one_reason_for_all_files(place):
+    with embedded.server(durable=False):
+        pass  # the template is there, what is left to do is copying it
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+
+    try:
+        with pytest.raises(EmbeddedError, match="kept cannot be written") as caught:
+            embedded.server(data=place / "kept").__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert "File too large" in caught.value.what
+    assert len(caught.value.what) < 300
 
 
 def test_an_unknown_setting_is_told_in_the_servers_own_words():

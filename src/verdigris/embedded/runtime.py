@@ -108,8 +108,11 @@ def new_entry(account: Account) -> Entry:
 
 def unwritable(path: Path, error: OSError) -> EmbeddedError:
     """Return the error for a place that can't be written, named after the system's own reason."""
+    reason = error.strerror or str(error)
+    if isinstance(error, shutil.Error):  # a copied tree's: a list of (from, to, reason), one for each file
+        reason = str(error.args[0][0][2])
     return EmbeddedError(
-        f"{path} cannot be written: {error.strerror or error}.",
+        f"{path} cannot be written: {reason}.",
         why="A private server keeps its data and its socket there.",
         do=("Make room or grant access there", "or use another place:   server(data=...), TMPDIR=..."),
     )
