@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from websockets.asyncio.client import connect
@@ -48,7 +49,7 @@ class Visitor:
         return self.draw.randint(1, last)
 
     def word(self) -> str:
-        return f"{self.draw.getrandbits(48):012x}"
+        return uuid4().hex[:16]
 
 
 async def register(visitor: Visitor) -> dict[str, Any]:

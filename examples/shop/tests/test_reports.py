@@ -52,7 +52,3 @@ async def test_the_dashboard_sums_up_the_shop(client: httpx.AsyncClient, stocked
     assert answer["statuses"] == [{"status": "pending", "orders": 1, "revenue": "210.00"}]
     assert [(best["name"], best["pieces"]) for best in answer["best_sellers"]] == [("copper lamp", 8), ("oak lamp", 1)]
     assert [order["total"] for order in answer["waiting"]] == ["210.00"]
-
-
-async def test_a_healthy_shop_says_so(client: httpx.AsyncClient):
-    assert (await client.get("/health")).json() == {"status": "ok"}
