@@ -16,7 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError
-from verdigris.testing import Sandbox, SandboxBlockedError, TooManyQueriesError, refuse_unless_test
+from verdigris.testing import Sandbox, SandboxBlockedError, TooManyQueriesError, refuse_unless_test, standing_in
 from verdigris.testing.databases import Databases
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -227,6 +227,20 @@ async def test_an_applications_own_database_and_factory_become_the_sandbox_for_a
         assert await keepers(session) == ["Ada", "Grace"]
     assert outside == []
     assert type(application) is Database
+
+
+async def test_a_database_of_the_tests_own_stands_in_as_well(sandbox, database_url):
+    application = Database("postgresql://127.0.0.1:1/nowhere_test")
+    own = Database(database_url)
+
+    with standing_in(own, application):
+        async with application.session.begin() as session:
+            session.add(Keeper(name="Ada"))
+
+    async with own.session() as session:
+        assert await keepers(session) == ["Ada"]
+    assert application.url.port == 1
+    await own.dispose()
 
 
 def test_a_sandbox_used_in_two_event_loops_says_so(database_url):

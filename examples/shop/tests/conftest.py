@@ -13,7 +13,7 @@ import uvicorn
 from alembic import command
 from alembic.config import Config
 from verdigris import Database
-from verdigris.testing import Sandbox
+from verdigris.testing import standing_in
 
 from shop.models import Address, Category, Customer, Product, Tag
 
@@ -47,7 +47,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """The shop's database: a sandbox, or the database of its own that a test takes as `verdigris_database`."""
     own = "verdigris_database" in request.fixturenames
     substitute = request.getfixturevalue("verdigris_database" if own else "verdigris_sandbox")
-    with Sandbox.standing_in(substitute, db):
+    with standing_in(substitute, db):
         yield db
 
 

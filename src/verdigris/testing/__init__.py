@@ -18,6 +18,7 @@ from __future__ import annotations
 from verdigris.testing.counting import QueryLog, TooManyQueriesError
 from verdigris.testing.databases import MARK, Databases, refuse_unless_test
 from verdigris.testing.sandbox import Sandbox, SandboxBlockedError
+from verdigris.testing.substitution import standing_in
 
 __all__ = [
     "MARK",
@@ -27,4 +28,5 @@ __all__ = [
     "SandboxBlockedError",
     "TooManyQueriesError",
     "refuse_unless_test",
+    "standing_in",
 ]

@@ -27,6 +27,7 @@ from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisEr
 from verdigris.performance.timing import MUTED
 from verdigris.session import AsyncSession, ReadSession
 from verdigris.testing.loops import finish
+from verdigris.testing.substitution import COPIED, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -39,7 +40,6 @@ _AROUND: ContextVar[frozenset[int]] = ContextVar("verdigris_sandbox_around", def
 _KEY = "verdigris.sandbox"
 _ABORTED = "25P02"
 _PATIENCE = 10.0
-_COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")
 _IMMEDIATE = """
     SELECT quote_ident(nspname) || '.' || quote_ident(conname)
     FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
@@ -71,7 +71,7 @@ class Sandbox(Database):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **{**options, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1.0})
-        given = {name: self.session.kw[name] for name in _COPIED if name in self.session.kw}
+        given = {name: self.session.kw[name] for name in COPIED if name in self.session.kw}
         self.session = async_sessionmaker(
             self.engine,
             class_=AsyncSession,
@@ -116,19 +116,8 @@ class Sandbox(Database):
 
         Its settings for sessions and retries stay. What was made from `database.engine` itself is not redirected.
         """
-        factory, kind, state = database.session, type(database), database.__dict__
-        kept_class, kept = factory.class_, factory.kw
-        self.session.configure(**{name: kept[name] for name in _COPIED if name in kept})
-        self.retry = database.retry
-        factory.class_, factory.kw = self.session.class_, self.session.kw
-        database.__class__ = type(self)
-        database.__dict__ = self.__dict__
-        try:
+        with standing_in(self, database):
             yield self
-        finally:
-            database.__class__ = kind
-            database.__dict__ = state
-            factory.class_, factory.kw = kept_class, kept
 
     def finish(self) -> None:
         """Roll everything back and close, from synchronous code, in the loop that the connection lives in."""

@@ -1,0 +1,36 @@
+"""An application's own Database replaced for the length of a test, wherever the application keeps it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.engine import Database
+
+#: What a session factory of the application says about sessions, and a substitute says too.
+COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")
+
+
+@contextmanager
+def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
+    """Let the application's own Database be `substitute` inside the block, session factory and dependency too.
+
+    Its settings for sessions and retries stay. What was made from `database.engine` itself is not redirected.
+    `substitute` is a test's sandbox or its `verdigris_database`.
+    """
+    factory, kind, state = database.session, type(database), database.__dict__
+    kept_class, kept = factory.class_, factory.kw
+    substitute.session.configure(**{name: kept[name] for name in COPIED if name in kept})
+    substitute.retry = database.retry
+    factory.class_, factory.kw = substitute.session.class_, substitute.session.kw
+    database.__class__ = type(substitute)
+    database.__dict__ = substitute.__dict__
+    try:
+        yield substitute
+    finally:
+        database.__class__ = kind
+        database.__dict__ = state
+        factory.class_, factory.kw = kept_class, kept
