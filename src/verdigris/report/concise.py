@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verdigris.report.style import Style, clean
-from verdigris.report.words import shown, summary
+from verdigris.report.words import shown, shown_path, summary
 
 if TYPE_CHECKING:
     from verdigris.report.report import Report
@@ -18,5 +18,5 @@ def render(report: Report, style: Style) -> str:
         f"{'advice: ' if finding in box.advice else ''}{clean(finding.message)}"
         for box, finding in report.findings
     ]
-    lines += [f"{clean(file.path)}: unread: {clean(file.reason)}" for file in report.unread]
+    lines += [f"{shown_path(report, file.path)}: unread: {clean(file.reason)}" for file in report.unread]
     return style.finish("\n".join([*lines, summary(report)]) + "\n")

@@ -6,9 +6,10 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.pages import SECTIONS
+from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Finding, Severity
 from verdigris.report.style import Style, clean, columns, cut
-from verdigris.report.words import SECTION_TITLES, heading, shown, sign, summary
+from verdigris.report.words import SECTION_TITLES, heading, shown, shown_path, sign, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,8 @@ def render(report: Report, style: Style) -> str:
 
 
 def render_full(report: Report, style: Style) -> str:
-    """Return the report with every finding in full."""
-    return _render(report, style, len(report.findings))
+    """Return the report with every finding in full and the proofs of what holds."""
+    return _render(report, style, None)
 
 
 def render_quiet(report: Report, _style: Style) -> str:
@@ -34,15 +35,19 @@ def render_quiet(report: Report, _style: Style) -> str:
     return "".join(f"{box.name}\n" for box in report.failing)
 
 
-def _render(report: Report, style: Style, in_full: int) -> str:
+def _render(report: Report, style: Style, limit: int | None) -> str:
     lines = [style.paint(clean(report.understood), "bold"), style.paint(heading(report), "dim"), ""]
     lines += [*_grid(report, style), ""]
-    lines += _findings(report, style, in_full)
-    everything = in_full >= len(report.findings) > IN_FULL
+    everything = limit is None
+    lines += _findings(report, style, len(report.findings) if limit is None else limit)
+    lines += _proofs(report, style) if everything else []
     lines += _doubts(report, style)
     lines += _excused(report, style)
     lines += _listed(
-        "unread", [f"{clean(file.path)}: {clean(file.reason)}" for file in report.unread], style, everything
+        "unread",
+        [f"{shown_path(report, file.path)}: {clean(file.reason)}" for file in report.unread],
+        style,
+        everything,
     )
     lines += _listed("note", [clean(notice) for notice in report.notices], style, everything)
     if report.failing:
@@ -70,7 +75,8 @@ def _findings(report: Report, style: Style, in_full: int) -> Iterator[str]:
     full = _first(report, in_full)
     for box, finding in full:
         yield from _full(report, box, finding, style)
-    rest = [pair for pair in report.findings if not any(pair[1] is finding for _, finding in full)]
+    told = {id(finding) for _, finding in full}
+    rest = [pair for pair in report.findings if id(pair[1]) not in told]
     for box, finding in rest:
         yield _line(report, box, finding, style)
     if rest:
@@ -86,8 +92,8 @@ def _first(report: Report, limit: int) -> list[tuple[BoxReport, Finding]]:
         rules.add(box.rule(finding))
     errors = [pair for pair in (*firsts, *others) if pair[1].severity is Severity.ERROR]
     advice = [pair for pair in (*firsts, *others) if pair[1].severity is Severity.ADVICE]
-    chosen = [*errors, *advice][:limit]
-    return [pair for pair in report.findings if any(pair[1] is finding for _, finding in chosen)]
+    chosen = {id(finding) for _, finding in [*errors, *advice][:limit]}
+    return [pair for pair in report.findings if id(pair[1]) in chosen]
 
 
 def _full(report: Report, box: BoxReport, finding: Finding, style: Style) -> Iterator[str]:
@@ -145,9 +151,24 @@ def _doubts(report: Report, style: Style) -> Iterator[str]:
             doubt = box.doubts[0]
             where = f"{shown(report, doubt.place)} " if doubt.place is not None else ""
             more = f" (and {len(box.doubts) - 1} more)" if len(box.doubts) > 1 else ""
-            text = f"{box.number:>4} {box.name}: {where}{clean(doubt.reason)}"
-            yield f"      {style.paint(cut(text, style.width - 6 - len(more)) + more, 'dim')}"
+            text = f"{box.number} {box.name}: {where}{clean(doubt.reason)}{more}"
+            yield from _wrapped(text, style, "      ", dim=True, hang="    ")
     yield ""
+
+
+def _proofs(report: Report, style: Style) -> Iterator[str]:
+    """Yield every box that holds or is not applicable, with its first proof."""
+    proved = [box for box in report.boxes if box.verdict in {Verdict.HOLDS, Verdict.NOT_APPLICABLE}]
+    for box in proved:
+        told = clean(box.holds) if box.verdict is Verdict.HOLDS else "not applicable: there is nothing to judge"
+        yield f"{sign(box, style)} {box.number:>4} {style.paint(box.name, 'bold')}  {told}"
+        for proof in box.proofs[:1]:
+            where = f"{shown(report, proof.place)}  " if proof.place is not None else ""
+            more = f" (and {len(box.proofs) - 1} more)" if len(box.proofs) > 1 else ""
+            text = f"       {where}{clean(proof.reason)} · {proof.kind}{more}"
+            yield style.paint(text, "dim")
+    if proved:
+        yield ""
 
 
 def _excused(report: Report, style: Style) -> Iterator[str]:
@@ -167,6 +188,7 @@ def _listed(word: str, items: list[str], style: Style, everything: bool) -> Iter
         yield ""
 
 
-def _wrapped(text: str, style: Style, indent: str, *, dim: bool = False) -> Iterator[str]:
-    lines = textwrap.wrap(text, style.width - len(indent), break_long_words=False, break_on_hyphens=False) or [""]
+def _wrapped(text: str, style: Style, indent: str, *, dim: bool = False, hang: str = "") -> Iterator[str]:
+    width = style.width - len(indent)
+    lines = textwrap.wrap(text, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False) or [""]
     yield from (f"{indent}{style.paint(line, 'dim') if dim else line}" for line in lines)

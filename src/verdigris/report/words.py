@@ -26,10 +26,14 @@ SECTION_TITLES = {name: name.capitalize() for name in SECTIONS} | {"fastapi": "F
 
 def shown(report: Report, place: Place | None) -> str:
     """Return `path:line` as the reader can open it from where the command was run."""
-    if place is None:
-        return clean(report.root)
-    path = os.path.normpath(os.path.join(report.root, place.path)) if report.root != "." else place.path  # noqa: PTH118
-    return f"{clean(path)}:{place.line}"
+    return clean(report.root) if place is None else f"{shown_path(report, place.path)}:{place.line}"
+
+
+def shown_path(report: Report, path: str) -> str:
+    """Return a path as the reader can open it from where the command was run."""
+    if report.root == "." or report.root.endswith(".py"):
+        return clean(path if report.root == "." else report.root)
+    return clean(os.path.normpath(os.path.join(report.root, path)))  # noqa: PTH118 - pathlib knows no normpath
 
 
 def sign(box: BoxReport, style: Style) -> str:
@@ -52,22 +56,24 @@ def heading(report: Report) -> str:
 def summary(report: Report) -> str:
     """Count everything, in one line that always comes last."""
     counts = report.counts
-    verbs = {
-        Verdict.HOLDS: ("hold", "holds"),
-        Verdict.FAILS: ("fail", "fails"),
-        Verdict.UNPROVEN: ("unproven", "unproven"),
-        Verdict.NOT_APPLICABLE: ("not applicable", "not applicable"),
-    }
-    verdicts = ", ".join(f"{counts[each]} {verbs[each][counts[each] == 1]}" for each in Verdict)
-    parts = [f"{verdicts} of {len(report.boxes)} box{'es' * (len(report.boxes) != 1)}"]
-    accepted = sum(1 for box in report.boxes if box.accepted is not None and box.excused is not None)
+    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
+    verdicts = [f"{counts[each]} {words.get(each, each.value)}{_s(each, counts[each])}" for each in Verdict]
+    verdicts += [f"{len(report.excused)} excused"] if report.excused else []
+    parts = [f"{', '.join(verdicts)} of {_many(len(report.boxes), 'box', 'boxes')}"]
+    suppressed = sum(len(box.suppressed) for box in report.boxes)
+    known = sum(len(box.known) for box in report.boxes)
     counted = (
-        (len(report.excused) - accepted, "excused"),
-        (accepted, "accepted"),
-        (sum(len(box.suppressed) for box in report.boxes), "suppressed"),
-        (sum(len(box.known) for box in report.boxes), "known in the baseline"),
-        (len(report.ignored), "ignored"),
-        (len(report.unread), "unread"),
+        (suppressed, f"{_many(suppressed, 'finding', 'findings')} suppressed"),
+        (known, f"{_many(known, 'finding', 'findings')} known in the baseline"),
+        (len(report.ignored), f"{_many(len(report.ignored), 'box', 'boxes')} ignored"),
+        (len(report.unread), f"{_many(len(report.unread), 'file', 'files')} unread"),
     )
-    parts += [f"{number} {word}" for number, word in counted if number]
-    return " · ".join([*parts, f"{report.seconds:.2f} s"])
+    return " · ".join([*parts, *(text for number, text in counted if number), f"{report.seconds:.2f} s"])
+
+
+def _s(verdict: Verdict, number: int) -> str:
+    return "s" if number == 1 and verdict in {Verdict.HOLDS, Verdict.FAILS} else ""
+
+
+def _many(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
