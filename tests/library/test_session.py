@@ -1,7 +1,8 @@
 import asyncio
 
+import anyio
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import exc, func, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from verdigris.engine import Database
@@ -10,6 +11,7 @@ from verdigris.errors import (
     ReadOnlyError,
     SessionClosedError,
     SessionSharedError,
+    UnflushedError,
 )
 
 
@@ -226,6 +228,85 @@ async def test_a_cancelled_unit_leaves_no_connection_behind(db):
 
     assert db.pool().in_use == 0
     assert await count(db) == 0
+
+
+@pytest.mark.parametrize("how", ["edge", "level"])
+async def test_a_cancelled_statement_is_stopped_on_the_server(db, admin, how):
+    async def unit():
+        async with db.session() as session:
+            await session.execute(text("SELECT pg_sleep(7)"))
+
+    if how == "edge":
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(unit(), 0.2)
+    else:  # a task group of anyio cancels again at every await
+        with anyio.move_on_after(0.2):
+            await unit()
+    await asyncio.sleep(0.3)
+
+    assert not await admin("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(7)' AND state = 'active'")
+    assert db.pool().in_use == 0
+
+
+@pytest.fixture
+async def explicit(database_url, db):
+    database = Database(database_url, autoflush=False)
+    async with database.session.begin() as session:
+        session.add(Note(id=1, text="one"))
+    yield database
+    await database.dispose()
+
+
+MISSING = [
+    lambda session: session.scalars(select(Note)),
+    lambda session: session.execute(select(func.count()).select_from(Note)),
+    lambda session: session.execute(select(Note.id).where(Note.id.in_(select(Note.id)))),
+    lambda session: session.get(Note, 2),
+    lambda session: session.execute(text("SELECT * FROM note")),
+    lambda session: session.execute(update(Note).values(text="x")),
+]
+
+
+@pytest.mark.parametrize("statement", MISSING)
+async def test_without_autoflush_a_statement_that_would_miss_pending_changes_is_an_error(explicit, statement):
+    async with explicit.session() as session:
+        session.add(Note(id=2, text="two"))
+        with pytest.raises(UnflushedError, match=r"await session.flush\(\)"):
+            await statement(session)
+        await session.flush()
+        await statement(session)
+
+
+async def test_without_autoflush_a_refresh_drops_nothing(explicit):
+    async with explicit.session() as session:
+        note = await session.get(Note, 1)
+        note.text = "changed"
+        with pytest.raises(UnflushedError, match="drop the pending changes of Note"):
+            await session.refresh(note)
+
+        assert note.text == "changed"
+        await session.flush()
+        await session.refresh(note)
+        await session.commit()
+        assert note.text == "changed"
+
+
+async def test_without_autoflush_what_does_not_touch_the_pending_goes_on(explicit):
+    async with explicit.session() as session:
+        session.add(Note(id=2, text="two"))
+
+        assert await session.scalar(text("SELECT 7")) == 7
+        assert await session.scalar(select(func.now())) is not None
+        await session.commit()
+    async with explicit.session() as session:
+        assert len((await session.scalars(select(Note))).all()) == 2
+
+
+async def test_with_autoflush_a_query_sees_what_is_pending(db):
+    async with db.session() as session:
+        session.add(Note(id=1, text="one"))
+
+        assert (await session.scalar(select(Note))).id == 1
 
 
 async def test_a_read_session_reads_in_one_round_trip_without_a_transaction(db):

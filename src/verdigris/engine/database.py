@@ -12,9 +12,11 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
+from verdigris._explicit_flush import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
 from verdigris.engine import events, sizing
 from verdigris.engine.driver import DriverSettings, adapt
@@ -191,6 +193,7 @@ class Database:
             autoflush=autoflush,
             close_resets_only=close_resets_only,
             guard_tasks=guard_tasks,
+            sync_session_class=Session if autoflush else ExplicitFlushSession,
         )
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self.budget = Budget()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
+from asyncpg import connect_utils
 from sqlalchemy.util import await_only
 
 from verdigris.errors import CommitRefusedError, DatabaseUnavailableError, OutcomeUnknownError, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -43,7 +45,9 @@ class Connection(asyncpg.Connection):
     """An asyncpg connection whose COMMIT tells the truth, and whose ROLLBACK and close end in bounded time."""
 
     settings: ClassVar[DriverSettings] = DriverSettings()
-    released: float = 0.0  # monotonic time of the last return to the pool
+    released: float = 0.0  # monotonic time of the return to the pool; 0 while it is checked out
+    committing: bool = False
+    closing: bool = False  # a graceful close is under way: asyncpg calls the connection closed already
     failed: BaseException | None = None  # the error that aborted the transaction in progress
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
@@ -55,7 +59,32 @@ class Connection(asyncpg.Connection):
         return await super().execute(query, *args, timeout=timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        self.closing = not self.is_closed()
         await super().close(timeout=timeout or self.settings.close_timeout)
+        self.closing = False
+
+    def terminate(self) -> None:
+        """Drop the connection, and stop the statement that it leaves running on the server.
+
+        A task group of anyio delivers its cancellation at every await, the one included in which asyncpg would send its
+        CancelRequest: without this the backend works, and locks, to the end of the statement (asyncpg#1156).
+        """
+        alive = self.closing or not self.is_closed()
+        busy = alive and not self.released and not self.committing
+        cancel = self._cancel_request() if busy else None
+        super().terminate()
+        if cancel is not None:
+            task = asyncio.get_running_loop().create_task(cancel)
+            _cancelling.add(task)
+            task.add_done_callback(_cancelling.discard)
+
+    def _cancel_request(self) -> Coroutine[Any, Any, None] | None:
+        protocol = self._protocol  # type: ignore[attr-defined]  # the stubs leave it out
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None  # collected, outside of any loop
+        return _cancel(self._addr, self._params, protocol, self.settings.connect_timeout)  # type: ignore[attr-defined]
 
     async def _rollback(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
         self.failed = None
@@ -68,6 +97,7 @@ class Connection(asyncpg.Connection):
     async def _commit(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
         if self.is_closed():  # never sent: asyncpg says so, and the unit may be repeated
             return await super().execute(query, timeout=timeout)
+        self.committing = True
         try:
             status = await super().execute(query, timeout=timeout)
         except asyncio.CancelledError:
@@ -76,13 +106,31 @@ class Connection(asyncpg.Connection):
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             sqlstate = getattr(error, "sqlstate", None)
             if sqlstate is not None and not sqlstate.startswith(_UNANSWERED):
+                self.committing = False
                 raise  # the server answered: the transaction is rolled back
             self.terminate()
             raise _outcome_unknown() from error
+        self.committing = False
         failed, self.failed = self.failed, None
         if status == "ROLLBACK":
             raise _refused(failed) from failed
         return status
+
+
+_cancelling: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran
+
+
+async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) -> None:
+    """Send a CancelRequest for a backend, on a connection of its own; asyncpg knows how to reach the server."""
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(seconds):
+            await connect_utils._cancel(  # type: ignore[attr-defined]  # noqa: SLF001 - the one place that knows sockets, TLS and the message
+                loop=asyncio.get_running_loop(),
+                addr=address,
+                params=parameters,
+                backend_pid=protocol.backend_pid,
+                backend_secret=protocol.backend_secret,
+            )
 
 
 def _outcome_unknown() -> OutcomeUnknownError:

@@ -16,6 +16,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util.queue import Empty
 
 from verdigris._places import place_in, request_in
+from verdigris.engine.driver import Connection
 from verdigris.errors import PoolExhaustedError
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Pool(AsyncAdaptedQueuePool):
         except sa_exc.TimeoutError as error:
             raise self._exhausted(extras) from error
         record = connection._connection_record  # noqa: SLF001 - no public way to it
+        driver = record.driver_connection
+        if isinstance(driver, Connection):
+            driver.released = 0.0
         task = _current_task()
         extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, extras.home)
         return connection
@@ -104,9 +108,8 @@ class Pool(AsyncAdaptedQueuePool):
             _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
             return
         driver = record.driver_connection
-        if driver is not None:
-            with contextlib.suppress(AttributeError):  # a plain asyncpg connection has no room for it
-                driver.released = time.monotonic()
+        if isinstance(driver, Connection):
+            driver.released = time.monotonic()
         super()._do_return_conn(record)
 
     def _follow(self, extras: _Extras) -> None:

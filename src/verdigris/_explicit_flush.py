@@ -1,0 +1,81 @@
+"""`Database(autoflush=False)`: nothing is flushed unasked, and nothing pending is missed or dropped in silence.
+
+SQLAlchemy with autoflush off lets a query miss what is pending, `get()` miss a new object and `refresh()` drop changes.
+Here each is an error while something is pending in a table that the statement reads. What is checked: the tables of ORM
+and Core statements, the words of textual ones, the object that is refreshed. What is not: functions of the server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import TextClause, event, inspect
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import visitors
+
+from verdigris.errors import UnflushedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import ORMExecuteState
+
+
+class ExplicitFlushSession(Session):
+    """The synchronous half of a session whose flushes are all written out."""
+
+    _flushes = False
+
+    def flush(self, objects: Any = None) -> None:
+        self._flushes = True
+        try:
+            super().flush(objects)
+        finally:
+            self._flushes = False
+
+    def refresh(self, instance: object, *args: Any, **options: Any) -> None:
+        if self.is_modified(instance):
+            raise _unflushed(f"refresh() would drop the pending changes of {_name(instance)}.")
+        super().refresh(instance, *args, **options)
+
+    def pending(self) -> list[object]:
+        """Return the objects that the next flush would write."""
+        if self._flushes:
+            return []
+        changed = (instance for instance in self.dirty if self.is_modified(instance))
+        return [*self.new, *changed, *self.deleted]
+
+
+@event.listens_for(ExplicitFlushSession, "do_orm_execute")
+def _nothing_is_missed(state: ORMExecuteState) -> None:
+    session = state.session
+    if state.is_column_load or not isinstance(session, ExplicitFlushSession):
+        return
+    pending = session.pending()
+    if not pending:
+        return
+    missed = _of_tables(pending, state.statement)
+    if missed:
+        raise _unflushed(f"a statement reads what is pending: {', '.join(sorted({_name(one) for one in missed}))}.")
+
+
+def _of_tables(pending: Iterable[object], statement: Any) -> list[object]:
+    if isinstance(statement, TextClause):
+        words = set(re.findall(r"\w+", statement.text.lower()))
+    else:
+        words = {getattr(part, "name", "") for part in visitors.iterate(statement) if part.__visit_name__ == "table"}
+    return [one for one in pending if any(getattr(table, "name", "") in words for table in inspect(one).mapper.tables)]
+
+
+def _name(instance: object) -> str:
+    return type(instance).__name__
+
+
+def _unflushed(what: str) -> UnflushedError:
+    return UnflushedError(
+        what,
+        why="Autoflush is off, so the database does not have those changes yet.",
+        do=["Send them first:   await session.flush()"],
+        page="session/autoflush",
+    )
