@@ -6,7 +6,6 @@ import datetime as dt
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
@@ -16,11 +15,11 @@ from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipPr
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.orm import ORMExecuteState
 
-__all__ = ["NAMING_CONVENTION", "Base", "guard"]
+__all__ = ["NAMING_CONVENTION", "Base", "Guarded", "guard"]
 
 Ladder = Literal["off", "log", "raise"]
 _B = TypeVar("_B", bound=type)
@@ -61,8 +60,8 @@ def guard(
 ) -> _B:
     """Give a declarative base of your own the guards of `Base`, and return it.
 
-    Call it before the first mapped class is defined; it may be used as a decorator. What it can't add to an existing
-    base is the type map and the naming convention: take `Base.type_annotation_map` and `NAMING_CONVENTION` for those.
+    Call it before the first mapped class is defined. What it can't add to an existing base is the type map and the
+    naming convention: derive a new one from `Guarded` for those.
 
     `unnamed_lazy` is the ladder for code that migrates: "off" leaves SQLAlchemy's lazy loading, "log" leaves it and
     logs each such load, "raise" makes it `raise_on_sql`.
@@ -102,7 +101,30 @@ def guard(
     return base
 
 
-class Base(DeclarativeBase):
+class Guarded:
+    """What makes `Base`, for a base of your own: `class Base(Guarded, DeclarativeBase): ...`.
+
+    Unlike `guard` it brings the type map and the naming convention too, unless the class has its own `metadata` or
+    `type_annotation_map`.
+    """
+
+    if TYPE_CHECKING:
+        __unnamed_lazy__: ClassVar[Ladder]
+        metadata: ClassVar[MetaData]
+        type_annotation_map: ClassVar[Mapping[Any, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        is_base = DeclarativeBase in cls.__bases__
+        if is_base and "metadata" not in cls.__dict__:
+            cls.metadata = MetaData(naming_convention=NAMING_CONVENTION)
+        if is_base and "type_annotation_map" not in cls.__dict__:
+            cls.type_annotation_map = {dt.datetime: DateTime(timezone=True)}
+        super().__init_subclass__(**options)
+        if is_base:
+            guard(cls)
+
+
+class Base(Guarded, DeclarativeBase):
     """The declarative base: what a class leaves out is safe, what it writes is kept.
 
     - a `relationship()` that names no `lazy=` is `raise_on_sql`, its backref too; `lazy=True` asks for lazy loading;
@@ -117,12 +139,6 @@ class Base(DeclarativeBase):
     `__unnamed_lazy__ = "off" | "log" | "raise"` on a class, or on a base in between, is the ladder for code that
     migrates.
     """
-
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map: ClassVar[Mapping[Any, Any]] = {dt.datetime: DateTime(timezone=True)}
-
-
-guard(Base)
 
 
 # -- relationships -----------------------------------------------------------------------------------------------------
@@ -175,7 +191,8 @@ def _log_lazy_loads() -> None:
     @event.listens_for(Session, "do_orm_execute")
     def log_lazy_load(state: ORMExecuteState) -> None:
         if state.is_relationship_load and state.lazy_loaded_from is not None:
-            log.warning("%s was loaded lazily: %s", state.lazy_loaded_from.class_.__name__, state.loader_strategy_path)
+            path: Any = state.loader_strategy_path
+            log.warning("%s was loaded lazily", path.prop)
 
 
 # -- foreign keys ------------------------------------------------------------------------------------------------------
