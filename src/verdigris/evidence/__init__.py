@@ -14,6 +14,7 @@ from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.database import Catalogue
+    from verdigris.evidence.recording.artefact import Copy, Inserts
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
     from verdigris.evidence.recording.artefact import Recording
@@ -64,6 +65,14 @@ class Evidence:
     def rows(self, table: str) -> int:
         """Return the live table's estimated number of rows; 0 if unknown."""
         return 0 if self.database is None else self.database.rows(table)
+
+    def inserts(self, place: Place) -> tuple[Inserts, ...]:
+        """Return the INSERTs that were recorded from lines of a place."""
+        return () if self.recording is None else tuple(each for each in self.recording.inserts if made_at(each.site, place))
+
+    def copies(self, place: Place) -> tuple[Copy, ...]:
+        """Return the bulk loads that were recorded from lines of a place."""
+        return () if self.recording is None else tuple(each for each in self.recording.copies if made_at(each.site, place))
 
     def requests(self, route: Route) -> tuple[Request, ...]:
         """Return what was recorded of a route, found by its path or by its handler's place."""

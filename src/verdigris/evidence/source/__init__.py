@@ -38,6 +38,7 @@ from verdigris.evidence.source.types import Types
 from verdigris.evidence.source.urls import Urls
 from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
+from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer, Writes
 from verdigris.evidence.values import Place
 
 S = TypeVar("S", bound=Subject)
@@ -63,6 +64,7 @@ class Source:
         self.relations = Relations(self)
         self.statements = Statements(self)
         self.tasks = Tasks(self)
+        self.writes = Writes(self)
 
     @classmethod
     def read(cls, root: Path, exclude: Iterable[str] = ()) -> Source:
@@ -171,6 +173,21 @@ class Source:
     def scoped_sessions(self) -> Population[ScopedSession]:
         """Scoped registries."""
         return self.population(_distinct(scoped_sessions(self)))
+
+    @cached_property
+    def writers(self) -> Population[Writer]:
+        """Every function that inserts rows."""
+        return self.population(_distinct(self.writes.writers))
+
+    @cached_property
+    def bulk_writes(self) -> Population[BulkWrite]:
+        """Every statement that carries many rows."""
+        return self.population(_distinct(self.writes.bulk))
+
+    @cached_property
+    def chunk_loops(self) -> Population[ChunkLoop]:
+        """Every loop over chunks that writes."""
+        return self.population(_distinct(self.writes.chunk_loops))
 
     @cached_property
     def sought_columns(self) -> Population[Sought]:
