@@ -82,5 +82,5 @@ def baseline(given: list[str]) -> int:
     found = {entry.identity: entry for entry in (*kept, *baselines.of(report))}
     new = len(found.keys() - {entry.identity for entry in old})
     baselines.write(path, found.values())
-    sys.stdout.write(f"{path}: {len(found)} known findings, {new} of them new, {len(gone)} gone\n")
+    sys.stdout.write(f"{path}: {len(found)} known, {new} of them new, {len(gone)} gone\n")
     return 0

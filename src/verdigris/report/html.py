@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.pages import SECTIONS, page
@@ -91,14 +92,12 @@ def _box(report: Report, box: BoxReport, findings: int, proofs: int, *, pages: b
     parts = [_excuse(box)]
     parts += [_finding(report, box, finding) for finding in box.findings[:findings]]
     parts.append(_rest(len(box.findings) - findings, "finding"))
-    parts.append(_list("doubt", [_doubt(doubt) for doubt in box.doubts], proofs))
-    parts.append(_list("proof", [_proof(proof) for proof in box.proofs], proofs))
-    parts.append(
-        _list(
-            "suppressed", [f"{_where(f.place)} {_text(f.message)}: {_text(why)}" for f, why in box.suppressed], proofs
-        )
-    )
-    parts.append(_list("known in the baseline", [f"{_where(f.place)} {_text(f.message)}" for f in box.known], proofs))
+    parts.append(_list("doubt", map(_doubt, box.doubts), len(box.doubts), proofs))
+    parts.append(_list("proof", map(_proof, box.proofs), len(box.proofs), proofs))
+    excused = (f"{_where(each.place)} {_text(each.message)}: {_text(why)}" for each, why in box.suppressed)
+    parts.append(_list("suppressed", excused, len(box.suppressed), proofs))
+    known = (f"{_where(each.place)} {_text(each.message)}" for each in box.known)
+    parts.append(_list("known in the baseline", known, len(box.known), proofs))
     parts.append(_page(box.name) if pages else "")
     return (
         f'\n<details class="box {kind}" id="{box.name.replace("/", "-")}"{opened}><summary>'
@@ -136,11 +135,11 @@ def _frame(report: Report, finding: Finding) -> str:
     return "<pre>" + "\n".join(lines) + "</pre>"
 
 
-def _list(word: str, items: list[str], limit: int) -> str:
-    if not items:
+def _list(word: str, items: Iterable[str], number: int, limit: int) -> str:
+    if not number:
         return ""
-    listed = "".join(f"<li>{item}</li>" for item in items[:limit])
-    more = f"<li>and {len(items) - limit} more</li>" if len(items) > limit else ""
+    listed = "".join(f"<li>{item}</li>" for item in islice(items, limit))
+    more = f"<li>and {number - limit} more</li>" if number > limit else ""
     return f'<p class="dim">{word}</p><ul>{listed}{more}</ul>'
 
 
