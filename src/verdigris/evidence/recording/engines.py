@@ -395,14 +395,14 @@ class EngineWatch:
             if state.muted:
                 return
             recorder = self.recorder
-            unit = recorder.units.unit()
+            origin = None if context is None else context.execution_options.get(ORIGIN)
+            unit = recorder.units.unit() if origin is None or origin.unit is None else origin.unit
+            spot = recorder.spot(unit) if origin is None else origin.spot
             compiled = None if context is None else context.compiled
             sql = statement if compiled is None else compiled.string
             text = recorder.texts.get(sql)
             if text is None:
                 text = self._text(sql, state)
-            origin = None if context is None else context.execution_options.get(ORIGIN)
-            spot = recorder.spot(unit) if origin is None else origin.spot
             cell = unit.cells.get((text, spot))
             if cell is None:
                 cell = unit.cells[text, spot] = Cell()
@@ -413,13 +413,13 @@ class EngineWatch:
                 cell.rows += rows
                 if rows > cell.rows_max:
                     cell.rows_max = rows
-                if rows >= _MANY_ROWS and origin is not None and origin.root is origin and origin.text is None:
+                if rows >= _MANY_ROWS and origin is not None and not origin.within and origin.text is None:
                     origin.text, origin.rows = text, rows
                     unit.origins.append(origin)
             if many:
                 cell.batches += 1
                 cell.batch_max = max(cell.batch_max, rows)
-            elif (origin is None or (origin.root is origin and not origin.lazy)) and (
+            elif (origin is None or not (origin.within or origin.lazy)) and (
                 parameters is None or len(parameters) < _CHUNK
             ):
                 cell.compare(parameters)

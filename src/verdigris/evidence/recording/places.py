@@ -101,6 +101,24 @@ class Places:
                 return None
             frame = current.gr_frame
 
+    def caller(self) -> Spot | None:
+        """Return the innermost spot of the application on this greenlet's stack, from the caller's caller on.
+
+        It is `here` for coroutine functions: when one is called the application is a frame or two away, while from the
+        greenlet in which its work is done every frame of the event loop would have to be made visible first.
+        """
+        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the documented way to one's caller
+        files = self._files
+        while frame is not None:
+            code = frame.f_code
+            kind = files.get(code.co_filename)
+            if kind is None:
+                kind = self._judge(code.co_filename)
+            if kind:
+                return self.spot(code, frame.f_lasti) if kind == _APPLICATION else None
+            frame = frame.f_back
+        return None
+
     def spot(self, code: CodeType, lasti: int) -> Spot:
         """Return the one Spot of an instruction."""
         key = (id(code), lasti)  # a code object's own hash is computed anew each time; the Spot keeps it alive

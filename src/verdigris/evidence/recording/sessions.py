@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import weakref
-from asyncio import _get_running_loop
-from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,14 @@ from verdigris.evidence.recording.units import Lazy, Origin, Unit
 if TYPE_CHECKING:
     from verdigris.evidence.recording.recorder import Recorder
 
-_WATCHED = ("execute", "scalar", "scalars", "flush", "commit", "rollback", "refresh")
+_STATEMENTS = ("execute", "scalar", "scalars")
+_ASYNC_STATEMENTS = ("execute", "scalar", "scalars", "get", "get_one", "stream", "stream_scalars")
+_WATCHED = ("flush", "commit", "rollback", "refresh")
+# Execution options under which the ORM passes its own loads through Session.execute. They are private: were they renamed,
+# lazy loads would be recorded as repeated statements instead. A do_orm_execute listener would know the same by public
+# attributes, and cost 14 to 20 microseconds a statement: SQLAlchemy prepares each one twice when there is a listener.
+_LOAD_OPTIONS = "_sa_orm_load_options"
+_TOP_LEVEL = "sa_top_level_orm_context"
 
 
 class FactoryState:
@@ -46,7 +52,7 @@ class SessionTotal:
 class SessionState:
     """One session."""
 
-    __slots__ = ("begun", "busy", "closed", "key", "operation", "ref", "spot", "total", "unit", "visitors")
+    __slots__ = ("begun", "busy", "closed", "greenlet", "key", "operation", "ref", "spot", "total", "unit", "visitors")
 
     def __init__(self, session: Any, unit: Unit, spot: Spot | None, key: tuple[Any, ...], total: SessionTotal) -> None:
         self.ref = weakref.ref(session)
@@ -56,6 +62,7 @@ class SessionState:
         self.total = total
         self.begun = self.closed = False
         self.busy = 0
+        self.greenlet: Any = None  # the one that is busy
         self.visitors: set[int] = set()
         self.operation = ""
 
@@ -84,13 +91,14 @@ class SessionWatch:
         patches.method(Session, "close", self._close)
         for name in _WATCHED:
             patches.method(Session, name, lambda original, name=name: self._watched(original, name))
+        for name in _STATEMENTS:
+            patches.method(Session, name, lambda original, name=name: self._stamping(original, name))
         for name in ("LazyLoader", "DeferredColumnLoader"):
             # No event tells of raise and raise_on_sql; without this method the exception's text at the request's end does.
             owner = getattr(strategies, f"_{name}", None) or getattr(strategies, name, None)
             if owner is not None:
                 patches.method(owner, "_invoke_raise_load", self._raise_load)
         for target, name, function, options in (
-            (Session, "do_orm_execute", self._orm_execute, {}),
             (Session, "after_begin", self._after_begin, {}),
             (Session, "after_commit", self._after_commit, {}),
             (Session, "after_rollback", self._after_rollback, {}),
@@ -101,13 +109,16 @@ class SessionWatch:
 
     def attach_async(self, asyncio_package: ModuleType) -> None:
         """Start recording the async classes too; the argument is `sqlalchemy.ext.asyncio`."""
-        from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session, async_sessionmaker
 
         patches = self.recorder.patches
         patches.method(async_sessionmaker, "__init__", self._factory_init)
         patches.method(async_sessionmaker, "__call__", self._factory_call)
         patches.method(async_scoped_session, "__init__", self._scoped_init)
         patches.method(AsyncSession, "__init__", self._async_session_init)
+        for owner, names in ((AsyncSession, _ASYNC_STATEMENTS), (AsyncConnection, _STATEMENTS)):
+            for name in names:
+                patches.method(owner, name, self._marking)
 
     def forget(self) -> None:
         """Keep the factories, drop what their sessions did."""
@@ -276,25 +287,21 @@ class SessionWatch:
             self.recorder.fold(unit)
 
     def _watched(self, original: Any, operation: str) -> Any:
+        units = self.recorder.units
         measures = operation in {"flush", "close", "commit"}
 
         def call(session: Any, *args: Any, **kwargs: Any) -> Any:
             state: SessionState | None = session.__dict__.get(KEY)
             if state is None:
                 return original(session, *args, **kwargs)
-            loop = _get_running_loop()
-            me = get_ident() if loop is None else id(asyncio.current_task(loop))
+            if state.busy and state.greenlet is getcurrent() is not None:
+                return original(session, *args, **kwargs)  # an autoflush, most often
+            me = units.unit().owner
             if state.busy:
-                if state.busy == me or me in state.visitors:
-                    return original(session, *args, **kwargs)
-                self._overlap(state, operation)
-                state.visitors.add(me)
-                try:
-                    return original(session, *args, **kwargs)
-                finally:
-                    state.visitors.discard(me)
+                return self._within(state, me, operation, original, session, *args, **kwargs)
             state.busy = me
             state.operation = operation
+            state.greenlet = getcurrent()
             if measures:
                 size = len(session.identity_map)
                 if size > state.total.identity_max:
@@ -303,6 +310,7 @@ class SessionWatch:
                 return original(session, *args, **kwargs)
             finally:
                 state.busy = 0
+                state.greenlet = None
 
         return call
 
@@ -321,57 +329,116 @@ class SessionWatch:
 
     # Loads
 
-    def _orm_execute(self, execution: Any) -> None:
+    def _stamping(self, original: Any, operation: str) -> Any:
+        """Record who is in the session, and pass on to the driver's call and to loaded objects which query they are of."""
+        recorder = self.recorder
+        units, here = recorder.units, recorder.places.here
+
+        def call(session: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            state: SessionState | None = session.__dict__.get(KEY)
+            if state is None:
+                return original(session, statement, *args, **kwargs)
+            unit = units.unit()
+            origin: Origin | None = None
+            try:
+                options = kwargs.get("execution_options")
+                if not options:
+                    origin = Origin(unit, here() or recorder.spot(unit))
+                    kwargs["execution_options"] = {ORIGIN: origin}
+                else:
+                    origin = options.get(ORIGIN)
+                    if origin is None or _LOAD_OPTIONS in options or _TOP_LEVEL in options:
+                        origin = self._origin(session, statement, options, unit)
+                        kwargs["execution_options"] = {**options, ORIGIN: origin}
+                    elif origin.spot is None:
+                        origin.spot = recorder.spot(unit)
+                    origin.unit = unit
+            except Exception as error:  # noqa: BLE001 - as above
+                recorder.trouble("a session's statement", error)
+            try:
+                if state.busy:
+                    return self._within(state, unit.owner, operation, original, session, statement, *args, **kwargs)
+                state.busy = unit.owner
+                state.operation = operation
+                state.greenlet = getcurrent()
+                try:
+                    return original(session, statement, *args, **kwargs)
+                finally:
+                    state.busy = 0
+                    state.greenlet = None
+            finally:
+                if origin is not None:
+                    origin.unit = None
+
+        return call
+
+    def _within(self, state: SessionState, me: int, operation: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+        if state.busy == me or me in state.visitors:
+            return original(*args, **kwargs)
+        self._overlap(state, operation)
+        state.visitors.add(me)
         try:
-            if not execution.is_orm_statement:
-                return
-            if not execution.is_relationship_load and not execution.is_column_load:
-                if ORIGIN not in execution.execution_options:
-                    self._stamp(execution, Origin(self.recorder.spot(self.recorder.units.unit())))
-                return
-            lazy_from = execution.lazy_loaded_from
-            if lazy_from is not None:
-                self._lazy(execution, lazy_from)
-            elif execution.is_column_load:
-                self._column(execution)
-            else:
-                above = execution.execution_options.get(ORIGIN)
-                if above is not None:
-                    self._stamp(execution, Origin(above.spot, root=above.root))
-        except Exception as error:  # noqa: BLE001 - as above
-            self.recorder.trouble("an ORM statement", error)
+            return original(*args, **kwargs)
+        finally:
+            state.visitors.discard(me)
 
-    @staticmethod
-    def _stamp(execution: Any, origin: Origin) -> None:
-        execution.update_execution_options(**{ORIGIN: origin})
+    def _origin(self, session: Any, statement: Any, options: Any, unit: Unit) -> Origin:
+        above = options.get(_TOP_LEVEL)
+        if above is not None:  # selectinload and its kind, on behalf of a query
+            origin: Origin | None = above.execution_options.get(ORIGIN)
+            if origin is not None:
+                return Origin(unit, origin.spot, within=True)
+        load = options.get(_LOAD_OPTIONS)
+        if load is not None:
+            state = load._lazy_loaded_from  # noqa: SLF001 - see _LOAD_OPTIONS
+            if state is not None:
+                return self._lazy(session, statement, state, unit)
+            state = load._refresh_state  # noqa: SLF001 - as above
+            if state is not None:
+                return self._column(session, state, load, unit)
+        return options.get(ORIGIN) or Origin(unit, self.recorder.spot(unit))
 
-    def _lazy(self, execution: Any, state: Any) -> None:
-        path = execution.loader_strategy_path
-        prop = path.path[1] if path is not None and len(path.path) > 1 else None
+    def _marking(self, original: Any) -> Any:
+        """Note who calls a coroutine function; the call runs in a greenlet, from which that is dear to find out."""
+        caller = self.recorder.places.caller
+        trouble = self.recorder.trouble
+
+        def call(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                options = kwargs.get("execution_options")
+                if not options:
+                    kwargs["execution_options"] = {ORIGIN: Origin(None, caller())}
+                elif ORIGIN not in options:
+                    kwargs["execution_options"] = {**options, ORIGIN: Origin(None, caller())}
+            except Exception as error:  # noqa: BLE001 - as above
+                trouble("an async call", error)
+            return original(owner, *args, **kwargs)
+
+        return _as_coroutine_function(call)
+
+    def _lazy(self, session: Any, statement: Any, state: Any, unit: Unit) -> Origin:
+        path = statement._compile_options._current_path.path  # noqa: SLF001 - see _LOAD_OPTIONS
+        prop = path[1] if len(path) > 1 else None
         key = getattr(prop, "key", "?")
         attribute = f"{state.class_.__name__}.{key}"
-        self._touched(execution, state, attribute, "relationship", getattr(prop, "uselist", None))
+        return self._touched(session, state, attribute, "relationship", getattr(prop, "uselist", None), unit)
 
-    def _column(self, execution: Any) -> None:
-        session_state: SessionState | None = execution.session.__dict__.get(KEY)
-        if session_state is not None and session_state.operation == "refresh" and session_state.busy:
-            return  # asked for by name
-        load_options = execution.load_options
-        state = getattr(load_options, "_refresh_state", None)
-        if state is None:
-            return
-        names = getattr(load_options, "_only_load_props", None) or ()
+    def _column(self, session: Any, state: Any, load: Any, unit: Unit) -> Origin:
+        session_state: SessionState = session.__dict__[KEY]
+        if session_state.operation == "refresh" and session_state.busy == unit.owner:
+            return Origin(unit, self.recorder.spot(unit), lazy=True)  # asked for by name
+        names = load._only_load_props or ()  # noqa: SLF001 - see _LOAD_OPTIONS
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
-        touched = missing[0] if len(missing) == 1 else _touched_name(state) or "*"
-        self._touched(execution, state, f"{state.class_.__name__}.{touched}", "column", None)
+        touched = missing[0] if len(missing) == 1 else _touched_name() or "*"
+        return self._touched(session, state, f"{state.class_.__name__}.{touched}", "column", None, unit)
 
-    def _touched(self, execution: Any, state: Any, attribute: str, kind: str, uselist: bool | None) -> None:
+    def _touched(  # noqa: PLR0917 - internal
+        self, session: Any, state: Any, attribute: str, kind: str, uselist: bool | None, unit: Unit
+    ) -> Origin:
         recorder = self.recorder
-        unit = recorder.units.unit()
         spot = recorder.spot(unit)
-        origin: Origin | None = state.__dict__.get(ORIGIN)
-        phase = self.phase(unit)
-        lazy = unit.lazies.setdefault((attribute, kind, spot, origin.spot if origin else None, phase), Lazy())
+        origin: Origin | None = getattr(state, ORIGIN, None)
+        lazy = unit.lazies.setdefault((attribute, kind, spot, origin.spot if origin else None, self.phase(unit)), Lazy())
         if not unit.listed:
             recorder.units.list(unit)
         lazy.count += 1
@@ -379,15 +446,15 @@ class SessionWatch:
         if origin is not None:
             lazy.origins.add(origin)
         current = getcurrent()
-        if current is not None and current.parent is None and execution.session.get_bind(state.mapper).dialect.is_async:
+        if current is not None and current.parent is None and session.get_bind(state.mapper).dialect.is_async:
             lazy.would_raise += 1
-        self._stamp(execution, Origin(spot, lazy=True))
+        return Origin(unit, spot, lazy=True)
 
     def _raise_load(self, original: Any) -> Any:
         def _invoke_raise_load(strategy: Any, state: Any, passive: Any, lazy: Any) -> Any:
             try:
                 unit = self.recorder.units.unit()
-                origin: Origin | None = state.__dict__.get(ORIGIN)
+                origin: Origin | None = getattr(state, ORIGIN, None)
                 key = (
                     f"{state.class_.__name__}.{strategy.key}",
                     str(lazy),
@@ -448,7 +515,7 @@ def _phase_of(frame: Any, endpoint: Any) -> str:
     return "handler"
 
 
-def _touched_name(state: Any) -> str | None:
+def _touched_name() -> str | None:
     """Find the attribute whose descriptor is on the stack: of several expired ones, the one that was read."""
     frame: Any = sys._getframe(1)  # noqa: SLF001 - as above
     while frame is not None:
@@ -458,8 +525,19 @@ def _touched_name(state: Any) -> str | None:
     return None
 
 
+def _as_coroutine_function(function: Any) -> Any:
+    """Let `iscoroutinefunction` say of a function that returns a coroutine what it says of one declared async."""
+    mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if mark is not None:
+        return mark(function)
+    function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)  # noqa: SLF001 - how 3.11 marks them
+    return function
+
+
 def _load(state: Any, context: Any) -> None:
-    origin = context.execution_options.get(ORIGIN)
-    if origin is not None:
-        origin.objects += 1
-        state.__dict__[ORIGIN] = origin
+    try:
+        origin = context.execution_options[ORIGIN]
+    except KeyError:
+        return
+    origin.objects += 1
+    state._verdigris_origin = origin  # noqa: SLF001 - an attribute of ours: the object remembers its query

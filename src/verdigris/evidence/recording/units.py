@@ -76,12 +76,13 @@ def _hash(parameters: Any) -> int:
 class Origin:
     """A query of the application: objects that it loads remember it, so that a lazy load can name it."""
 
-    __slots__ = ("lazy", "objects", "root", "rows", "spot", "text")
+    __slots__ = ("lazy", "objects", "rows", "spot", "text", "unit", "within")
 
-    def __init__(self, spot: Spot | None, *, root: Origin | None = None, lazy: bool = False) -> None:
+    def __init__(self, unit: Unit | None, spot: Spot | None, *, within: bool = False, lazy: bool = False) -> None:
+        self.unit = unit  # while the statement runs; its objects keep their origin alive for longer
         self.spot = spot
         self.lazy = lazy
-        self.root = root or self
+        self.within = within  # a loader's part of another query
         self.objects = 0
         self.rows = 0
         self.text: Text | None = None
