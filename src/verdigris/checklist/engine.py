@@ -166,6 +166,8 @@ class PoolSize(Box[Engine | PoolTimeout]):
         bound = bounds(subject, evidence)
         if bound.endless is not None:
             return subject.finding("endless", bound.endless, fix=subject.with_option("pool_size", "10", max_overflow="5"))
+        if subject.given("pool_size") is None and bound.each is None:
+            return subject.doubt(f"whether the pool's size is chosen is not settled: {bound.told}")
         if evidence.database is None:
             return subject.doubt(
                 f"the size is chosen ({bound.told}); whether it fits the server is not known",

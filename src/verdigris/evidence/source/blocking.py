@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.calls import Call
 
 DEPTH = 4
-_IO = ("execute", "scalar", "scalars", "query", "commit", "flush", "refresh", "exec", "merge", "connect", "begin", "get")
+_IO = ("execute", "scalar", "scalars", "query", "commit", "flush", "refresh", "exec", "merge", "connection", "connect", "begin", "get")
 _ENGINE = {"connect", "begin", "execute", "raw_connection"}
 _SESSION = set(_IO) - {"connect", "begin"}
 

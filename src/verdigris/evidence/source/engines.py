@@ -11,6 +11,7 @@ from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
+from verdigris.evidence.source.escape import forgotten
 from verdigris.evidence.source.evaluate import Argument, Evaluator, Frame, Options
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.names import Assigned, External
@@ -18,6 +19,7 @@ from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agr
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.urls import Urls
 
 _TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
 DATABASE = External("verdigris.Database")
@@ -42,8 +44,10 @@ class Engine(Subject):
     call: Call
     role: Role
     evaluator: Evaluator = field(repr=False)
+    urls: Urls = field(repr=False)
     url: Argument | None = None
     adopted: bool = False  # by Database.from_engine
+    passing: bool = False  # made, used and forgotten in one function
 
     def option(self, name: str) -> Value:
         """Return an option's value over all ways in which this engine is pooled."""
@@ -71,6 +75,8 @@ class Engine(Subject):
     @property
     def pooled(self) -> Value:
         """Tell whether connections wait in a pool between uses, on any way through the code."""
+        if self.passing:
+            return Known(False)
         kinds = [self._pooled(way) for way in self.ways]
         if any(kind is True for kind in kinds):
             return Known(True)
@@ -78,16 +84,23 @@ class Engine(Subject):
         return reason if reason is not None else Known(False)
 
     def _pooled(self, way: Options) -> bool | Unknown:
+        if self._in_a_file(way):
+            return False
         poolclass = self._option(way, "poolclass")
         if isinstance(poolclass, Known) and isinstance(poolclass.value, External):
             return poolclass.value.leaf not in UNPOOLED
         if isinstance(poolclass, Unknown) and "poolclass" in way.values:
             return poolclass
-        if self.url is not None:
-            url = self.evaluator.value(self.url)
-            if isinstance(url, Known) and isinstance(url.value, str) and url.value.startswith("sqlite"):
-                return False  # no server: nothing can go stale, and nothing refuses a connection
         return True
+
+    def _in_a_file(self, way: Options) -> bool:
+        """Tell whether this is SQLite: without a server nothing goes stale and nothing refuses a connection."""
+        if "connect_args" in way.values:
+            given = self.evaluator.dictionaries(way.values["connect_args"])
+            if all("check_same_thread" in inner.values for inner in given):
+                return True
+        texts = [] if self.url is None else self.urls.drivers(self.url)
+        return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)
 
     @property
     def shares_connection(self) -> bool:
@@ -95,6 +108,8 @@ class Engine(Subject):
         return any(self._shares(way) for way in self.ways)
 
     def _shares(self, way: Options) -> bool:
+        if self._in_a_file(way):
+            return False
         poolclass = self._option(way, "poolclass")
         if isinstance(poolclass, Known) and isinstance(poolclass.value, External):
             return poolclass.value.leaf == "StaticPool"
@@ -128,7 +143,7 @@ def engines(source: Source) -> Iterator[Engine]:
         if function is not None and depends_on_parameters(call.node, function):
             frames = source.calls.frames(function)
         for engine in _distinct(source, call, maker, frames):
-            yield replace(engine, adopted=id(call.node) in adopted)
+            yield replace(engine, adopted=id(call.node) in adopted, passing=forgotten(source, call))
 
 
 def _adopted(source: Source) -> set[int]:
@@ -169,10 +184,19 @@ def _engine(source: Source, call: Call, maker: External, frame: Frame | None) ->
         mode=mode,
         ways=ways,
         call=where,
-        role=where.module.role,
+        role=role_of_call(where),
         evaluator=source.evaluator,
+        urls=source.urls,
         url=_spread_url(ways) if url is None else Argument(url, call.scope, frame),
     )
+
+
+def role_of_call(call: Call) -> Role:
+    """Tell what a call is for: one under `if __name__ == "__main__"` is a script's."""
+    for ancestor in call.module.ancestors(call.node):
+        if isinstance(ancestor, ast.If) and "__name__" in ast.unparse(ancestor.test):
+            return Role.SCRIPT if call.module.role is Role.APPLICATION else call.module.role
+    return call.module.role
 
 
 def _spread_url(ways: tuple[Options, ...]) -> Argument | None:

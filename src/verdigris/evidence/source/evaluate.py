@@ -20,6 +20,7 @@ from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
 
 __all__ = ["Argument", "Evaluator", "Frame", "Options"]
 
+_READERS = {"AutoConfig", "Config", "Env"}  # of starlette, decouple, environs: config("NAME", default=…)
 _CONVERSIONS = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -199,6 +200,9 @@ class Evaluator:
             return self._outside(meaning, node, argument, depth)
         if isinstance(meaning, Scope) and meaning.is_function and not is_generator(meaning):
             return self.returned(self.frame(node, scope, meaning, frame), depth + 1)
+        made = self.types.of(node.func, scope) if isinstance(node.func, ast.Name) else None
+        if isinstance(made, External) and made.leaf in _READERS:
+            return self._variable(node, argument, depth)
         if meaning is None and isinstance(node.func, ast.Name) and node.func.id in _CONVERSIONS and len(node.args) == 1:
             worth = self.value(Argument(node.args[0], scope, frame), depth + 1)
             return _converted(worth, node.func.id)
@@ -215,19 +219,23 @@ class Evaluator:
 
     def _outside(self, meaning: External, node: ast.Call, argument: Argument, depth: int) -> Value:
         if meaning.dotted in {"os.getenv", "os.environ.get"} or meaning.leaf in {"config", "env", "getenv"}:
-            name = str(node.args[0].value) if node.args and isinstance(node.args[0], ast.Constant) else "?"
-            default = keyword(node, "default") or (node.args[1] if len(node.args) > 1 else None)
-            if default is not None:
-                worth = self.value(replace(argument, node=default), depth + 1)
-                if isinstance(worth, Known) and worth.value is not None:
-                    return Known(worth.value, f"default of the environment variable {name}")
-            return _from_environment(name)
+            return self._variable(node, argument, depth)
         if meaning.leaf in {"Field", "field"}:
             default = keyword(node, "default") or (node.args[0] if node.args else None)
             if default is not None and not (isinstance(default, ast.Constant) and default.value is Ellipsis):
                 return self.value(replace(argument, node=default), depth + 1)
             return Unknown(f"the field `{short(node)}` has no default")
         return Unknown(f"`{short(node)}` comes from outside the source")
+
+    def _variable(self, node: ast.Call, argument: Argument, depth: int) -> Value:
+        """Return the default that goes with a variable of the environment."""
+        name = str(node.args[0].value) if node.args and isinstance(node.args[0], ast.Constant) else "?"
+        default = keyword(node, "default") or (node.args[1] if len(node.args) > 1 else None)
+        if default is not None:
+            worth = self.value(replace(argument, node=default), depth + 1)
+            if isinstance(worth, Known) and worth.value is not None:
+                return Known(worth.value, f"default of the environment variable {name}")
+        return _from_environment(name)
 
     def _method(self, func: ast.Attribute, node: ast.Call, argument: Argument, depth: int) -> Value:
         base = self.value(replace(argument, node=func.value), depth + 1)

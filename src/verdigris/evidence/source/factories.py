@@ -10,7 +10,7 @@ from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
-from verdigris.evidence.source.engines import DATABASE, key_of
+from verdigris.evidence.source.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
@@ -122,7 +122,7 @@ def _made(source: Source, call: Call, maker: External, form: str, mode: str, fra
         mode=mode,
         ways=tuple(source.evaluator.options(call.node, call.scope, frame)),
         call=call,
-        role=call.module.role,
+        role=role_of_call(call),
         evaluator=source.evaluator,
         bind=None if bind is None else Argument(bind, call.scope, frame),
     )

@@ -35,7 +35,7 @@ SKIPPED = frozenset(
     }
 )
 SETTINGS = re.compile(
-    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|(docker-)?compose.*\.ya?ml)$"
+    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|.+\.env|(docker-)?compose.*\.ya?ml)$"
 )
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
 RELEVANT = re.compile(rb"sqlalchemy|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
@@ -174,7 +174,7 @@ def _parsed(data: bytes, relative: str) -> tuple[str, Role, ast.Module]:
     text = data.decode("utf-8-sig") if not _declares_encoding(data) else _decoded(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return text, role_of(relative), ast.parse(text)
+        return text, role_of(relative, text), ast.parse(text)
 
 
 def _declares_encoding(data: bytes) -> bool:
@@ -210,14 +210,14 @@ def _read_settings(files: Files, path: Path, relative: str) -> None:
         files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}"))
 
 
-def role_of(relative: str) -> Role:
-    """Tell what a file is for from its path."""
+def role_of(relative: str, text: str = "") -> Role:
+    """Tell what a file is for from its path; an `env.py` of Alembic by what it says."""
     path = PurePosixPath(relative)
     folders = {part.lower() for part in path.parts[:-1]}
     name = path.name
     if folders & {"tests", "test", "testing"} or name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
         return Role.TEST
-    if folders & {"alembic", "versions", "migrations"}:
+    if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
         return Role.MIGRATION
     if folders & {"scripts", "script", "tools", "bin", "seeds", "seeders", "benchmarks", "bench"}:
         return Role.SCRIPT

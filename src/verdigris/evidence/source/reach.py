@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.arguments import is_generator, keyword
 from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.engines import assigned_to
 from verdigris.evidence.source.files import Role
@@ -22,6 +24,7 @@ DEPTH = 8
 _CACHES = {"alru_cache", "async_cache", "cache", "cached", "cached_property", "lru_cache", "memoize", "once", "singleton"}
 _TASKS = {"actor", "periodic_task", "shared_task", "task"}
 _COMMANDS = {"callback", "command", "group"}
+_MISSED = {"AttributeError", "KeyError", "LookupError"}
 _ONCE = {"Resource", "Singleton", "ThreadSafeSingleton"}
 
 
@@ -56,25 +59,43 @@ class Reaches:
         function = call.scope.function
         if function is None:
             return Reach(Frequency.ONCE, "at import", call.place)
-        target = assigned_to(call)
-        if target is not None and self._guarded(call, target, function):
+        if self._guarded(call, function):
             owner = function.enclosing_class
-            if target.startswith("self.") and owner is not None:
+            if (assigned_to(call) or "").startswith("self.") and owner is not None:
                 return self.function(owner)
             return Reach(Frequency.ONCE, "only when it is not there yet", call.place)
-        return self.function(function)
+        found = self.function(function)
+        if found.frequency is Frequency.UNKNOWN and self._provides(call, function):
+            return Reach(Frequency.REQUEST, "which gives a session to each caller", call.place)
+        return found
 
-    def _guarded(self, call: Call, target: str, function: Scope) -> bool:
+    def _provides(self, call: Call, function: Scope) -> bool:
+        """Tell whether a function makes something only to hand out a session of it."""
+        produced = self.source.types.produced(function)
+        if produced is None or self.source.types.session_type(produced) is None:
+            return False
+        parent = call.module.parents.get(call.node)
+        return is_generator(function) or (isinstance(parent, ast.Call) and parent.func is call.node)
+
+    def _guarded(self, call: Call, function: Scope) -> bool:
+        """Tell whether a call runs only when what it makes is not there yet."""
+        names = _names(assigned_to(call))
         around = {id(node) for node in call.module.ancestors(call.node)}
         for node in function.nodes():
+            if isinstance(node, ast.ExceptHandler) and id(node) in around and node.type is not None:
+                if _MISSED & set(re.findall(r"\w+", ast.unparse(node.type))):
+                    return True
             if not isinstance(node, ast.If) or node.lineno > call.node.lineno:
                 continue
-            test = ast.unparse(node.test)
-            inside = id(node) in around
-            leaves = isinstance(node.body[-1], ast.Return)
-            if (inside or leaves) and any(name in test for name in _names(target)):
-                return True
+            if id(node) in around or isinstance(node.body[-1], ast.Return):
+                tested = _tested(node.test)
+                if any(name in names or self._kept(name, function) for name in tested):
+                    return True
         return False
+
+    def _kept(self, name: str, function: Scope) -> bool:
+        """Tell whether a name lives longer than a call of the function."""
+        return name.startswith(("self.", "cls.")) or ("." not in name and name not in function.bindings)
 
     def function(self, function: Scope, depth: int = 0) -> Reach:
         """Tell how often a function (or the construction of a class) is run."""
@@ -97,6 +118,11 @@ class Reaches:
                 return Reach(Frequency.ONCE, f"its result is kept by @{leaf}", place)
             if leaf == "on_event" or leaf in _COMMANDS:
                 return Reach(Frequency.ONCE, "when the program starts", place)
+            if leaf == "provide" and isinstance(decorator, ast.Call):
+                given = keyword(decorator, "scope")
+                once = isinstance(given, ast.Attribute) and given.attr in {"APP", "RUNTIME"}
+                when = "by a container, for the whole program" if once else "by a container, for each scope"
+                return Reach(Frequency.ONCE if once else Frequency.REQUEST, when, place)
             if leaf in _TASKS:
                 return Reach(Frequency.TASK, "in a worker's task", place)
             if leaf in {"middleware", "exception_handler"}:
@@ -121,7 +147,7 @@ class Reaches:
             if caller is None:
                 found.append(Reach(Frequency.ONCE, "called at import", call.place))
             elif caller is not function:
-                reach = self.of(call) if _keeps(call) else self.function(caller, depth + 1)
+                reach = self.of(call) if self._guarded(call, caller) else self.function(caller, depth + 1)
                 via = f"called by {caller.name}(), {reach.why}" if reach.frequency is Frequency.REQUEST else reach.why
                 found.append(Reach(reach.frequency, via, call.place))
         for frequency in (Frequency.REQUEST, Frequency.UNKNOWN, Frequency.TASK, Frequency.ONCE):
@@ -171,14 +197,29 @@ class Reaches:
         return found
 
 
-def _keeps(call: Call) -> bool:
-    target = assigned_to(call)
-    return target is not None
-
-
-def _names(target: str) -> list[str]:
+def _names(target: str | None) -> set[str]:
     """The names by which a condition may speak of a target: `self._engines[key]` is also `self._engines`."""
-    return [target, target.partition("[")[0]]
+    parts = [part.strip(" ()") for part in (target or "").split(",")]
+    return {name for part in parts if part for name in (part, part.partition("[")[0])}
+
+
+def _tested(test: ast.expr) -> list[str]:
+    """Return what a condition finds missing: `x is None`, `not x`, `key not in x`, `not hasattr(x, …)`, or present."""
+    match test:
+        case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot()], comparators=[ast.Constant(value=None)]):
+            return [ast.unparse(left)]
+        case ast.Compare(ops=[ast.NotIn() | ast.In()], comparators=[kept]):
+            return [ast.unparse(kept)]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _tested(operand)
+        case ast.Call(func=ast.Name(id="hasattr"), args=[owner, ast.Constant(value=str(name))]):
+            return [f"{ast.unparse(owner)}.{name}"]
+        case ast.BoolOp(values=values):
+            return [name for value in values for name in _tested(value)]
+        case ast.Name() | ast.Attribute():
+            return [ast.unparse(test)]
+        case _:
+            return []
 
 
 def _leaf(node: ast.expr) -> str:

@@ -18,6 +18,7 @@ SCOPED_FACTORY = External("sqlalchemy.ext.asyncio.async_scoped_session")
 _ITERATORS = {"AsyncIterator", "AsyncGenerator", "Iterator", "Generator", "AsyncIterable", "Iterable"}
 _CONTEXTS = {"AbstractAsyncContextManager", "AbstractContextManager", "AsyncContextManager", "ContextManager"}
 _WRAPPERS = {"Optional", "Awaitable", "Coroutine", "ClassVar", "Final", "Required", "NotRequired", "Type", "type"}
+_CONSTRUCTORS = {"construct", "model_construct", "model_validate", "model_validate_json", "parse_obj", "parse_raw"}  # pydantic
 _LOWER_CLASSES = {"async_sessionmaker", "sessionmaker", "async_scoped_session", "scoped_session"}
 #: What an attribute or a call of something from outside gives.
 _ATTRIBUTES = {
@@ -187,6 +188,9 @@ class Types:
         if isinstance(meaning, External):
             return self._made(meaning, node, scope, depth)
         if isinstance(node.func, ast.Attribute):
+            named = self.names.resolve(node.func.value, scope) if node.func.attr in _CONSTRUCTORS else None
+            if isinstance(named, Scope) and named.is_class:
+                return named
             owner = self.of(node.func.value, scope, depth + 1)
             if isinstance(owner, Scope):
                 for base in self.names.lineage(owner):

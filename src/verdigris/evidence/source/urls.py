@@ -105,7 +105,9 @@ class Urls:
                 return self._joined([left, right], argument, depth)
             case ast.BinOp(left=left, op=ast.Mod()):
                 return [_cut(text, "%") for text in self.texts(replace(argument, node=left), depth + 1)]
-            case ast.IfExp(body=body, orelse=orelse):
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                if ast.dump(test) == ast.dump(orelse):  # `f(url) if url else url`: the other arm is no URL
+                    return self.texts(replace(argument, node=body), depth + 1)
                 return [text for arm in (body, orelse) for text in self.texts(replace(argument, node=arm), depth + 1)]
             case ast.BoolOp(values=values):
                 return self._either(values, argument, depth)
@@ -340,7 +342,7 @@ class Urls:
 
 def _is_environment(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return name.startswith(".env") or "compose" in name
+    return name.startswith(".env") or name.endswith(".env") or "compose" in name
 
 
 def is_async(scheme: str) -> bool | None:
@@ -406,7 +408,7 @@ def _rewritten(text: Text, change: Callable[[str], str], new: str, by: str) -> T
     """Apply a substitution; what it makes of an unknown text is the new beginning, if it has one."""
     if text.scheme is not None:
         changed = change(text.text)
-        return text if changed == text.text else replace(text, text=changed, by=text.by or by)
+        return text if changed == text.text else replace(text, text=changed, by=(text.by if text.certain else None) or by)
     start = new if "://" in new else f"{new}://"
     if _SCHEME.match(start) and is_async(start.partition("://")[0]) is not None:
         return Text(start, whole=False, certain=False, by=f"{by} makes it so", reason=text.reason)
