@@ -32,9 +32,10 @@ def load(entity: type, schema: Any, *, depth: int = DEPTH, for_update: bool = Fa
     nullable), deferred columns that are read are undeferred, and every other relationship raises when it is read.
     `schema` is a Pydantic model, or a union or list of them. The option is made once per pair.
 
-    A model that contains itself (a tree) is followed to the end of the data, a query a level; models that contain each
-    other in a longer circle `depth` times, and what lies deeper raises when it is read. `for_update=True` is for
-    statements `with_for_update()`: PostgreSQL can't lock the outer side of a join, so nothing is joined.
+    A model that contains itself (a tree) is followed to the end of the data, a query a level. Models that contain each
+    other in a longer circle are followed until one has come `depth` times; what lies deeper raises when it is read.
+    `for_update=True` is for statements `with_for_update()`: PostgreSQL can't lock the outer side of a join, so nothing
+    is joined.
 
     Raises ConfigurationError where no row of `entity` could ever become a `schema`; it names the field.
     """
@@ -45,7 +46,7 @@ def load(entity: type, schema: Any, *, depth: int = DEPTH, for_update: bool = Fa
 def _option(entity: type, schema: Any, depth: int, for_update: bool) -> Load:  # noqa: FBT001 - the key of the cache
     made = plan(entity, schema, depth=depth)
     if made.is_bounded:
-        log.info("models that contain each other are followed %d times; depth= changes it:\n%s", depth, made)
+        log.info("models that contain each other are followed only so far (depth=%d):\n%s", depth, made)
     return Load(entity).options(*_options(made, joins=not for_update))
 
 

@@ -35,7 +35,14 @@ class Deferred:
     name: str
 
 
-Touched = Relation | Deferred
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An attribute of a mapped subclass is read, which a query for the base class does not load by itself."""
+
+    owner: Mapper[Any]
+
+
+Touched = Relation | Deferred | Part
 
 
 def touched(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] | None:
@@ -46,9 +53,12 @@ def touched(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] |
     found = _of(mapper, path)
     if found is not None:
         return found
-    below = [_of(sub, path) for sub in mapper.self_and_descendants if sub is not mapper]
-    present = [each for each in below if each is not None]
-    return tuple(dict.fromkeys(item for each in present for item in each)) if present else None
+    below: list[Touched] = []
+    for sub in mapper.self_and_descendants:
+        found = _of(sub, path) if sub is not mapper and _of(sub.inherits or mapper, path) is None else None
+        if found is not None:
+            below += [Part(sub), *found]
+    return tuple(below) or None
 
 
 def named(mapper: Mapper[Any], names: frozenset[str]) -> Iterator[Touched]:

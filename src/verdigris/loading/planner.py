@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper, MapperProperty, RelationshipDirection
 
 from verdigris.errors import ConfigurationError
 from verdigris.loading import schema as shape
-from verdigris.loading.attributes import Deferred, Relation, Touched, named, touched
+from verdigris.loading.attributes import Deferred, Part, Relation, Touched, named, touched
 from verdigris.loading.values import Plan, Step
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from sqlalchemy.orm import RelationshipProperty
 
-#: How often models that contain each other in a circle are followed.
+#: How often a model may come along one path, where models contain each other in a circle.
 DEPTH = 3
 _UNLOADABLE = frozenset({"dynamic", "write_only"})
 
@@ -76,10 +76,39 @@ class _Need:
     paths: dict[tuple[str, ...], None] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
 
+    def add(self, item: Relation, label: str, models: tuple[type[BaseModel], ...]) -> None:
+        self.fields.append(label)
+        self.schemas.update(dict.fromkeys(models))
+        self.names |= item.names
+        if item.path:
+            self.paths[item.path] = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.relation.owner.class_.__name__}.{self.relation.prop.key}"
+
     @property
     def target(self) -> _Target:
         prop = self.relation.prop
         return _Target(prop.mapper, tuple(self.schemas), tuple(self.paths), self.names, prop)
+
+
+@dataclass(slots=True)
+class _Found:
+    """All that is read of one entity."""
+
+    needs: dict[tuple[Mapper[Any], str], _Need] = field(default_factory=dict)
+    deferred: dict[tuple[type, str], None] = field(default_factory=dict)
+    parts: dict[type, None] = field(default_factory=dict)
+
+    def add(self, item: Touched, label: str, models: tuple[type[BaseModel], ...]) -> None:
+        match item:
+            case Part(owner):
+                self.parts[owner.class_] = None
+            case Deferred(owner, name):
+                self.deferred[owner.class_, name] = None
+            case Relation(owner, prop):
+                self.needs.setdefault((owner, prop.key), _Need(item)).add(item, label, models)
 
 
 class _Planner:
@@ -87,29 +116,21 @@ class _Planner:
         self.depth = depth
 
     def plan(self, target: _Target, above: tuple[_Target, ...] = ()) -> Plan:
-        needs: dict[tuple[Mapper[Any], str], _Need] = {}
-        deferred: dict[tuple[type, str], None] = {}
-        for label, models, found in self._read(target):
-            for item in found:
-                if isinstance(item, Deferred):
-                    deferred[item.owner.class_, item.name] = None
-                    continue
-                need = needs.setdefault((item.owner, item.prop.key), _Need(item))
-                need.fields.append(label)
-                need.schemas.update(dict.fromkeys(models))
-                need.names |= item.names
-                if item.path:
-                    need.paths[item.path] = None
-        again = [need for need in needs.values() if need.target.same(target)]
-        steps: list[Step] = []
-        bounded: list[str] = []
-        for need in needs.values():
-            step = self._step(need, target, (*above, target), alone=again == [need])
-            if step is None:
-                bounded.append(f"{need.relation.owner.class_.__name__}.{need.relation.prop.key}")
-            else:
-                steps.append(step)
-        return Plan(target.mapper.class_, target.schemas, tuple(steps), tuple(deferred), tuple(bounded))
+        found = _Found()
+        for label, models, items in self._read(target):
+            for item in items:
+                found.add(item, label, models)
+        needs = list(found.needs.values())
+        again = [need for need in needs if need.target.same(target)]
+        steps = [self._step(need, target, (*above, target), alone=again == [need]) for need in needs]
+        return Plan(
+            entity=target.mapper.class_,
+            schemas=target.schemas,
+            steps=tuple(step for step in steps if step is not None),
+            undeferred=tuple(found.deferred),
+            parts=tuple(found.parts),
+            bounded=tuple(need.name for need, step in zip(needs, steps, strict=True) if step is None),
+        )
 
     def _read(self, target: _Target) -> Iterator[tuple[str, tuple[type[BaseModel], ...], tuple[Touched, ...]]]:
         """Yield what fields, paths and names read: a label, the models for the other side, what is touched."""

@@ -30,13 +30,15 @@ class Plan:
     schemas: tuple[type, ...]
     steps: tuple[Step, ...] = ()
     undeferred: tuple[tuple[type, str], ...] = ()
+    #: Mapped subclasses whose columns are read.
+    parts: tuple[type, ...] = ()
     #: `Entity.relationship` where models that contain each other are followed no further.
     bounded: tuple[str, ...] = ()
 
     @property
     def subclasses(self) -> tuple[type, ...]:
         """The mapped subclasses whose own attributes are read, by name."""
-        owners = {step.owner for step in self.steps} | {owner for owner, _ in self.undeferred}
+        owners = {step.owner for step in self.steps} | {owner for owner, _ in self.undeferred} | set(self.parts)
         return tuple(sorted((o for o in owners if not issubclass(self.entity, o)), key=lambda cls: cls.__name__))
 
     @property
