@@ -68,12 +68,25 @@ class EngineWatch:
     # Engines
 
     def _engine_init(self, original: Any) -> Any:
-        def __init__(engine: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - what it stands in for
-            original(engine, *args, **kwargs)
+        created, recorder = self._created, self.recorder
+
+        # create_engine() reads the parameters' names off this very function to know which options are the engine's.
+        def __init__(  # noqa: N807, PLR0913 - what it stands in for
+            self: Any,
+            pool: Any,
+            dialect: Any,
+            url: Any,
+            logging_name: Any = None,
+            echo: Any = None,
+            query_cache_size: int = 500,
+            execution_options: Any = None,
+            hide_parameters: bool = False,  # noqa: FBT001, FBT002 - as above
+        ) -> None:
+            original(self, pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters)
             try:
-                self._created(engine)
+                created(self)
             except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
-                self.recorder.trouble("an engine's construction", error)
+                recorder.trouble("an engine's construction", error)
 
         return __init__
 
