@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
-from verdigris._explicit_flush import ExplicitFlushSession
+from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
 from verdigris.engine import events, sizing
 from verdigris.engine.driver import DriverSettings, adapt
@@ -24,7 +24,7 @@ from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError, RetryLevel, classify
 from verdigris.performance import instrument
-from verdigris.session import AsyncSession, ReadSession, request_unit
+from verdigris.session import AsyncSession, request_unit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine

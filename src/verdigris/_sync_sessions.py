@@ -1,5 +1,6 @@
-"""`Database(autoflush=False)`: nothing is flushed unasked, and nothing pending is missed or dropped in silence.
+"""The synchronous halves of two kinds of session: one whose flushes are all written out, and one that only reads.
 
+`Database(autoflush=False)`: nothing is flushed unasked, and nothing pending is missed or dropped in silence.
 SQLAlchemy with autoflush off lets a query miss what is pending, `get()` miss a new object and `refresh()` drop changes.
 Here each is an error while something is pending in a table that the statement reads. What is checked: the tables of ORM
 and Core statements, the words of textual ones, the object that is refreshed. What is not: functions of the server.
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, event, inspect
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
 
-from verdigris.errors import UnflushedError
+from verdigris.errors import ReadOnlyError, UnflushedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.orm import ORMExecuteState
+
+_QUERY = re.compile(r"\s*(--[^\n]*\n\s*)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b", re.IGNORECASE)
 
 
 class ExplicitFlushSession(Session):
@@ -78,4 +82,32 @@ def _unflushed(what: str) -> UnflushedError:
         why="Autoflush is off, so the database does not have those changes yet.",
         do=["Send them first:   await session.flush()"],
         page="session/autoflush",
+    )
+
+
+class ReadSession(Session):
+    """The synchronous half of a session of `db.read()`: it flushes nothing and sends queries only."""
+
+    def flush(self, objects: Any = None) -> None:
+        if self.new or self.dirty or self.deleted:
+            raise _reads_only("flush changes")
+
+
+@event.listens_for(ReadSession, "do_orm_execute")
+def _only_queries(state: ORMExecuteState) -> None:
+    statement = state.statement
+    if isinstance(statement, TextClause):
+        writes = not _QUERY.match(statement.text)
+    else:
+        writes = state.is_insert or state.is_update or state.is_delete or isinstance(statement, ExecutableDDLElement)
+    if writes:
+        raise _reads_only("run a statement that writes")
+
+
+def _reads_only(what: str) -> ReadOnlyError:
+    return ReadOnlyError(
+        f"a session of db.read() was asked to {what}.",
+        why="It runs in autocommit, where each write would be stored at once and alone.",
+        do=["Write in a transaction:   async with db.session.begin() as session: ..."],
+        page="session/async-sessionmaker",
     )
