@@ -146,7 +146,7 @@ def _doubts(report: Report, style: Style) -> Iterator[str]:
     for box in unproven:
         groups.setdefault(box.doubts[0].settle, []).append(box)
     for settle, boxes in sorted(groups.items(), key=lambda group: -len(group[1])):
-        yield from _wrapped(f"to settle {len(boxes)}: {clean(settle)}", style, "    ")
+        yield from _wrapped(f"{len(boxes)} to settle: {clean(settle)}", style, "    ")
         for box in boxes:
             doubt = box.doubts[0]
             where = f"{shown(report, doubt.place)} " if doubt.place is not None else ""
