@@ -247,7 +247,7 @@ class Types:
         if isinstance(owner, Scope):
             member = self.names.class_attribute(owner, node.attr)
             return member if isinstance(member, Scope) else None
-        if isinstance(owner, External) and owner.package != "?":
+        if isinstance(owner, External) and owner.package != "?" and (owner.package, owner.leaf, node.attr) not in _ATTRIBUTES:
             return External(f"{owner.dotted}.{node.attr}")
         return None
 
