@@ -155,9 +155,9 @@ def _recording(paths: tuple[Path, ...]) -> Recording | None:
 
 
 def _database(url: str) -> Catalogue:
-    from verdigris.evidence.database import gather  # type: ignore[import-not-found,unused-ignore]  # its room is being built
+    from verdigris.evidence.database import inspect
 
-    return gather(url)  # type: ignore[no-any-return,unused-ignore]  # as above
+    return inspect(url)
 
 
 def _suppressed(judged: Judged) -> tuple[tuple[BoxReport, ...], list[str]]:
