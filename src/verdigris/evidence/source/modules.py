@@ -46,6 +46,7 @@ class Scope:
     scopes: list[Scope] = field(default_factory=list)
     calls: list[ast.Call] = field(default_factory=list)
     outer: set[str] = field(default_factory=set)  # names that a `global` statement gives to the module
+    own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]] | None = None  # a class's `self.x = ...`, once asked
 
     @property
     def qualname(self) -> str:

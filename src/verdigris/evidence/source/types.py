@@ -345,26 +345,25 @@ class Types:
 
 def self_assignments(owner: Scope, name: str) -> list[tuple[ast.expr | None, ast.expr | None, Scope]]:
     """Return value, annotation and method of each `self.name = …` (or `cls.name = …`) in a class."""
-    found: list[tuple[ast.expr | None, ast.expr | None, Scope]] = []
-    for method in owner.scopes:
-        if not method.is_function:
-            continue
-        for node in method.nodes():
-            if isinstance(node, ast.Assign):
-                targets = [(target, node.value) for target in node.targets]
-                found += [(value, None, method) for target, value in targets if _is_own(target, name)]
-            elif isinstance(node, ast.AnnAssign) and _is_own(node.target, name):
-                found.append((node.value, node.annotation, method))
-    return found
+    if owner.own is None:
+        owner.own = {}
+        for method in owner.scopes:
+            for node in method.nodes() if method.is_function else ():
+                if isinstance(node, ast.Assign):
+                    for target in node.targets:
+                        _note_own(owner.own, target, (node.value, None, method))
+                elif isinstance(node, ast.AnnAssign):
+                    _note_own(owner.own, node.target, (node.value, node.annotation, method))
+    return owner.own.get(name, [])
 
 
-def _is_own(target: ast.expr, name: str) -> bool:
-    return (
-        isinstance(target, ast.Attribute)
-        and target.attr == name
-        and isinstance(target.value, ast.Name)
-        and target.value.id in {"self", "cls"}
-    )
+def _note_own(
+    own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]],
+    target: ast.expr,
+    assigned: tuple[ast.expr | None, ast.expr | None, Scope],
+) -> None:
+    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in {"self", "cls"}:
+        own.setdefault(target.attr, []).append(assigned)
 
 
 def _own_class(scope: Scope) -> Scope | None:
