@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from verdigris.checklist.pages import SECTIONS, page
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Proof, Severity
 from verdigris.report.page import html as page_html
-from verdigris.report.style import Style, clean, columns
+from verdigris.report.style import Style, clean
 from verdigris.report.words import SECTION_TITLES, SIGNS, heading, summary
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from verdigris.evidence.values import Place
     from verdigris.report.report import BoxReport, Report
 
+WIDEST = 200  # columns of a line of code
 BUDGET = 145_000  # bytes; the file is to be mailed and attached
-STEPS = ((40, 12, True), (20, 6, True), (10, 4, True), (10, 4, False), (3, 2, False))  # findings, proofs, pages
+STEPS = ((40, 12, True), (20, 6, True), (10, 4, True), (5, 2, True), (2, 1, True), (5, 2, False), (1, 1, False))
+# how many findings and proofs of a box are listed, and whether its page is there
 
 _CLASSES = {Verdict.HOLDS: "ok", Verdict.FAILS: "bad", Verdict.UNPROVEN: "open", Verdict.NOT_APPLICABLE: "off"}
 _STYLE = """
@@ -34,12 +37,15 @@ display:flex;flex-wrap:wrap;gap:.2rem 1rem;z-index:1}nav a{color:inherit;text-de
 nav a:hover{text-decoration:underline}code,pre{font:13px/1.45 ui-monospace,monospace}
 pre{background:var(--soft);padding:.6rem;overflow-x:auto;margin:.4rem 0;border-radius:4px}
 .box{border:1px solid var(--line);border-left:4px solid;border-radius:4px;margin:.5rem 0;padding:.3rem .8rem;
-scroll-margin-top:4rem}.box>summary{cursor:pointer}.name{float:right;color:var(--off);font:13px ui-monospace,monospace}
+scroll-margin-top:4rem}.box>summary{cursor:pointer}
+.box>summary::after{content:"";display:block;clear:both}
+.name{float:right;color:var(--off);font:13px ui-monospace,monospace}
 .ok{border-left-color:var(--ok)}.bad{border-left-color:var(--bad)}.open{border-left-color:var(--open)}
 .off{border-left-color:var(--off)}.s-ok{color:var(--ok)}.s-bad{color:var(--bad)}.s-open{color:var(--open)}
 .s-off{color:var(--off)}.sign{font-weight:700;display:inline-block;width:1.2em}.where{font:13px ui-monospace,monospace}
 .dim{color:var(--off)}article{border-top:1px solid var(--line);padding:.5rem 0}article:first-of-type{border:0}
-.fix{border-left:3px solid var(--ok)}ul{margin:.3rem 0;padding-left:1.3rem}mark{background:none;color:var(--bad)}
+.fix{border-left:3px solid var(--ok)}
+ul{margin:.3rem 0;padding-left:1.3rem}mark{background:none;color:inherit;border-bottom:2px solid var(--bad)}
 @media print{details{display:block}nav{position:static}}
 """
 
@@ -90,6 +96,7 @@ def _box(report: Report, box: BoxReport, findings: int, proofs: int, *, pages: b
     sign = "~" if box.excused is not None else SIGNS[box.verdict][0]
     opened = " open" if box in report.failing else ""
     parts = [_excuse(box)]
+    parts.append(f'<p class="dim">{_text(box.consequence)}</p>' if box.findings else "")
     parts += [_finding(report, box, finding) for finding in box.findings[:findings]]
     parts.append(_rest(len(box.findings) - findings, "finding"))
     parts.append(_list("doubt", map(_doubt, box.doubts), len(box.doubts), proofs))
@@ -112,26 +119,32 @@ def _excuse(box: BoxReport) -> str:
 
 def _finding(report: Report, box: BoxReport, finding: Finding) -> str:
     advice = "" if finding.severity is Severity.ERROR else " · advice"
-    consequence = f'<p class="dim">{_text(box.consequence_of(finding))}</p>' if not advice else ""
+    consequence = f'<p class="dim">{_text(finding.consequence)}</p>' if finding.consequence and not advice else ""
     fix = f'<pre class="fix">{_text(finding.fix, lines=True)}</pre>' if finding.fix else ""
     related = "".join(f"<li>{_where(place)} {_text(text)}</li>" for place, text in finding.related[:5])
     return (
         f"<article>{_where(finding.place)} <code>{_text(box.rule(finding))}</code>{advice}"
-        f"<p>{_text(finding.message)}</p>"
+        f"<p>{_message(finding.message)}</p>"
         f"{_frame(report, finding)}{consequence}{fix}{f'<ul>{related}</ul>' if related else ''}</article>"
     )
 
 
+def _message(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
+
+
 def _frame(report: Report, finding: Finding) -> str:
+    """Return the marked lines; a span within one line is underlined."""
+    place = finding.place
     frame = report.frame(finding)
-    if not frame or finding.place is None:
+    if not frame or place is None:
         return ""
-    lines = [f'<span class="dim">{number:>5} │</span> {_text(text[:200])}' for number, text in frame]
-    place, text = finding.place, frame[0][1]
-    if place.end_line <= place.line and place.end_column > place.column:
-        before = columns(clean(text[: place.column]))
-        marked = columns(clean(text[place.column : place.end_column]))
-        lines.insert(1, f'<span class="dim">      │</span> {" " * before}<mark>{"^" * min(marked, 120)}</mark>')
+    lines = [f'<span class="dim">{number:>5} │</span> {_text(text[:WIDEST])}' for number, text in frame]
+    number, text = frame[0]
+    if place.end_line <= place.line and place.column < place.end_column <= WIDEST:
+        parts = text[: place.column], text[place.column : place.end_column], text[place.end_column : WIDEST]
+        before, marked, after = map(_text, parts)
+        lines[0] = f'<span class="dim">{number:>5} │</span> {before}<mark>{marked}</mark>{after}'
     return "<pre>" + "\n".join(lines) + "</pre>"
 
 

@@ -86,7 +86,8 @@ def _findings(report: Report, style: Style, in_full: int) -> Iterator[str]:
 def _first(report: Report, limit: int) -> list[tuple[BoxReport, Finding]]:
     """Choose what is shown in full: one finding of each rule first, errors before advice."""
     rules: set[str] = set()
-    firsts, others = [], []
+    firsts: list[tuple[BoxReport, Finding]] = []
+    others: list[tuple[BoxReport, Finding]] = []
     for box, finding in report.findings:
         (others if box.rule(finding) in rules else firsts).append((box, finding))
         rules.add(box.rule(finding))
