@@ -26,11 +26,13 @@ from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
+from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
+from verdigris.evidence.source.schemas import Schemas
 from verdigris.evidence.source.statements import LoaderOption, Statements
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
@@ -63,6 +65,8 @@ class Source:
         self.filters = Filters(self)
         self.relations = Relations(self)
         self.statements = Statements(self)
+        self.schemas = Schemas(self)
+        self.flow = Flow(self)
         self.tasks = Tasks(self)
         self.writes = Writes(self)
 

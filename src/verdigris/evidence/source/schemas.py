@@ -267,20 +267,36 @@ class Schemas:
 
     def _by_name(self, scope: Scope) -> bool:
         """Tell whether fields with an alias are read by their name too."""
-        words = {"populate_by_name", "validate_by_name", "allow_population_by_field_name"}
+        return self._configured(scope, {"populate_by_name", "validate_by_name", "allow_population_by_field_name"})
+
+    def from_attributes(self, scope: Scope) -> bool:
+        """Tell whether a model may be made of an object's attributes."""
+        return self._configured(scope, {"from_attributes", "orm_mode"})
+
+    def _configured(self, scope: Scope, words: set[str]) -> bool:
+        """Tell whether a model's configuration, or a base's, turns one of these on."""
         for owner in self.source.names.lineage(scope):
             if not isinstance(owner, Scope):
                 continue
             configs: list[ast.AST] = [binding.node for binding in owner.bindings.get("model_config", ())]
             inner = owner.member("Config")
             configs += [inner.node] if inner is not None else []
-            for config in configs:
-                for node in ast.walk(config):
-                    if isinstance(node, ast.keyword) and node.arg in words and getattr(node.value, "value", None) is True:
-                        return True
-                    if isinstance(node, (ast.Name, ast.Constant)) and getattr(node, "id", getattr(node, "value", None)) in words:
-                        return True
+            if any(_turns_on(node, words) for config in configs for node in ast.walk(config)):
+                return True
         return False
+
+
+def _turns_on(node: ast.AST, words: set[str]) -> bool:
+    match node:
+        case ast.keyword(arg=str(name), value=ast.Constant(value=True)):
+            return name in words
+        case ast.Dict(keys=keys, values=values):
+            pairs = zip(keys, values, strict=True)
+            return any(getattr(key, "value", None) in words and getattr(value, "value", None) is True for key, value in pairs)
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=True)):
+            return name in words
+        case _:
+            return False
 
 
 def holds_model(made: Type) -> bool:

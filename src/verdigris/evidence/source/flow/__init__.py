@@ -1,0 +1,91 @@
+"""What code and response models read of mapped objects, and whether the query behind them loaded it.
+
+Each route, then every other function, is run over abstract values: statements carry what their options load, objects
+what their statement loaded, and reading a relationship that is certainly not there is noted with the query's place.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.source.flow.machine import Frame, Machine, TooLargeError
+from verdigris.evidence.source.flow.reads import Read, Reads, Serving
+from verdigris.evidence.source.flow.values import Func, Value
+from verdigris.evidence.source.schemas import PlainType
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.web import Route
+
+NESTING = 12_000  # Python frames: a call of the checked code takes a dozen
+
+
+class Flow:
+    """The reads of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Follow an index."""
+        self.source = source
+
+    @cached_property
+    def reads(self) -> Reads:
+        """Run every route and every function that no route reached."""
+        reads = Reads(self.source)
+        if not self.source.relations.names or not self.source.uses_async:
+            return reads
+        seen: set[Scope] = set()
+        with _deep():
+            for route in self.source.web.routes:
+                self._route(route, reads, seen)
+            for function in self.source.functions:
+                if function not in seen and not isinstance(function.node, ast.Lambda) and self._matters(function):
+                    self._run(function, reads, seen)
+        return reads
+
+    def _matters(self, function: Scope) -> bool:
+        """Tell whether a function mentions a relationship, or turns objects into models."""
+        names = self.source.relations.names
+        return any(isinstance(node, ast.Attribute) and (node.attr in names or node.attr in _SINKS) for node in function.nodes())
+
+    def _route(self, route: Route, reads: Reads, seen: set[Scope]) -> None:
+        machine, value = self._run(route.function, reads, seen)
+        scope = route.function.parent or route.function.module.scope
+        made = self.source.schemas.type(route.response_model, scope)
+        if value is None or isinstance(made, PlainType):
+            return
+        with _deep():
+            reads.serve(machine, value, made, Serving(route.key, route.place, route.place, route.key))
+
+    def _run(self, function: Scope, reads: Reads, seen: set[Scope]) -> tuple[Machine, Value | None]:
+        machine = Machine(self.source, reads)
+        machine.visited = seen
+        try:
+            return machine, machine.root(Func(function))
+        except TooLargeError:
+            reads.unfollowed.setdefault(function.key, (function.place, f"{function.name}() and what it calls are too large to follow"))
+        except RecursionError:
+            reads.unfollowed.setdefault(function.key, (function.place, f"{function.name}() is nested too deeply to follow"))
+        return machine, None
+
+
+_SINKS = {"model_validate", "from_orm", "validate_python", "awaitable_attrs"}
+
+
+@contextmanager
+def _deep() -> Iterator[None]:
+    """Let Python's stack be as deep as the checked code's."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, NESTING))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+__all__ = ["Flow", "Frame", "Read", "Reads"]

@@ -1,0 +1,220 @@
+"""The objects that queries and constructors made, and what reading a relationship of one comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from verdigris.evidence.source.flow.shapes import Link, Load, Shape
+from verdigris.evidence.source.flow.values import Entity, Many, Value
+from verdigris.evidence.source.relations import UNLOADABLE, Relation, Relations
+from verdigris.evidence.values import Known, Missing, Place, Unknown
+
+
+class State(StrEnum):
+    """What reading a relationship comes to."""
+
+    LOADED = "loaded"
+    MISSING = "missing"
+    EMPTY = "empty"  # noload: it reads as nothing
+    UNLOADABLE = "unloadable"  # dynamic, write_only: read as a whole
+    DOUBT = "doubt"
+    CALLER = "caller"  # it is the business of whoever calls
+    SYNC = "sync"  # a synchronous session loads it when touched
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a read went, and why."""
+
+    state: State
+    reason: str
+    origin: Place | None = None
+    made: bool = False
+
+
+@dataclass(slots=True)
+class Heap:
+    """Cells by number; copied at branches and joined after them."""
+
+    relations: Relations
+    cells: dict[int, Shape] = field(default_factory=dict)
+    hooked: str | None = None  # a session hook that may add loader options to any statement
+
+    def copy(self) -> Heap:
+        """Return an independent state."""
+        return Heap(self.relations, dict(self.cells), self.hooked)
+
+    def join(self, others: list[Heap]) -> Heap:
+        """Join the states of several ways through the code."""
+        cells: dict[int, Shape] = {}
+        every = [self, *others]
+        for number in dict.fromkeys(number for heap in every for number in heap.cells):
+            shapes = [heap.cells[number] for heap in every if number in heap.cells]
+            cells[number] = shapes[0] if all(shape is shapes[0] for shape in shapes) else Shape.joined(shapes)
+        return Heap(self.relations, cells, self.hooked)
+
+    # -- objects ----------------------------------------------------------------------------------
+
+    def locate(self, entity: Entity) -> tuple[Entity, Shape]:
+        """Return an object's own cell and shape, past what was assigned on the way."""
+        shape = self.cells.get(entity.cell) or Shape(entity.model, opened="it is not followed here")
+        for index, name in enumerate(entity.path):
+            link = shape.link(name)
+            alias = self._aliased(link)
+            if alias is not None:
+                return self.locate(replace(alias, path=(*alias.path, *entity.path[index + 1 :]), model=entity.model))
+            if link is not None and link.shape is not None:
+                shape = link.shape
+            else:
+                relation = self.relations.of(shape.model, name)
+                target = relation.target if relation is not None and relation.target is not None else "?"
+                shape = Shape(target, {}, shape.origin, shape.opened, shape.silent, sync=shape.sync)
+        return entity, shape
+
+    def _aliased(self, link: Link | None) -> Entity | None:
+        alias = link.alias if link is not None else None
+        if isinstance(alias, Many):
+            alias = alias.element
+        return alias if isinstance(alias, Entity) else None
+
+    def set(self, entity: Entity, shape: Shape) -> None:
+        """Replace what is known of an object."""
+        entity, _ = self.locate(entity)
+        root = self.cells.get(entity.cell)
+        if root is not None:
+            self.cells[entity.cell] = self._put(root, entity.path, shape)
+
+    def _put(self, root: Shape, path: tuple[str, ...], shape: Shape) -> Shape:
+        if not path:
+            return shape
+        link = root.link(path[0])
+        relation = self.relations.of(root.model, path[0])
+        target = relation.target if relation is not None and relation.target is not None else "?"
+        inner = link.shape if link is not None and link.shape is not None else Shape(target, origin=root.origin, sync=root.sync)
+        how = link.how if link is not None else "same"
+        certain = link.certain if link is not None else True
+        return root.with_link(path[0], Link(how, certain, self._put(inner, path[1:], shape), link.alias if link else None))
+
+    def mark(self, entity: Entity, name: str, link: Link) -> None:
+        """Say that a relationship of an object is now loaded (or not)."""
+        entity, shape = self.locate(entity)
+        old = shape.link(name)
+        if link.shape is None and old is not None and link.alias is None:
+            link = replace(link, shape=old.shape)
+        self.set(entity, shape.with_link(name, link))
+
+    def apply(self, entity: Entity, loads: tuple[Load, ...]) -> None:
+        """Load more of an object that is there already."""
+        entity, shape = self.locate(entity)
+        self.set(entity, shape.loaded(loads, self.targets(shape.model, loads)))
+
+    def targets(self, model: str, loads: tuple[Load, ...]) -> dict[tuple[str, str], str | None]:
+        """Return the related models that loader options lead to."""
+        found: dict[tuple[str, str], str | None] = {}
+        for load in loads:
+            owner = load.owner or model
+            relation = self.relations.of(owner, load.name) or self.relations.of(model, load.name)
+            target = relation.target if relation is not None else None
+            found[owner, load.name] = found[model, load.name] = target
+            if target is not None and load.below:
+                found.update(self.targets(target, load.below))
+        return found
+
+    def persist(self) -> None:
+        """A flush: what was pending has rows now, and reading what was not given is a query."""
+        for number, shape in self.cells.items():
+            if shape.fresh:
+                self.cells[number] = replace(shape, fresh=False)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def target(self, entity: Entity, relation: Relation) -> Value:
+        """Return the value of a relationship."""
+        _, shape = self.locate(entity)
+        link = shape.link(relation.name)
+        if link is not None and link.alias is not None:
+            return link.alias  # type: ignore[return-value]  # links keep any value; shapes can't know of them
+        inner = Entity(entity.cell, (*entity.path, relation.name), relation.target or "?")
+        return Many(inner) if relation.many == Known(True) else inner
+
+    def read(self, entity: Entity, relation: Relation, *, whole: bool) -> Verdict:
+        """Tell what reading a relationship of an object comes to; `whole` reads go through all of a collection."""
+        entity, shape = self.locate(entity)
+        link = shape.link(relation.name)
+        if shape.sync:
+            return Verdict(State.SYNC, "a synchronous session loads it when it is touched")
+        if link is not None and link.how == "loaded":
+            if link.certain:
+                return Verdict(State.LOADED, f"{relation.key} is loaded", shape.origin)
+            return Verdict(State.DOUBT, f"{relation.key} is loaded under a condition", shape.origin)
+        if shape.opened is not None:
+            return Verdict(State.CALLER if shape.silent else State.DOUBT, shape.opened, shape.origin)
+        if link is not None and link.how != "same":
+            if not link.certain:
+                return Verdict(State.DOUBT, f"how {relation.key} is loaded depends on a condition", shape.origin)
+            state = State.EMPTY if link.how == "empty" else State.MISSING
+            return Verdict(state, f"an option leaves {relation.key} out", shape.origin)
+        return self._mapped(entity, shape, relation, whole=whole)
+
+    def _mapped(self, entity: Entity, shape: Shape, relation: Relation, *, whole: bool) -> Verdict:
+        """Judge by the relationship's own mapping."""
+        lazy = relation.lazy
+        if isinstance(lazy, (Unknown, Missing)):
+            return Verdict(State.DOUBT, f"how {relation.key} is mapped is not settled", shape.origin)
+        if lazy.value in UNLOADABLE:
+            state = State.UNLOADABLE if whole else State.LOADED
+            return Verdict(state, f"{relation.key} is lazy={lazy.value!r}: never loaded as a whole", shape.origin)
+        if shape.fresh:
+            return Verdict(State.LOADED, f"{relation.key} of an object that was not flushed yet needs no query", shape.origin)
+        if relation.eager and not shape.hidden and not shape.made:
+            return Verdict(State.LOADED, f"{relation.key} is mapped with lazy={lazy.value!r}", shape.origin)
+        if self.hooked is not None:
+            return Verdict(State.DOUBT, self.hooked, shape.origin)
+        if lazy.value == "noload":
+            return Verdict(State.EMPTY, f"{relation.key} is lazy='noload' and no option loads it", shape.origin)
+        if shape.made:
+            return self._constructed(entity, shape, relation)
+        return self._elsewhere(entity, shape, relation) or Verdict(State.MISSING, f"{relation.key} is not loaded", shape.origin)
+
+    def _constructed(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict:
+        """Judge an object that was made here and flushed: it has only what it was given."""
+        if relation.many != Known(True) and not set(relation.columns) & shape.given:
+            if relation.many == Known(False) and relation.columns and "*" not in shape.given:
+                return Verdict(State.LOADED, f"{relation.key} has no foreign key set: reading it needs no query", shape.origin)
+            return Verdict(State.DOUBT, f"whether {relation.key} of the new object was set is not settled", shape.origin)
+        found = self._elsewhere(entity, shape, relation)
+        return found or Verdict(State.MISSING, f"{relation.key} of the new object was not given", shape.origin, made=True)
+
+    def _elsewhere(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict | None:
+        """Look for what another query of the same session may have put there, or into the identity map."""
+        if relation.many == Known(False) and relation.lazy != Known("raise"):
+            if self._is_way_back(entity, relation):
+                return Verdict(State.LOADED, f"{relation.key} is the object it was reached from", shape.origin)
+            for other in self.cells.values():
+                if self._holds(other, relation.target) and other is not shape:
+                    where = f" ({other.origin})" if other.origin is not None else ""
+                    return Verdict(State.DOUBT, f"{relation.key} may be in the session already: another query loads its class{where}", shape.origin)
+        for number, other in self.cells.items():
+            link = other.link(relation.name)
+            if number != entity.cell and other.model == shape.model and link is not None and link.how == "loaded":
+                return Verdict(State.DOUBT, f"another query in the same session loads {relation.key} ({other.origin})", shape.origin)
+        return None
+
+    def _is_way_back(self, entity: Entity, relation: Relation) -> bool:
+        if not entity.path:
+            return False
+        parent = replace(entity, path=entity.path[:-1])
+        _, above = self.locate(parent)
+        forward = self.relations.of(above.model, entity.path[-1])
+        return forward is not None and relation.target == above.model and relation.name == forward.inverse
+
+    def _holds(self, shape: Shape, model: str | None, depth: int = 0) -> bool:
+        if model is None or shape.opened is not None and shape.silent:
+            return False
+        if shape.model == model:
+            return True
+        inner = (link.shape for link in shape.links.values() if link.how == "loaded" and link.shape is not None)
+        return depth < 4 and any(self._holds(each, model, depth + 1) for each in inner)
+
+

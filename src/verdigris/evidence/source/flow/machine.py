@@ -1,0 +1,415 @@
+"""An interpreter of functions over abstract values: statements, branches, loops, calls."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.source.flow.heap import Heap
+from verdigris.evidence.source.flow.shapes import Link
+from verdigris.evidence.source.flow.values import (
+    Closure,
+    Const,
+    Entity,
+    Func,
+    Instance,
+    Klass,
+    Many,
+    Opaque,
+    Plain,
+    Row,
+    Value,
+    alternatives,
+    either,
+    element,
+    entities,
+)
+from verdigris.evidence.source.modules import Scope
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.flow.expressions import Expressions
+    from verdigris.evidence.source.flow.reads import Reads
+
+DEPTH = 14  # calls inside calls
+STEPS = 60_000  # expressions of one root
+_GUARDS = {"unloaded", "__dict__", "instance_dict", "instance_state", "NO_VALUE", "unmodified"}
+_GUARD_ERRORS = {"MissingGreenlet", "DetachedInstanceError", "InvalidRequestError", "StatementError", "SQLAlchemyError"}
+
+
+class TooLargeError(Exception):
+    """A root needs more steps than a check may take."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """One call of a function: its variables, what it returned so far, and the states at its exits."""
+
+    scope: Scope
+    names: dict[str, Value]
+    returns: list[Value] = field(default_factory=list)
+    yields: list[Value] = field(default_factory=list)
+    exits: list[Heap] = field(default_factory=list)
+    jumps: list[tuple[dict[str, Value], Heap]] = field(default_factory=list)
+    outer: Closure | None = None
+    conditions: int = 0
+    guarded: int = 0
+
+    @property
+    def closure(self) -> Closure:
+        """The variables that functions defined here see."""
+        return Closure({**(self.outer.names if self.outer is not None else {}), **self.names})
+
+
+class Machine:
+    """Runs one root function; what it reads of objects goes to `reads`."""
+
+    def __init__(self, source: Source, reads: Reads) -> None:
+        """Begin with nothing loaded."""
+        from verdigris.evidence.source.flow.expressions import Expressions
+
+        self.source = source
+        self.reads = reads
+        self.heap = Heap(source.relations, hooked=reads.hooked)
+        self.expressions: Expressions = Expressions(self)
+        self.stack: list[Scope] = []
+        self.steps = 0
+        self.greenlet = 0  # inside run_sync: lazy loads work
+        self.dependencies: dict[int, Value] = {}
+        self.visited: set[Scope] = set()
+        self._next = 0
+
+    def cell(self) -> int:
+        """Return the number of a new object."""
+        self._next += 1
+        return self._next
+
+    def count(self) -> None:
+        """Take a step; give up when there were too many."""
+        self.steps += 1
+        if self.steps > STEPS:
+            raise TooLargeError
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def root(self, function: Func) -> Value:
+        """Run a function that FastAPI, or nobody in the tree, calls."""
+        return self.call(function, [], {})
+
+    def call(self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool = False) -> Value:
+        """Run a function of the tree and return what it returns (a generator: what it yields)."""
+        scope = function.scope
+        if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
+            return self.expressions.annotated(scope, f"{scope.name}() calls itself")
+        names = self._bound(function, arguments, keywords, opened=opened)
+        frame = Frame(scope, names, outer=function.closure)
+        frame.guarded = int(_mentions_guard(scope))
+        self.stack.append(scope)
+        self.visited.add(scope)
+        try:
+            if isinstance(scope.node, ast.Lambda):
+                return self.expressions.value(scope.node.body, frame)
+            falls = self.block(scope.node.body, frame)  # type: ignore[union-attr]  # neither a module nor a class
+        finally:
+            self.stack.pop()
+        if frame.exits:
+            self.heap = frame.exits[0].join(frame.exits[1:] + ([self.heap] if falls else []))
+        return self._returned(frame, scope)
+
+    def _returned(self, frame: Frame, scope: Scope) -> Value:
+        if frame.yields:
+            return Many(either(frame.yields))
+        if scope.name == "__init__" and "self" in frame.names:
+            return frame.names["self"]
+        found = either(frame.returns) if frame.returns else Plain()
+        if isinstance(found, Opaque) or (not frame.returns and _is_stub(scope)):
+            return self.expressions.annotated(scope, f"what {scope.name}() gives is not settled")
+        return found
+
+    def _bound(self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool) -> dict[str, Value]:
+        """Match arguments to parameters; what is left out has its default, or what FastAPI injects."""
+        scope = function.scope
+        spec = scope.node.args  # type: ignore[union-attr]  # functions only
+        positional = [arg.arg for arg in [*spec.posonlyargs, *spec.args]]
+        given = list(arguments)
+        names: dict[str, Value] = {}
+        if function.bound is not None and positional:
+            given.insert(0, function.bound)
+        for name, value in zip(positional, given, strict=False):
+            names[name] = value
+        if spec.vararg is not None:
+            rest = given[len(positional) :]
+            names[spec.vararg.arg] = Many(either(rest), tuple(rest)) if rest else Many(Plain(), ())
+        known = {arg.arg for arg in scope.parameters}
+        extra = {name: value for name, value in keywords.items() if name not in known}
+        names.update({name: value for name, value in keywords.items() if name in known})
+        if spec.kwarg is not None:
+            names[spec.kwarg.arg] = self.expressions.record(extra, opened=opened)
+        for parameter in scope.parameters:
+            if parameter.arg not in names:
+                names[parameter.arg] = self.expressions.parameter(scope, parameter, passed=not opened)
+        return names
+
+    # -- statements -------------------------------------------------------------------------------
+
+    def block(self, statements: list[ast.stmt], frame: Frame) -> bool:
+        """Run statements; tell whether control can reach their end."""
+        return all(self.step(statement, frame) for statement in statements)
+
+    def step(self, node: ast.stmt, frame: Frame) -> bool:  # noqa: C901, PLR0911, PLR0912 - one arm per kind of statement
+        """Run one statement."""
+        value = self.expressions.value
+        match node:
+            case ast.Expr(value=inner):
+                value(inner, frame)
+            case ast.Assign(targets=targets, value=inner):
+                made = value(inner, frame)
+                for target in targets:
+                    self.assign(target, made, frame)
+            case ast.AnnAssign(target=target, value=inner) if inner is not None:
+                self.assign(target, self._declared(value(inner, frame), node, frame), frame)
+            case ast.AugAssign(target=target, value=inner):
+                self._augment(target, value(inner, frame), frame)
+            case ast.Return(value=inner):
+                frame.returns.append(value(inner, frame) if inner is not None else Plain())
+                frame.exits.append(self.heap.copy())
+                return False
+            case ast.If(test=test, body=body, orelse=orelse):
+                return self._if(test, body, orelse, frame)
+            case ast.For(target=target, iter=iterable) | ast.AsyncFor(target=target, iter=iterable):
+                self._loop(node, element(value(iterable, frame)), target, frame)
+            case ast.While(test=test):
+                value(test, frame)
+                self._loop(node, None, None, frame)
+            case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
+                for item in items:
+                    entered = self.expressions.entered(item.context_expr, frame)
+                    if item.optional_vars is not None:
+                        self.assign(item.optional_vars, entered, frame)
+                return self.block(body, frame)
+            case ast.Try():
+                return self._try(node, frame)
+            case ast.Match(subject=subject, cases=cases):
+                return self._match(value(subject, frame), cases, frame)
+            case ast.Raise(exc=exc):
+                if exc is not None:
+                    value(exc, frame)
+                return False
+            case ast.Continue() | ast.Break():
+                frame.jumps.append((dict(frame.names), self.heap.copy()))
+                return False
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                frame.names[name] = Func(frame.scope.module.scope_of[node], None, frame.closure)
+            case ast.Assert(test=test):
+                value(test, frame)
+            case _:
+                pass
+        return True
+
+    def _declared(self, made: Value, node: ast.AnnAssign, frame: Frame) -> Value:
+        """`x: Order = unknown()`: the annotation says more than the value."""
+        if not isinstance(made, Opaque):
+            return made
+        said = self.expressions.annotation(node.annotation, frame.scope, made.reason)
+        return made if isinstance(said, Plain) else said
+
+    def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt], frame: Frame) -> bool:
+        decided = self.expressions.truth(self.expressions.value(test, frame), test, frame)
+        if decided is not None:
+            return self.block(body if decided else orelse, frame)
+        return self._ways([lambda: self.block(body, frame), lambda: self.block(orelse, frame)], frame)
+
+    def _ways(self, ways: list[Callable[[], bool]], frame: Frame) -> bool:
+        """Run alternatives from the same state and join those that reach their end."""
+        names, heap = dict(frame.names), self.heap
+        ends: list[tuple[dict[str, Value], Heap]] = []
+        frame.conditions += 1
+        for way in ways:
+            frame.names, self.heap = dict(names), heap.copy()
+            if way():
+                ends.append((frame.names, self.heap))
+        frame.conditions -= 1
+        if not ends:
+            return False
+        self._resume(ends, frame)
+        return True
+
+    def _resume(self, states: list[tuple[dict[str, Value], Heap]], frame: Frame) -> None:
+        frame.names = _joined([names for names, _ in states])
+        self.heap = states[0][1].join([heap for _, heap in states[1:]]) if len(states) > 1 else states[0][1]
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While, each: Value | None, target: ast.expr | None, frame: Frame) -> None:
+        """Run a loop's body once, then join with not having run it."""
+        before = (dict(frame.names), self.heap.copy())
+        jumps, frame.jumps = frame.jumps, []
+        if each is not None and target is not None:
+            self.assign(target, each, frame)
+        states = [before]
+        frame.conditions += 1
+        if self.block(node.body, frame):
+            states.append((frame.names, self.heap))
+        frame.conditions -= 1
+        self._resume([*states[1:], *frame.jumps, before], frame)
+        frame.jumps = jumps
+        self.block(node.orelse, frame)
+
+    def _try(self, node: ast.Try, frame: Frame) -> bool:
+        before = (dict(frame.names), self.heap.copy())
+        guards = any(_names_of(handler.type) & _GUARD_ERRORS for handler in node.handlers)
+        frame.guarded += guards
+        falls = self.block(node.body, frame) and self.block(node.orelse, frame)
+        frame.guarded -= guards
+        after = (frame.names, self.heap)
+        ends = [after] if falls else []
+        for handler in node.handlers:
+            self._resume([(dict(names), heap.copy()) for names, heap in (before, after)], frame)
+            frame.conditions += 1
+            if handler.name:
+                frame.names[handler.name] = Plain()
+            if self.block(handler.body, frame):
+                ends.append((frame.names, self.heap))
+            frame.conditions -= 1
+        if ends:
+            self._resume(ends, frame)
+        reached = self.block(node.finalbody, frame)
+        return bool(ends) and reached
+
+    def _match(self, subject: Value, cases: list[ast.match_case], frame: Frame) -> bool:
+        def way(case: ast.match_case) -> Callable[[], bool]:
+            def run() -> bool:
+                for inner in ast.walk(case.pattern):
+                    if isinstance(inner, (ast.MatchAs, ast.MatchStar)) and inner.name:
+                        frame.names[inner.name] = subject if inner is case.pattern or len(cases) == 1 else _any_of(subject)
+                if case.guard is not None:
+                    self.expressions.value(case.guard, frame)
+                return self.block(case.body, frame)
+
+            return run
+
+        total = any(isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None for case in cases)
+        return self._ways([way(case) for case in cases] + ([] if total else [lambda: True]), frame)
+
+    # -- assignments ------------------------------------------------------------------------------
+
+    def assign(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        """Bind names, unpack, set attributes."""
+        match target:
+            case ast.Name(id=name):
+                frame.names[name] = value
+            case ast.Starred(value=inner):
+                self.assign(inner, Many(_any_of(value)), frame)
+            case ast.Tuple(elts=elts) | ast.List(elts=elts):
+                self._unpack(elts, value, frame)
+            case ast.Attribute(value=base, attr=name):
+                owner = self.expressions.value(base, frame)
+                self._set_attribute(owner, name, value, target, frame)
+            case ast.Subscript(value=base, slice=key):
+                self.expressions.value(key, frame)
+                self.expressions.store(base, key, value, frame)
+            case _:
+                pass
+
+    def _unpack(self, targets: list[ast.expr], value: Value, frame: Frame) -> None:
+        held = value.values if isinstance(value, Row) else value.held if isinstance(value, Many) else None
+        starred = any(isinstance(target, ast.Starred) for target in targets)
+        if held is not None and not starred and len(held) == len(targets):
+            for target, part in zip(targets, held, strict=True):
+                self.assign(target, part, frame)
+        elif isinstance(value, Row) and starred:
+            self._unpack_starred(targets, value.values, frame)
+        elif len(alternatives(value)) > 1 and all(isinstance(arm, Row) and len(arm.values) == len(targets) for arm in alternatives(value)):
+            rows = [arm.values for arm in alternatives(value) if isinstance(arm, Row)]
+            for target, parts in zip(targets, zip(*rows, strict=True), strict=True):
+                self.assign(target, either(list(parts)), frame)
+        else:
+            for target in targets:
+                self.assign(target, element(value) if not isinstance(value, Opaque) else value, frame)
+
+    def _unpack_starred(self, targets: list[ast.expr], values: tuple[Value, ...], frame: Frame) -> None:
+        where = next(index for index, target in enumerate(targets) if isinstance(target, ast.Starred))
+        after = len(targets) - where - 1
+        for target, value in zip(targets[:where], values, strict=False):
+            self.assign(target, value, frame)
+        middle = values[where : len(values) - after]
+        inner = targets[where]
+        if isinstance(inner, ast.Starred):
+            self.assign(inner.value, Row(tuple(middle)), frame)
+        for target, value in zip(targets[where + 1 :], values[len(values) - after :], strict=False):
+            self.assign(target, value, frame)
+
+    def _set_attribute(self, owner: Value, name: str, value: Value, target: ast.Attribute, frame: Frame) -> None:
+        for arm in alternatives(owner):
+            if isinstance(arm, Entity):
+                self.set_relation(arm, name, value, target, frame)
+            elif isinstance(arm, Instance) and isinstance(target.value, ast.Name):
+                fields = tuple((key, old) for key, old in arm.fields if key != name)
+                frame.names[target.value.id] = Instance(arm.scope, (*fields, (name, value)))
+
+    def set_relation(self, entity: Entity, name: str, value: Value, node: ast.AST, frame: Frame) -> None:
+        """Assign to a relationship: it is loaded now, and so is the way back."""
+        from dataclasses import replace
+
+        relation = self.source.relations.of(entity.model, name)
+        if relation is None:
+            _, shape = self.heap.locate(entity)
+            if shape.made:
+                self.heap.set(entity, replace(shape, given=shape.given | {name}))
+            return
+        alias = value if entities(value) else None
+        self.heap.mark(entity, name, Link("loaded", shape=None, alias=alias))
+        if relation.inverse is not None:
+            for other in entities(value):
+                back = self.source.relations.of(other.model, relation.inverse)
+                if back is not None and back.target == relation.owner:
+                    self.heap.mark(other, relation.inverse, Link("loaded", alias=entity if back.loader == "joinedload" else None))
+
+    def _augment(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        old = self.expressions.value(_loading(target), frame) if isinstance(target, (ast.Name, ast.Attribute)) else Plain()
+        if isinstance(target, ast.Name):
+            frame.names[target.id] = either([old, value])
+
+
+def _loading(target: ast.Name | ast.Attribute) -> ast.expr:
+    made: ast.expr = ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else ast.Attribute(target.value, target.attr, ast.Load())
+    return ast.copy_location(made, target)
+
+
+def _joined(ways: list[dict[str, Value]]) -> dict[str, Value]:
+    if len(ways) == 1:
+        return ways[0]
+    joined: dict[str, Value] = {}
+    for name in dict.fromkeys(name for names in ways for name in names):
+        values = [names[name] for names in ways if name in names]
+        first = values[0]
+        joined[name] = first if all(value is first for value in values) else either(values)
+    return joined
+
+
+def _any_of(value: Value) -> Value:
+    if isinstance(value, Row):
+        return either(list(value.values)) if value.values else Plain()
+    return value if isinstance(value, (Opaque, Entity)) else element(value)
+
+
+def _mentions_guard(scope: Scope) -> bool:
+    """Tell whether a function asks what is loaded before it reads."""
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in _GUARDS) or (isinstance(node, ast.Name) and node.id in _GUARDS)
+        for node in scope.nodes()
+    )
+
+
+def _names_of(node: ast.expr | None) -> set[str]:
+    if node is None:
+        return set()
+    return {getattr(inner, "attr", getattr(inner, "id", "")) for inner in ast.walk(node)}
+
+
+def _is_stub(scope: Scope) -> bool:
+    """Tell whether a function has no body of its own: a protocol's, an abstract one."""
+    body = [] if isinstance(scope.node, (ast.Lambda, ast.Module)) else scope.node.body
+    return all(isinstance(node, (ast.Pass, ast.Raise)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
+
+

@@ -1,0 +1,391 @@
+"""SQLAlchemy as the interpreter knows it: statements, loader options, sessions, constructors of mapped classes."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.source.flow.plan import planned
+from verdigris.evidence.source.flow.shapes import Link, Load, Shape
+from verdigris.evidence.source.flow.values import (
+    Attr,
+    Const,
+    Entity,
+    Func,
+    Instance,
+    Klass,
+    Many,
+    Opaque,
+    Option,
+    Outside,
+    Plain,
+    Record,
+    Result,
+    Row,
+    Statement,
+    Value,
+    alternatives,
+    either,
+    element,
+    entities,
+)
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.values import Known, Missing
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source.flow.expressions import Call
+    from verdigris.evidence.source.flow.machine import Machine
+
+_HOW = {
+    "joinedload": "loaded",
+    "selectinload": "loaded",
+    "subqueryload": "loaded",
+    "immediateload": "loaded",
+    "contains_eager": "loaded",
+    "lazyload": "unloaded",
+    "raiseload": "unloaded",
+    "noload": "empty",
+    "defaultload": "same",
+}
+_COLUMNS = {"load_only", "defer", "undefer", "undefer_group", "with_expression", "selectin_polymorphic", "with_loader_criteria"}
+_EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
+_ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
+_LOSING = {"with_only_columns", "subquery", "cte", "scalar_subquery", "exists", "alias", "lateral", "union", "union_all", "as_scalar", "compile"}
+
+
+class Orm:
+    """Calls of SQLAlchemy on behalf of one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Share the machine's state."""
+        self.machine = machine
+        self.source = machine.source
+
+    # -- functions --------------------------------------------------------------------------------
+
+    def function(self, dotted: str, leaf: str, call: Call) -> Value | None:
+        """Return what one of SQLAlchemy's (or the library's) functions gives; None for those of no interest here."""
+        if leaf == "select":
+            return self._select(call.arguments, call)
+        if leaf in _HOW:
+            return self._option(leaf, call, ())
+        if leaf in _COLUMNS:
+            return Option(())
+        if leaf == "Load":
+            return Option(())
+        if leaf in {"aliased", "with_polymorphic", "of_type"} and call.arguments:
+            return call.arguments[0] if isinstance(call.arguments[0], Klass) else Opaque("an alias of something unknown")
+        if dotted.startswith("verdigris") and leaf == "load":
+            return self._load(call)
+        if leaf in {"insert", "update", "delete", "func", "text", "literal", "case", "exists"}:
+            return Plain()
+        if leaf == "set_committed_value":
+            return None
+        return None
+
+    def _select(self, columns: list[Value], call: Call, *, legacy: bool = False) -> Value:
+        flat: list[Value] = []
+        for column in columns:
+            flat += list(column.held) if isinstance(column, Many) and column.held is not None else [column]
+        if any(isinstance(column, (Opaque, Many)) for column in flat):
+            return Opaque("what is selected is not settled")
+        place = call.frame.scope.module.place(call.node)
+        shapes: list[Shape | None] = []
+        kept: list[Value] = []
+        for column in flat:
+            model = self.source.models.of(column.scope) if isinstance(column, Klass) else None
+            kept.append(column if model is not None else self._column(column))
+            shapes.append(Shape(model.key, origin=place) if model is not None else None)
+        return Statement(tuple(kept), tuple(shapes), legacy)
+
+    def _column(self, column: Value) -> Value:
+        if isinstance(column, Attr) and self.source.relations.of(column.model, column.name) is not None:
+            return Opaque("a relationship is selected")
+        return column if isinstance(column, Opaque) else Plain()
+
+    # -- loader options ---------------------------------------------------------------------------
+
+    def _option(self, name: str, call: Call, before: tuple[Load, ...]) -> Value:
+        """Return `joinedload(A.b, ...)`, put at the end of a chain where there is one."""
+        chain: list[Load] = []
+        for argument in call.arguments:
+            for arm in alternatives(argument)[:1]:
+                if isinstance(arm, Attr):
+                    chain.append(Load(arm.model, arm.name, _HOW[name]))
+                elif isinstance(arm, Const) and isinstance(arm.value, str):
+                    chain += [Load(None, part, _HOW[name]) for part in arm.value.split(".")]
+                else:
+                    return Option(before, doubt=f"which relationship `{call.frame.scope.module.text(call.node)}` names is not settled")
+            if isinstance(argument, Const) is False and len(alternatives(argument)) > 1:
+                return Option(before, doubt="a loader option depends on a condition")
+        loads: tuple[Load, ...] = ()
+        for load in reversed(chain):
+            loads = (replace(load, below=loads),)
+        if not before:
+            return Option(loads)
+        return Option((*before[:-1], before[-1].chained(loads)))
+
+    def option_method(self, owner: Option, name: str, call: Call) -> Value:
+        """Return an option with more behind it."""
+        if name in _HOW:
+            made = self._option(name, call, owner.loads)
+            return replace(made, doubt=owner.doubt or made.doubt) if isinstance(made, Option) else made
+        if name == "options":
+            more = self.collect(call.arguments)
+            if not owner.loads:
+                return Option(more.loads, owner.doubt or more.doubt)
+            return Option((*owner.loads[:-1], _below(owner.loads[-1], more.loads)), owner.doubt or more.doubt)
+        return owner
+
+    def collect(self, arguments: list[Value]) -> Option:
+        """Return all options among arguments as one; what is not settled leaves a doubt."""
+        loads: list[Load] = []
+        doubt: str | None = None
+        for argument in arguments:
+            arms = alternatives(argument)
+            if len(arms) > 1:
+                doubt = "a loader option depends on a condition"
+            for arm in arms:
+                match arm:
+                    case Option(loads=more, doubt=reason):
+                        loads += more
+                        doubt = doubt or reason
+                    case Many(held=held) if held is not None:
+                        inner = self.collect(list(held))
+                        loads += inner.loads
+                        doubt = doubt or inner.doubt
+                    case Row(values=values):
+                        inner = self.collect(list(values))
+                        loads += inner.loads
+                        doubt = doubt or inner.doubt
+                    case Plain() | Const():
+                        pass
+                    case Many(element=Option() as each):
+                        loads += each.loads
+                        doubt = "which loader options are in a list is not settled"
+                    case Many(element=Plain()):
+                        pass
+                    case _:
+                        doubt = doubt or getattr(arm, "reason", "a loader option is not settled by the source")
+        return Option(tuple(loads), doubt)
+
+    def _load(self, call: Call) -> Value:
+        """`load(Order, OrderOut)`: the same need, computed here."""
+        entity, schema = call.get(0, "entity"), call.node.args[1] if len(call.node.args) > 1 else None
+        given = next((keyword.value for keyword in call.node.keywords if keyword.arg == "schema"), schema)
+        model = self.source.models.of(entity.scope) if isinstance(entity, Klass) else None
+        promise = guaranteed("verdigris.load", "needed")
+        if model is None or given is None or promise is None:
+            return Option((), doubt="what load() is given is not settled")
+        made = self.source.schemas.type(given, call.frame.scope)
+        loads = planned(self.source, model.key, made, promise.reason)
+        return Option((*loads, Load(model.key, "*", "unloaded"))) if loads is not None else Option((), doubt="the response model is not settled")
+
+    # -- statements -------------------------------------------------------------------------------
+
+    def statement_method(self, statement: Statement, name: str, call: Call) -> Value:
+        """Return a statement with more said of it."""
+        if name == "options":
+            option = self.collect(call.arguments)
+            return self._with_options(statement, option)
+        if statement.legacy and name in _ROWS:
+            result = self.executed(statement, call)
+            return Many(element(result)) if name in {"all", "yield_per"} else element(result)
+        if statement.legacy and name == "get":
+            return element(self.executed(statement, call))
+        if name == "add_columns":
+            more = self._select(call.arguments, call)
+            if isinstance(more, Statement):
+                return replace(statement, columns=(*statement.columns, *more.columns), shapes=(*statement.shapes, *more.shapes))
+            return Opaque("what is selected is not settled")
+        if name == "with_only_columns":
+            return self._select(call.arguments, call)
+        return Plain() if name in _LOSING else statement
+
+    def _with_options(self, statement: Statement, option: Option) -> Statement:
+        shapes: list[Shape | None] = []
+        for index, shape in enumerate(statement.shapes):
+            if shape is None:
+                shapes.append(None)
+                continue
+            loads = tuple(load for load in option.loads if self._concerns(load, shape, first=index == 0, statement=statement))
+            made = shape.loaded(loads, self.machine.heap.targets(shape.model, loads))
+            shapes.append(replace(made, opened=made.opened or option.doubt) if option.doubt is not None else made)
+        return replace(statement, shapes=tuple(shapes))
+
+    def _concerns(self, load: Load, shape: Shape, *, first: bool, statement: Statement) -> bool:
+        """Tell whether an option is about this entity of the statement."""
+        if load.owner is None:
+            return first
+        if load.owner == shape.model:
+            return True
+        others = {other.model for other in statement.shapes if other is not None}
+        return load.owner not in others and self.source.relations.of(shape.model, load.name) is not None
+
+    def executed(self, statement: Statement, call: Call, *, options: Option | None = None) -> Result:
+        """Return the result of a statement: new objects."""
+        if options is not None:
+            statement = self._with_options(statement, options)
+        columns: list[Value] = []
+        for column, shape in zip(statement.columns, statement.shapes, strict=True):
+            if shape is None:
+                columns.append(column)
+                continue
+            number = self.machine.cell()
+            sync = (statement.legacy or not call.awaited) and not self._is_async(call)
+            place = call.frame.scope.module.place(call.node)
+            self.machine.heap.cells[number] = replace(shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place)
+            columns.append(Entity(number, (), shape.model))
+        return Result(tuple(columns), scalars=False)
+
+    def _is_async(self, call: Call) -> bool:
+        """A coroutine may be awaited later: `rows = session.scalars(...)`, then `await rows`."""
+        node = call.node.func
+        if not isinstance(node, ast.Attribute):
+            return False
+        return self.source.types.session(node.value, call.frame.scope) == "async"
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def session_method(self, owner: Value, name: str, call: Call) -> Value | None:
+        """Return what a session's method gives, recognised by what it is given; None if it is no session's."""
+        first = call.get(0, "statement", "entity", "instance")
+        if name in _EXECUTING and first is not None:
+            arms = [arm for arm in alternatives(first) if isinstance(arm, Statement)]
+            if not arms:
+                return Opaque("what is executed is not settled") if isinstance(first, Opaque) else Plain()
+            return either([self._answer(name, self.executed(arm, call)) for arm in arms])
+        if name in {"get", "get_one"} and isinstance(first, Klass) and call.get(1, "ident") is not None:
+            return self._get(first, call)
+        if name == "query":
+            return self._select(call.arguments, call, legacy=True)
+        if name == "refresh" and first is not None:
+            return self._refresh(first, call)
+        if name in {"flush", "commit"}:
+            self.machine.heap.persist()
+            return Plain()
+        if name == "merge" and first is not None:
+            return either([self._merged(arm) for arm in alternatives(first)])
+        if name == "expire" and first is not None:
+            for entity in entities(first):
+                where, shape = self.machine.heap.locate(entity)
+                self.machine.heap.set(where, replace(shape, opened="it was expired"))
+            return Plain()
+        if name in {"add", "add_all", "delete", "expunge", "expunge_all", "rollback", "close", "begin", "begin_nested"}:
+            return Plain()
+        if name in {"run_sync", "run"} and isinstance(first, Func):
+            self.machine.greenlet += 1
+            made = self.machine.call(first, [owner, *call.arguments[1:]], call.keywords)
+            self.machine.greenlet -= 1
+            return made
+        return self._unit(owner, name, call)
+
+    def _unit(self, owner: Value, name: str, call: Call) -> Value | None:
+        """`db.transaction(fn)` and `db.gather(fn, ...)` give each function a session."""
+        if not (isinstance(owner, Outside) and owner.package == "verdigris") or name not in {"transaction", "gather"}:
+            return None
+        session = Outside("sqlalchemy.ext.asyncio.AsyncSession", made=True)
+        made = [self.machine.call(arg, [session], {}) if isinstance(arg, Func) else Opaque("a unit is not settled") for arg in call.arguments]
+        return Row(tuple(made)) if name == "gather" else made[0] if made else Plain()
+
+    def _answer(self, name: str, result: Result) -> Value:
+        if name in {"scalars", "stream_scalars"}:
+            return Result(result.columns[:1], scalars=True)
+        if name in {"scalar", "scalar_one", "scalar_one_or_none"}:
+            return result.columns[0] if result.columns else Plain()
+        if name == "exec" and len(result.columns) == 1:
+            return Result(result.columns, scalars=True)
+        return result
+
+    def _get(self, klass: Klass, call: Call) -> Value:
+        statement = self._select([klass], call)
+        given = call.get(-1, "options")
+        if not isinstance(statement, Statement):
+            return statement
+        return element(Result(self.executed(statement, call, options=self.collect([given]) if given is not None else None).columns, scalars=True))
+
+    def _refresh(self, first: Value, call: Call) -> Value:
+        names = call.get(1, "attribute_names")
+        for entity in entities(first):
+            where, shape = self.machine.heap.locate(entity)
+            shape = replace(shape, fresh=False)
+            self.machine.heap.set(where, shape)
+            if names is None:
+                self._refresh_mapped(where, shape)
+                continue
+            for wanted in self._texts(names):
+                if wanted is None:
+                    self.machine.heap.set(where, replace(self.machine.heap.locate(where)[1], opened="which attributes are refreshed is not settled"))
+                elif self.source.relations.of(shape.model, wanted) is not None:
+                    self.machine.heap.mark(where, wanted, Link("loaded"))
+        return Plain()
+
+    def _refresh_mapped(self, entity: Entity, shape: Shape) -> None:
+        """A refresh without names loads what the mapping loads eagerly."""
+        for name, relation in self.source.relations.all_of(shape.model).items():
+            if relation.eager and shape.made:
+                self.machine.heap.mark(entity, name, Link("loaded"))
+
+    def _texts(self, names: Value) -> list[str | None]:
+        held = names.held if isinstance(names, Many) else names.values if isinstance(names, Row) else None
+        values = held if held is not None else (names,)
+        texts: list[str | None] = []
+        for value in values:
+            if isinstance(value, Attr):
+                texts.append(value.name)
+            else:
+                texts.append(str(value.value) if isinstance(value, Const) and value.value is not None else None)
+        return texts if names != Const(None) else []
+
+    def _merged(self, value: Value) -> Value:
+        if not isinstance(value, Entity):
+            return value
+        number = self.machine.cell()
+        self.machine.heap.cells[number] = Shape(value.model, opened="merge() copies what it was given")
+        return Entity(number, (), value.model)
+
+    # -- constructors -----------------------------------------------------------------------------
+
+    def construct(self, model: str, call: Call) -> Value:
+        """Return a new object: it has the relationships its constructor was given."""
+        number = self.machine.cell()
+        entity = Entity(number, (), model)
+        found = self.source.relations.models[model]
+        own = self.source.names.class_attribute(found.scope, "__init__")
+        opened = "its own constructor may set relationships" if isinstance(own, Scope) else None
+        if call.opened and opened is None:
+            opened = self._open_reason(call)
+        given = frozenset(name for name in call.keywords if self.source.relations.of(model, name) is None)
+        if any(keyword.arg is None for keyword in call.node.keywords):
+            given |= {"*"}
+        place = call.frame.scope.module.place(call.node)
+        self.machine.heap.cells[number] = Shape(model, {}, place, opened, fresh=True, made=True, given=given)
+        for name, relation in self.source.relations.all_of(model).items():
+            if name in call.keywords:
+                self.machine.set_relation(entity, name, call.keywords[name], call.node, call.frame)
+            elif relation.declared is not None and not all(
+                isinstance(relation.declared.option(option), Missing) for option in ("default", "default_factory")
+            ):
+                self.machine.heap.mark(entity, name, Link("loaded"))
+        return entity
+
+    def _open_reason(self, call: Call) -> str | None:
+        """`**data.model_dump()` gives columns: a relationship would refuse the mappings in it."""
+        for keyword in call.node.keywords:
+            if keyword.arg is None:
+                inner = keyword.value
+                dumped = isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in {"model_dump", "dict"}
+                if not dumped:
+                    return f"`**{call.frame.scope.module.text(inner)}` may set relationships"
+        return None
+
+
+def _below(load: Load, more: tuple[Load, ...]) -> Load:
+    """Put options beneath the last relationship of a chain."""
+    if load.below:
+        return replace(load, below=(*load.below[:-1], _below(load.below[-1], more)))
+    return replace(load, below=more)
+
+
