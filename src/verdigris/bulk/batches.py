@@ -65,6 +65,7 @@ class Batches:
             if values is None:
                 values = self._filled(batch, row)
             if values is None:
+                self._columns.check(row, self._count)
                 yield batch
         if batch is None or values is None:
             batch, values = self._start(row)

@@ -129,13 +129,18 @@ class Columns:
             process = _processor(column, self.dialect)
             if process is not None:
                 processes.append((position, process, bool(column.type.should_evaluate_none)))
-        for column in self._left_out(keys):
-            default = self._default(column)
-            if isinstance(default, str):
-                return default
+        for column in self._left_out(keys).values():
+            default, refused = self._default(column), self._refusal(column)
+            if isinstance(default, str) or refused is not None:
+                return refused or str(default)
             names.append(column.name)
-            defaults.append(default)
+            defaults.append(_processed(default, _processor(column, self.dialect)))
         return Copied(tuple(names), tuple(processes), tuple(defaults))
+
+    def filled(self, keys: tuple[str, ...], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with what Python fills in for the attributes that it leaves out."""
+        made = {key: self._default(column) for key, column in self._left_out(keys).items()}
+        return {**row, **{key: default(row) for key, default in made.items() if not isinstance(default, str)}}
 
     def _refusal(self, column: Column[Any]) -> str | None:
         kind = column.type.dialect_impl(self.dialect)
@@ -146,14 +151,14 @@ class Columns:
             return f"{column.name} is a {column.type!r}, which COPY is not known to carry"
         return None
 
-    def _left_out(self, keys: Sequence[str]) -> list[Column[Any]]:
-        """Return the columns that rows leave out and that something in Python fills."""
+    def _left_out(self, keys: Sequence[str]) -> dict[str, Column[Any]]:
+        """Return the columns that rows leave out and that something on this side fills, by attribute."""
         given = set(keys)
-        return [
-            column
+        return {
+            key: column
             for key, column in self.by_key.items()
             if key not in given and isinstance(column, Column) and self._is_filled(column)
-        ]
+        }
 
     def _is_filled(self, column: Column[Any]) -> bool:
         return column.default is not None or column in self._special
@@ -164,26 +169,22 @@ class Columns:
         return set() if self.mapper is None else {self.mapper.polymorphic_on, self.mapper.version_id_col}
 
     def _default(self, column: Column[Any]) -> Default | str:
+        """Return what makes the column's value of a row, or why that is not done on this side."""
         mapper, default = self.mapper, column.default
-        process = _processor(column, self.dialect) or _as_it_is
         if mapper is not None and column is mapper.polymorphic_on:
-            identity = process(mapper.polymorphic_identity)
+            identity = mapper.polymorphic_identity
             return lambda _row: identity
         if mapper is not None and column is mapper.version_id_col:
             generate = mapper.version_id_generator
             if not callable(generate):
                 return f"{column.name} is set by the server"
-            return lambda _row: process(generate(None))
-        refused = self._refusal(column)
-        if refused is not None:
-            return refused
+            return lambda _row: generate(None)
         if default is None or not (default.is_scalar or default.is_callable):
             return f"the default of {column.name} is SQL"
         made: Any = default.arg  # type: ignore[attr-defined]  # of ColumnDefault, which the two flags say it is
         if default.is_callable:
-            return lambda row: process(made(_Context(row)))
-        value = process(made)
-        return lambda _row: value
+            return lambda row: made(_Context({self.by_key[key].key: value for key, value in row.items()}))
+        return lambda _row: made
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,5 +202,5 @@ def _processor(column: Column[Any], dialect: Dialect) -> Process | None:
     return kind.bind_processor(dialect)
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def _processed(default: Default, process: Process | None) -> Default:
+    return default if process is None else lambda row: process(default(row))

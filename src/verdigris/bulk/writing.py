@@ -13,6 +13,7 @@ from sqlalchemy.util import await_only
 
 from verdigris.bulk.columns import Columns, Copied
 from verdigris.bulk.outcome import Chunk, Position, mark
+from verdigris.performance import measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ class Writer:
     def __init__(self, session: AsyncSession, columns: Columns) -> None:
         self._session = session
         self._columns = columns
+        self._statement = f"COPY {columns.table} FROM STDIN"
         #: Why a batch did not go by COPY; None as long as all did.
         self.reason: str | None = None
 
@@ -65,25 +67,30 @@ class Writer:
         if not driver.is_in_transaction():
             connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins with its first statement, which COPY is not
         rows = _Encoded(batch, copied)
+        began, failed = time.perf_counter(), True
         try:
             await_only(
                 driver.copy_records_to_table(
                     table.name, records=rows, columns=copied.columns, schema_name=_schema(connection, table)
                 )
             )
+            failed = False
         except Exception as error:  # noqa: BLE001 - raised again, as what an INSERT would have raised
             self._failed(error, connection, batch, rows)
+        finally:  # COPY passes by the dialect, where other statements are measured
+            queries = measured(connection.dialect)
+            if queries is not None:
+                queries.observe(self._statement, None, time.perf_counter() - began, failed=failed)
 
     def _failed(self, error: Exception, connection: Connection, batch: Batch, rows: _Encoded) -> NoReturn:
         """Raise the error that an INSERT would have raised, with the place."""
         where = self._position(batch, _line_of(error, rows))
         pooled: Any = connection.connection
         dialect = connection.dialect
-        statement = f"COPY {self._columns.table} FROM STDIN"
         raised = _translated(error, pooled.dbapi_connection)
         if isinstance(raised, dialect.loaded_dbapi.Error):
             raised = DBAPIError.instance(
-                statement,
+                self._statement,
                 None,
                 raised,
                 dialect.loaded_dbapi.Error,
@@ -92,7 +99,9 @@ class Writer:
                 dialect=dialect,
             )
         elif isinstance(raised, TypeError | ValueError | OverflowError):
-            raised = StatementError(f"{type(raised).__name__}: {raised}", statement, None, raised, hide_parameters=True)
+            raised = StatementError(
+                f"{type(raised).__name__}: {raised}", self._statement, None, raised, hide_parameters=True
+            )
         mark(raised, where)
         if isinstance(raised, StatementError):
             raised.add_detail(str(where))
@@ -108,6 +117,7 @@ class Writer:
                 await self._session.execute(insert(entity), rows, execution_options={"render_nulls": True})
                 return
             step = max(1, _PARAMETERS // max(1, len(self._columns.by_key)))
+            rows = [self._columns.filled(batch.keys, row) for row in rows]
             for start in range(0, len(rows), step):
                 await self._session.execute(insert(entity).values(rows[start : start + step]))
         except StatementError as error:

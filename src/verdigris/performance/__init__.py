@@ -20,10 +20,16 @@ from verdigris.performance.timing import measure
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.engine import Dialect
 
-__all__ = ["REQUEST", "Explained", "PoolStatus", "Queries", "Query", "Site", "instrument"]
+__all__ = ["REQUEST", "Explained", "PoolStatus", "Queries", "Query", "Site", "instrument", "measured"]
 
 _MARK = "_verdigris_queries"
+
+
+def measured(dialect: Dialect) -> Queries | None:
+    """Return where the figures of a dialect's engine are; None where it is not measured."""
+    return dialect.__dict__.get(_MARK)
 
 
 def instrument(
@@ -46,8 +52,8 @@ def instrument(
     as much. Copies made by `execution_options()` share the dialect and are measured with it.
     """
     sync: Engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    known = sync.dialect.__dict__.get(_MARK)
-    if isinstance(known, Queries):
+    known = measured(sync.dialect)
+    if known is not None:
         return known
     queries = Queries(slow_query=slow_query)
     if pool_metrics:

@@ -159,12 +159,12 @@ class Queries:
 
     # -- what the measured dialect reports -----------------------------------------------------------------------------
 
-    def observe(self, statement: str, parameters: Any, seconds: float, *, failed: bool, depth: int = 1) -> None:
-        """Take in one execution; called by the measured dialect, `depth` calls below SQLAlchemy."""
+    def observe(self, statement: str, parameters: Any, seconds: float, *, failed: bool) -> None:
+        """Take in one execution; called where the driver was."""
         entry = self._seen.get(statement)
         if entry is None:
             entry = self._enter(statement)
-        place, route = calling_place(depth + 1), current_route()
+        place, route = calling_place(), current_route()
         entry.tally.add(seconds, failed=failed)
         site = entry.sites.get((place, route))
         if site is None:

@@ -20,13 +20,13 @@ REQUEST: ContextVar[Mapping[str, Any] | None] = ContextVar("verdigris_request", 
 _application: dict[str, bool] = {}
 
 
-def calling_place(depth: int = 1) -> Place | None:
-    """Return the innermost place of the application among the callers, `depth` calls above the function that asks.
+def calling_place() -> Place | None:
+    """Return the innermost place of the application among the callers.
 
     SQLAlchemy runs its synchronous half in a greenlet, whose frames end where it began: the search goes on in the
     frame of the greenlet's parent, where the coroutines are.
     """
-    frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - the one way without building a traceback
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the one way without building a traceback
     here: Any = getcurrent()
     while True:
         while frame is not None:
