@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 COPY = "verdigris.bulk.insert"
 TOGETHER = "session.add_all(objects)   # after the loop, then one flush"
@@ -30,12 +34,15 @@ class AddAll(Box[Writer]):
     def judge(self, subject: Writer, evidence: Evidence) -> Judgement:
         """Look for a wait in each round of a loop over rows, in the source and in the run."""
         if subject.row_wise is not None:
-            return subject.finding("row-by-row", f"a loop over rows waits for {subject.how}", place=subject.row_wise, fix=TOGETHER)
+            return subject.finding(
+                "row-by-row", f"a loop over rows waits for {subject.how}", place=subject.row_wise, fix=TOGETHER
+            )
         for seen in evidence.inserts(subject.place):
             if seen.single_row_max > MANY:
                 return subject.finding(
                     "row-by-row",
-                    f"{seen.single_row_max} single-row INSERTs into {seen.table} in one {'request' if seen.route else 'task'}",
+                    f"{seen.single_row_max} single-row INSERTs into {seen.table} "
+                    f"in one {'request' if seen.route else 'task'}",
                     fix=TOGETHER,
                     kind=Kind.RECORDING,
                 )
@@ -48,7 +55,9 @@ class Chunked(Box[BulkWrite]):
     name = "bulk/chunked"
     holds = "Large inserts go in chunks"
     fails = "A list of any length goes into one statement"
-    consequence = "A statement carries 32,767 parameters at most: the day the list is longer, the insert fails as a whole."
+    consequence = (
+        "A statement carries 32,767 parameters at most: the day the list is longer, the insert fails as a whole."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[BulkWrite]:
         """Name the statements that carry many rows."""
@@ -62,9 +71,14 @@ class Chunked(Box[BulkWrite]):
         if subject.bounded:
             return subject.proof("what it carries is bounded where it stands")
         if subject.how == "values":
-            return subject.finding("parameters", "a list of any length becomes the parameters of one statement", fix=IN_CHUNKS)
+            return subject.finding(
+                "parameters", "a list of any length becomes the parameters of one statement", fix=IN_CHUNKS
+            )
         return subject.finding(
-            "unbounded", f"{subject.how} takes a list of any length: all its rows are in memory", fix=IN_CHUNKS, severity=Severity.ADVICE
+            "unbounded",
+            f"{subject.how} takes a list of any length: all its rows are in memory",
+            fix=IN_CHUNKS,
+            severity=Severity.ADVICE,
         )
 
 
@@ -87,7 +101,9 @@ class FlushBetween(Box[Subject]):
         if isinstance(subject, ChunkLoop):
             if subject.released is None:
                 return subject.finding(
-                    "kept", "chunks are added in a loop that never flushes", fix="await session.flush()   # at the end of each round"
+                    "kept",
+                    "chunks are added in a loop that never flushes",
+                    fix="await session.flush()   # at the end of each round",
                 )
             return subject.proof("each round ends with a flush or commit", place=subject.released)
         promise = guaranteed(COPY, "objects")
@@ -120,7 +136,7 @@ class BatchTuned(Box[Subject]):
                     return subject.doubt(f"its chunk size is not settled: {reason}")
         return subject.doubt(
             "a chunk size does not show whether it was measured",
-            settle='accept the box with the measurement as its reason: [tool.verdigris.accept] "bulk/batch-tuned" = "…"',
+            settle='accept the box with the measurement: [tool.verdigris.accept] "bulk/batch-tuned" = "…"',
         )
 
     def _tuned(self, subject: BulkWrite, evidence: Evidence) -> Judgement:
@@ -130,7 +146,8 @@ class BatchTuned(Box[Subject]):
                 best = max(seen.chunks, key=lambda chunk: chunk.rows / max(chunk.seconds, 1e-9))
                 rate = best.rows / max(best.seconds, 1e-9)
                 return subject.proof(
-                    f"tried chunks of {sizes[0]:,} to {sizes[-1]:,} rows; best {rate:,.0f} rows/s at {best.rows:,}", kind=Kind.RECORDING
+                    f"tried chunks of {sizes[0]:,} to {sizes[-1]:,} rows; best {rate:,.0f} rows/s at {best.rows:,}",
+                    kind=Kind.RECORDING,
                 )
         promise = guaranteed(COPY, "tuned")
         return subject.proof(promise.reason) if promise else subject.doubt("nothing promises that it tunes itself")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.source.concurrency import GlobalSession, HeldSession, ScopedSession
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.tasks import FanOut
 from verdigris.evidence.values import Known
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 PATIENCE = 250.0  # ms: a checkout that waits longer than this at the 99th percentile is a queue that clients feel
 EACH_ITS_OWN = "await db.gather(first, second)   # each unit gets a session of its own: async def first(session): ..."
@@ -21,7 +25,9 @@ class SessionPerTask(Box[Subject]):
     name = "concurrency/session-per-task"
     holds = "A session is never in use by two tasks at once"
     fails = "A session is reachable by two tasks at once"
-    consequence = "One task commits the other's half-done work, or the connection goes back to the pool in mid-transaction."
+    consequence = (
+        "One task commits the other's half-done work, or the connection goes back to the pool in mid-transaction."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name what starts a task, the sessions that outlive one, and the engines that make sessions."""
@@ -47,7 +53,9 @@ class SessionPerTask(Box[Subject]):
                 )
             case GlobalSession(name=name):
                 return subject.finding(
-                    "global", f"`{name}` is one session for the whole program", fix=f"{name} = async_sessionmaker(engine)"
+                    "global",
+                    f"`{name}` is one session for the whole program",
+                    fix=f"{name} = async_sessionmaker(engine)",
                 )
             case _:
                 return self._overlaps(subject, evidence)
@@ -57,7 +65,8 @@ class SessionPerTask(Box[Subject]):
             seen = evidence.recording.overlaps[0]
             return engine.finding(
                 "overlap",
-                f"two tasks were inside one session: {seen.operation} at {seen.site} and {seen.other_operation} at {seen.other_site}",
+                f"two tasks were inside one session: {seen.operation} at {seen.site} "
+                f"and {seen.other_operation} at {seen.other_site}",
                 kind=Kind.RECORDING,
             )
         if isinstance(engine, Engine) and engine.shares_connection:
@@ -89,12 +98,15 @@ class NoScopedSession(Box[Subject]):
                 return subject.proof("a registry of sync sessions, for code that runs in threads")
             case ScopedSession(per_task=True, removed=True):
                 return subject.finding(
-                    "scoped", "a registry that works, and hides who owns the session", severity=Severity.ADVICE, fix=_PASS_IT
+                    "scoped",
+                    "a registry that works, and hides who owns the session",
+                    severity=Severity.ADVICE,
+                    fix=_EXPLICIT,
                 )
             case ScopedSession(removed=False):
-                return subject.finding("kept", f"`{subject.maker}` whose sessions nothing removes", fix=_PASS_IT)
+                return subject.finding("kept", f"`{subject.maker}` whose sessions nothing removes", fix=_EXPLICIT)
             case ScopedSession():
-                return subject.finding("shared", f"`{subject.maker}` without a scope unique to the task", fix=_PASS_IT)
+                return subject.finding("shared", f"`{subject.maker}` without a scope unique to the task", fix=_EXPLICIT)
             case _:
                 return subject.proof("its sessions are in no registry")
 
@@ -124,7 +136,9 @@ class SeparateSessions(Box[Subject]):
                     "shared",
                     f"`{subject.shared}` is used by several coroutines of this {subject.by}",
                     fix=EACH_ITS_OWN,
-                    related=tuple((arm.place, "carries it") for arm in subject.arms if arm.session == subject.shared)[:4],
+                    related=tuple((arm.place, "carries it") for arm in subject.arms if arm.session == subject.shared)[
+                        :4
+                    ],
                 )
             if subject.unsettled is not None and len(subject.arms) + sum(arm.many for arm in subject.arms) > 1:
                 return subject.doubt(f"whether `{subject.unsettled}` is a session is not settled by the source")
@@ -177,21 +191,26 @@ class PoolForLoad(Box[Subject]):
 
     def _waits(self, engine: Engine, evidence: Evidence) -> Judgement:
         names = {seen.id for seen in evidence.ran(engine)}
-        pools = [] if evidence.recording is None else [pool for pool in evidence.recording.pools if pool.engine in names]
+        pools = (
+            [] if evidence.recording is None else [pool for pool in evidence.recording.pools if pool.engine in names]
+        )
         if not pools:
             return engine.doubt(f"how long requests wait for `{engine.short}`'s connections shows only in a run")
         worst = max(pools, key=lambda pool: (pool.timeouts, pool.wait_p99_ms))
         figures = (
-            f"{worst.checkouts:,} checkouts by up to {worst.max_concurrent_requests} requests at once, {worst.timeouts} timed out; "
-            f"wait p99 {worst.wait_p99_ms:.1f} ms; {worst.high_water} of {worst.capacity or 'unlimited'} connections at most"
+            f"{worst.checkouts:,} checkouts by up to {worst.max_concurrent_requests} requests at once, "
+            f"{worst.timeouts} timed out; wait p99 {worst.wait_p99_ms:.1f} ms; "
+            f"{worst.high_water} of {worst.capacity or 'unlimited'} connections at most"
         )
         if worst.timeouts or worst.wait_p99_ms > PATIENCE:
             needed = max(worst.high_water + 1, worst.max_concurrent_requests)
-            return engine.finding("waits", figures, kind=Kind.RECORDING, fix=engine.with_option("pool_size", str(needed)))
+            return engine.finding(
+                "waits", figures, kind=Kind.RECORDING, fix=engine.with_option("pool_size", str(needed))
+            )
         return engine.proof(figures, kind=Kind.RECORDING)
 
 
-_PASS_IT = "async with factory() as session: ...   # and pass the session on as an argument"
+_EXPLICIT = "async with factory() as session: ...   # and pass the session on as an argument"
 
 
 def _guard(subject: Subject) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.judgement import Judgement, Population, Severity
 from verdigris.evidence.source.models import Column, Model, Relationship
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 RAISING = {"raise", "raise_on_sql"}
 DELIBERATE = {"selectin", "joined", "subquery", "immediate", "write_only"}
@@ -127,7 +131,9 @@ class LazyRaise(Box[Model]):
                 case Known("noload"):
                     return self._finding(relationship, "silent", "is `noload`: it reads as empty though rows exist")
                 case Known() | Missing():
-                    return self._finding(relationship, "lazy", "is loaded when it is touched, which async code cannot await")
+                    return self._finding(
+                        relationship, "lazy", "is loaded when it is touched, which async code cannot await"
+                    )
                 case Unknown(reason):
                     seen = evidence.lazy_of(relationship.key)
                     if seen is None:
@@ -142,7 +148,9 @@ class LazyRaise(Box[Model]):
                 fix=eager[0].with_lazy("raise_on_sql"),
                 severity=Severity.ADVICE,
             )
-        return subject.proof(f"the {len(subject.own_relationships)} relationships of {subject.name} raise instead of loading")
+        return subject.proof(
+            f"the {len(subject.own_relationships)} relationships of {subject.name} raise instead of loading"
+        )
 
     def _finding(self, relationship: Relationship, variant: str, what: str) -> Judgement:
         return relationship.finding(variant, f"{relationship.key} {what}", fix=relationship.with_lazy("raise_on_sql"))

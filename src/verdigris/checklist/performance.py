@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.filters import Sought
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 LARGE = 10_000  # rows: below this PostgreSQL reads the whole table as fast as an index
 DATABASE = "verdigris.Database"
@@ -51,9 +55,13 @@ class Indexed(Box[Sought]):
 
     def _live(self, subject: Sought, evidence: Evidence, *, indexed: bool) -> Judgement:
         if indexed:
-            return subject.proof(f"the database has an index on {subject.table} that begins with it", kind=Kind.DATABASE)
+            return subject.proof(
+                f"the database has an index on {subject.table} that begins with it", kind=Kind.DATABASE
+            )
         if subject.foreign_key:
-            return self._finding(subject, "foreign-key", "is a foreign key without an index in the database", Kind.DATABASE)
+            return self._finding(
+                subject, "foreign-key", "is a foreign key without an index in the database", Kind.DATABASE
+            )
         large = evidence.rows(subject.table) >= LARGE
         text = f"is compared in a where clause and has no index in the database ({evidence.rows(subject.table):,} rows)"
         return self._filtered(subject, text, Severity.ERROR if large else Severity.ADVICE, Kind.DATABASE)
@@ -98,7 +106,9 @@ class Explained(Box[Engine]):
             match subject.option("explain_slow"):
                 case Known(value) if not value:
                     return subject.finding(
-                        "off", "`explain_slow` is off: slow queries leave no plan", fix=subject.with_option("explain_slow", "True")
+                        "off",
+                        "`explain_slow` is off: slow queries leave no plan",
+                        fix=subject.with_option("explain_slow", "True"),
                     )
                 case Known(_, by):
                     return subject.proof(by or "explain_slow=True")
@@ -107,7 +117,7 @@ class Explained(Box[Engine]):
             return subject.proof(f"{len(explained)} statements were explained in the run", kind=Kind.RECORDING)
         return subject.doubt(
             "source does not show whether slow queries were explained",
-            settle='record a run that explains them, or accept the box: [tool.verdigris.accept] "performance/explained" = "…"',
+            settle='record a run that explains them, or accept: [tool.verdigris.accept] "performance/explained" = "…"',
         )
 
 
@@ -159,7 +169,9 @@ def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing
             case Known(value, by) if value:
                 return engine.proof(by or f"{option}=True")
             case Known() | Missing():
-                return engine.finding("off", f"`{option}` is off on `{engine.short}`", fix=engine.with_option(option, "True"))
+                return engine.finding(
+                    "off", f"`{option}` is off on `{engine.short}`", fix=engine.with_option(option, "True")
+                )
             case Unknown(reason):
                 return engine.doubt(f"whether `{option}` is on is not settled: {reason}")
     found = evidence.source.watchers(what)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import SECTIONS, Box
-from verdigris.evidence.judgement import Subject
+
+if TYPE_CHECKING:
+    from verdigris.evidence.judgement import Subject
 
 
 @cache

@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
     from verdigris.report.report import Report
 
-SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "max_connections": 60}
+SETTINGS: dict[str, str | float | bool] = {"shared_preload_libraries": "pg_stat_statements", "max_connections": 60}
 INTERRUPTED = 130
 
 
 def main(given: list[str]) -> int:
     """Run the demo; return 0 only when every box of the shop holds."""
-    parser = Parser("demo", "Serve, drive and prove the example shop.", "verdigris demo [--serve] [--port N] [--output DIR]")
+    parser = Parser(
+        "demo", "Serve, drive and prove the example shop.", "verdigris demo [--serve] [--port N] [--output DIR]"
+    )
     parser.add_argument("--serve", action="store_true", help="leave the shop running afterwards, until Ctrl-C")
     parser.add_argument("--port", type=int, default=None, help="port of the shop; default: a free one")
-    parser.add_argument("--output", metavar="DIR", default=None, help="where the reports go; default: a temporary directory")
+    parser.add_argument(
+        "--output", metavar="DIR", default=None, help="where the reports go; default: a temporary directory"
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="how long the visitors stay; default: 6")
     options = parser.read(given)
     try:

@@ -26,9 +26,12 @@ def figures(recording: Recording, routes: str, style: Style) -> str:
 
 def _pool(pool: Pool, style: Style) -> Iterator[str]:
     yield style.paint("The pool", "bold")
-    yield f"  {pool.high_water} of {pool.capacity or 'unlimited'} connections at most, for {pool.max_concurrent_requests} requests at once"
-    yield f"  {pool.checkouts:,} checkouts, {pool.timeouts} timed out; waited p50 {pool.wait_p50_ms:.1f} ms, p99 {pool.wait_p99_ms:.1f} ms, at most {pool.wait_max_ms:.1f} ms"
-    yield f"  held p50 {pool.held_p50_ms:.1f} ms, p99 {pool.held_p99_ms:.1f} ms; {pool.connects} connected, {pool.pings} pinged over the wire"
+    most = f"{pool.high_water} of {pool.capacity or 'unlimited'} connections at most"
+    waited = f"waited p50 {pool.wait_p50_ms:.1f} ms, p99 {pool.wait_p99_ms:.1f} ms, at most {pool.wait_max_ms:.1f} ms"
+    held = f"held p50 {pool.held_p50_ms:.1f} ms, p99 {pool.held_p99_ms:.1f} ms"
+    yield f"  {most}, for {pool.max_concurrent_requests} requests at once"
+    yield f"  {pool.checkouts:,} checkouts, {pool.timeouts} timed out; {waited}"
+    yield f"  {held}; {pool.connects} connected, {pool.pings} pinged over the wire"
 
 
 def _queries(recording: Recording, style: Style) -> Iterator[str]:

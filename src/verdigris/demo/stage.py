@@ -80,7 +80,9 @@ class Stage:
     @property
     def environment(self) -> dict[str, str]:
         """What the shop's processes see: this database, and none that the user's shell names."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "VERDIGRIS_", "DATABASE_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PG", "VERDIGRIS_", "DATABASE_"))
+        }
         paths = [str(self.shop), *([kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else [])]
         return kept | {"DATABASE_URL": self.database_url, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
@@ -121,8 +123,28 @@ class Stage:
     @contextlib.contextmanager
     def served(self, *, record: bool) -> Iterator[None]:
         """Serve the shop for the length of a block, under the recorder or not."""
-        serve = [sys.executable, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port), "--no-access-log"]
-        recorder = [sys.executable, "-m", "verdigris", "record", "--output", str(self.recording), "--root", str(self.shop), "--"]
+        serve = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "shop.main:app",
+            "--host",
+            HOST,
+            "--port",
+            str(self.port),
+            "--no-access-log",
+        ]
+        recorder = [
+            sys.executable,
+            "-m",
+            "verdigris",
+            "record",
+            "--output",
+            str(self.recording),
+            "--root",
+            str(self.shop),
+            "--",
+        ]
         log = self.output / "shop.log"
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -145,7 +167,10 @@ class Stage:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{self.address}/health", timeout=2):
+            with (
+                contextlib.suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(f"{self.address}/health", timeout=2),  # noqa: S310 - our own address
+            ):
                 return
             time.sleep(0.1)
         raise StageError(

@@ -14,11 +14,9 @@ from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.database import Catalogue
-    from verdigris.evidence.recording.artefact import Copy, Inserts
+    from verdigris.evidence.recording.artefact import Copy, Inserts, Recording, Request
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
-    from verdigris.evidence.recording.artefact import Recording
-    from verdigris.evidence.recording.artefact import Request
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.engines import Engine
     from verdigris.evidence.source.web import Route
@@ -68,11 +66,17 @@ class Evidence:
 
     def inserts(self, place: Place) -> tuple[Inserts, ...]:
         """Return the INSERTs that were recorded from lines of a place."""
-        return () if self.recording is None else tuple(each for each in self.recording.inserts if made_at(each.site, place))
+        return (
+            ()
+            if self.recording is None
+            else tuple(each for each in self.recording.inserts if made_at(each.site, place))
+        )
 
     def copies(self, place: Place) -> tuple[Copy, ...]:
         """Return the bulk loads that were recorded from lines of a place."""
-        return () if self.recording is None else tuple(each for each in self.recording.copies if made_at(each.site, place))
+        return (
+            () if self.recording is None else tuple(each for each in self.recording.copies if made_at(each.site, place))
+        )
 
     def requests(self, route: Route) -> tuple[Request, ...]:
         """Return what was recorded of a route, found by its path or by its handler's place."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeAlias, TypeVar
 
-from verdigris.evidence.values import Place
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from verdigris.evidence.values import Place
 
 
 class Kind(StrEnum):
@@ -82,7 +84,7 @@ class Subject:
         """Say that this subject is as it should be."""
         return Proof(self.key, reason, kind or self.kind, place or self.place)
 
-    def finding(  # noqa: PLR0913 - the parts of a finding, all keyword-only but the two that every finding has
+    def finding(
         self,
         variant: str,
         message: str,

@@ -52,7 +52,7 @@ def _content(value: Value) -> Any:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """A span of a file: `path` is relative to the checked directory, lines count from 1, columns from 0 (in characters)."""
+    """A span of a file: `path` is relative to the checked directory, lines count from 1, columns from 0."""
 
     path: str
     line: int

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.names import External
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.values import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ def scoped_sessions(source: Source) -> Iterator[ScopedSession]:
             continue
         factory = call.node.args[0] if call.node.args else None
         made = source.types.of(factory, call.scope) if factory is not None else None
-        of_async = maker.leaf == "async_scoped_session" or (isinstance(made, External) and made.leaf.startswith("async"))
+        of_async = maker.leaf == "async_scoped_session" or (
+            isinstance(made, External) and made.leaf.startswith("async")
+        )
         scope = next((kw.value for kw in call.node.keywords if kw.arg == "scopefunc"), None)
         scope = scope or (call.node.args[1] if len(call.node.args) > 1 else None)
         per_task = scope is not None and not (isinstance(scope, ast.Constant) and scope.value is None)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.models import Column, Index, Model, column_named
@@ -18,7 +16,10 @@ from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.values import Known, Missing, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
 
 
 _CREATE_INDEX = re.compile(
@@ -55,7 +56,7 @@ class Sought(Subject):
             return f"{self.column.name}: Mapped[...] = mapped_column()"
         way = self.column.ways[0]
         arguments = [ast.unparse(argument.node) for argument in self.column.arguments]
-        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"index"}]
+        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "index"]
         maker = self.column.made if self.column.made != "annotation" else "mapped_column"
         return f"{self.column.name} = {maker}({', '.join(arguments)})"
 
@@ -76,7 +77,9 @@ class Filters:
                 foreign = not isinstance(column.foreign_key, Missing)
                 places = self.filtered.get((model.key, column.name), [])
                 if foreign or places:
-                    sought = Sought(f"{model.name}.{column.name}", column.place, model, column, foreign, tuple(sorted(places)))
+                    sought = Sought(
+                        f"{model.name}.{column.name}", column.place, model, column, foreign, tuple(sorted(places))
+                    )
                     served = self.served(model, column) is not None
                     # a mixin's column is one cause, however many tables it is mixed into
                     found.setdefault((column.place, served) if column.mixin else (sought.key,), sought)
@@ -97,7 +100,11 @@ class Filters:
     def _compared(self, call: Call) -> Iterator[tuple[Model, str]]:
         """Yield the columns that a where clause alone relies on: none if another of them is indexed already."""
         pairs = [pair for argument in call.node.args for pair in self._equalities(argument, call.scope)]
-        if any(self.served(model, column) is not None for model, name in pairs if (column := model.column(name)) is not None):
+        if any(
+            self.served(model, column) is not None
+            for model, name in pairs
+            if (column := model.column(name)) is not None
+        ):
             return
         yield from pairs
 
@@ -145,9 +152,9 @@ class Filters:
         for call in self.source.calls.named("create_index", "create_unique_constraint"):
             arguments = [self.source.evaluator.value(Argument(arg, call.scope)) for arg in call.node.args[:3]]
             known = [each.value if isinstance(each, Known) else None for each in arguments]
-            if len(known) == 3 and isinstance(known[1], str) and isinstance(known[2], list):  # noqa: PLR2004
+            if len(known) == 3 and isinstance(known[1], str) and isinstance(known[2], list):
                 yield Index(known[1], tuple(str(name) for name in known[2]), call.place)
-            elif len(known) == 2 and isinstance(known[0], list) and isinstance(call.node.func, ast.Attribute):  # noqa: PLR2004
+            elif len(known) == 2 and isinstance(known[0], list) and isinstance(call.node.func, ast.Attribute):
                 continue
         for call in self.source.calls.named("batch_alter_table"):
             yield from self._batch(call)
@@ -163,9 +170,14 @@ class Filters:
             return
         block = call.module.parents.get(call.module.parents.get(call.node, call.node), call.node)
         for node in ast.walk(block):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "create_index" and len(node.args) > 1:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "create_index"
+                and len(node.args) > 1
+            ):
                 columns = node.args[1]
                 if isinstance(columns, ast.List):
-                    yield Index(table.value, tuple(column_named(item) for item in columns.elts), call.module.place(node))
-
-
+                    yield Index(
+                        table.value, tuple(column_named(item) for item in columns.elts), call.module.place(node)
+                    )

@@ -402,7 +402,8 @@ class Models:
         given = next((way.values["backref"] for way in owner.ways if "backref" in way.values), None)
         if given is None:
             return None
-        ways, name = (Options(),), given.node
+        ways: tuple[Options, ...] = (Options(),)
+        name = given.node
         if isinstance(given.node, ast.Call):
             ways, arguments = self._call_options(given.node, given.scope)
             named = next((way.values["name"].node for way in ways if "name" in way.values), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,10 +13,12 @@ from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.values import Place
 
 JOINERS = {"gather", "wait", "as_completed"}
 SPAWNERS = {"create_task", "ensure_future", "start_soon", "run_coroutine_threadsafe"}
@@ -107,7 +108,11 @@ class Tasks:
                 continue
             arms = []
             for node in ast.walk(block):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"create_task", "start_soon"}:
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr in {"create_task", "start_soon"}
+                ):
                     inner = Call(node, call.module.enclosing(node))
                     arms += self._spawn_arms(inner, many=self._in_loop(inner, block))
             yield self._fan_out(call, "TaskGroup", arms)
@@ -123,7 +128,9 @@ class Tasks:
         if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
             found = call.scope.lookup(func.value.id)
             return found is not None and any(
-                binding.kind == "with" and isinstance(binding.value, ast.Call) and "Group" in ast.unparse(binding.value.func).replace("_g", "G")
+                binding.kind == "with"
+                and isinstance(binding.value, ast.Call)
+                and "Group" in ast.unparse(binding.value.func).replace("_g", "G")
                 for binding in found[1]
             )
         return False
@@ -222,9 +229,19 @@ class Tasks:
 
     def _arm(self, node: ast.expr, scope: Scope, *, many: bool, bound: frozenset[str] = frozenset()) -> Arm:
         place = scope.module.place(node)
-        while isinstance(node, ast.Call) and len(node.args) == 1 and isinstance(node.args[0], ast.Call) and not node.keywords:
+        while (
+            isinstance(node, ast.Call)
+            and len(node.args) == 1
+            and isinstance(node.args[0], ast.Call)
+            and not node.keywords
+        ):
             outer = self.source.types.callee(node, scope)
-            wrapper = isinstance(outer, External) and outer.leaf in {"create_task", "ensure_future", "wait_for", "shield"}
+            wrapper = isinstance(outer, External) and outer.leaf in {
+                "create_task",
+                "ensure_future",
+                "wait_for",
+                "shield",
+            }
             if not wrapper and not (isinstance(outer, Scope) and outer.is_function and self._passes_through(outer)):
                 break
             node = node.args[0]
@@ -277,10 +294,10 @@ class Tasks:
                 closed = found is not None and found[0] is not function and found[0].is_function
                 if closed and self.source.types.session(node, function) == "async":
                     return node.id
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-                if self.source.types.session(node, function) == "async" and function.enclosing_class is not None:
-                    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "self"
-                    return f"{owner}.{node.attr}"
+            own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+            if own and isinstance(node, ast.Attribute) and self.source.types.session(node, function) == "async":
+                owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "self"
+                return f"{owner}.{node.attr}"
         return None
 
     def _identity(self, node: ast.expr, scope: Scope) -> str:
@@ -299,7 +316,9 @@ class Tasks:
     def openings(self, function: Scope) -> Iterator[ast.AsyncWith]:
         """Yield the blocks of a function that open a session of their own."""
         for node in function.nodes():
-            if isinstance(node, ast.AsyncWith) and any(self._opens_session(item.context_expr, function) for item in node.items):
+            if isinstance(node, ast.AsyncWith) and any(
+                self._opens_session(item.context_expr, function) for item in node.items
+            ):
                 yield node
 
     def _opens_session(self, node: ast.expr, scope: Scope) -> bool:
@@ -335,9 +354,9 @@ class Tasks:
             function = call.scope.function
             if call.module.role is not Role.APPLICATION or function is None:
                 continue
-            for block in self.openings(function):
-                if block in set(call.module.ancestors(call.node)) and not _zero(call.node):
-                    found.append((call.place, call.module.place(block)))
+            around = set(call.module.ancestors(call.node))
+            held = [block for block in self.openings(function) if block in around and not _zero(call.node)]
+            found += [(call.place, call.module.place(block)) for block in held]
         return found
 
     @cached_property
@@ -347,7 +366,11 @@ class Tasks:
         for function in self.source.functions:
             for outer in self.openings(function):
                 for node in ast.walk(outer):
-                    if node is outer or not isinstance(node, ast.AsyncWith) or function.module.enclosing(node) is not function:
+                    if (
+                        node is outer
+                        or not isinstance(node, ast.AsyncWith)
+                        or function.module.enclosing(node) is not function
+                    ):
                         continue
                     if any(self._opens_session(item.context_expr, function) for item in node.items):
                         found.append((function.module.place(node), function.module.place(outer)))
@@ -364,5 +387,3 @@ def _targets(node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> frozenset[s
 
 def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-
-

@@ -69,7 +69,8 @@ class Types:
             case ast.IfExp(body=body, orelse=orelse):
                 return self.of(body, scope, depth + 1) or self.of(orelse, scope, depth + 1)
             case ast.BoolOp(values=values):
-                return next(filter(None, (self.of(value, scope, depth + 1) for value in values)), None)
+                found = (self.of(value, scope, depth + 1) for value in values)
+                return next((each for each in found if each is not None), None)
             case ast.Call():
                 return self.call(node, scope, depth + 1)
             case ast.Name(id=name):
@@ -305,6 +306,7 @@ class Types:
         if isinstance(owner, External):
             return _ATTRIBUTES.get((owner.package, owner.leaf, name))
         for base in self.names.lineage(owner):
+            found: Type | None
             if isinstance(base, External):
                 found = _ATTRIBUTES.get((base.package, base.leaf, name))
             else:

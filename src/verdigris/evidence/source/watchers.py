@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.names import External
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
+    from verdigris.evidence.values import Place
 
 #: Libraries whose call instruments SQLAlchemy, and what of it they measure.
 _LIBRARIES = {
@@ -46,7 +47,11 @@ def watchers(source: Source) -> Iterator[Watcher]:
         if call.module.role is Role.APPLICATION and _is_event(source, call):
             yield from _listener(call)
     for call in source.calls.named(*_GAUGES):
-        if call.module.role is Role.APPLICATION and isinstance(call.node.func, ast.Attribute) and _is_pool(call.node.func.value):
+        if (
+            call.module.role is Role.APPLICATION
+            and isinstance(call.node.func, ast.Attribute)
+            and _is_pool(call.node.func.value)
+        ):
             yield Watcher("pool", f"{ast.unparse(call.node.func)}()", call.place)
     sentry = next((call for call, _ in source.calls.outside({"sentry_sdk"}, "init")), None)
     if sentry is not None and sentry.module.role is Role.APPLICATION:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Missing, Place, Value
 
 if TYPE_CHECKING:
-    from verdigris.evidence.source import Source
+    from collections.abc import Iterator
 
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
+    from verdigris.evidence.source.modules import Scope
+
+_DEFAULT = Missing()
 _ADDS = {"add", "merge"}
 _SENDS = {"flush", "commit", "refresh"}
-_CHUNKERS = {"batched", "chunked", "chunks", "chunk", "chunk_list", "batch", "batches", "in_batches", "in_chunks", "ichunked", "grouper"}
+_CHUNKERS = {
+    "batched",
+    "chunked",
+    "chunks",
+    "chunk",
+    "chunk_list",
+    "batch",
+    "batches",
+    "in_batches",
+    "in_chunks",
+    "ichunked",
+    "grouper",
+}
 _BULK = {"add_all", "bulk_save_objects", "bulk_insert_mappings"}
 
 
@@ -44,7 +58,7 @@ class BulkWrite(Subject):
     place: Place
     how: str
     bounded: bool
-    chunk: Value = Missing()
+    chunk: Value = _DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +92,9 @@ class Writes:
         """Every function of application code that inserts."""
         functions: dict[Scope, None] = {}
         for call in self.source.calls.named(*_ADDS, *_BULK):
-            if call.module.role is Role.APPLICATION and call.scope.function is not None:
-                if self._on_session(call.node, call.scope, _ADDS | _BULK):
-                    functions.setdefault(call.scope.function)
+            inside = call.module.role is Role.APPLICATION and call.scope.function is not None
+            if inside and call.scope.function and self._on_session(call.node, call.scope, _ADDS | _BULK):
+                functions.setdefault(call.scope.function)
         for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel", "verdigris"}, "insert"):
             if call.module.role is Role.APPLICATION and call.scope.function is not None:
                 functions.setdefault(call.scope.function)
@@ -109,16 +123,23 @@ class Writes:
         if any(isinstance(node, (ast.Break, ast.Return)) for node in body):
             return None
         adds = any(self._on_session(node, scope, {"add"}) for node in body)
-        if any(isinstance(node, ast.AsyncWith) and "begin_nested" in ast.unparse(node.items[0].context_expr) for node in body):
+        if any(
+            isinstance(node, ast.AsyncWith) and "begin_nested" in ast.unparse(node.items[0].context_expr)
+            for node in body
+        ):
             return None  # one savepoint a row: each row may fail by itself
         for node in body:
-            if not (isinstance(node, ast.Await) and isinstance(node.value, ast.Call)) or self._conditional(node, loop, scope):
+            if not (isinstance(node, ast.Await) and isinstance(node.value, ast.Call)) or self._conditional(
+                node, loop, scope
+            ):
                 continue
             if adds and self._on_session(node.value, scope, _SENDS):
                 return node, f"{getattr(node.value.func, 'attr', '')}() after each add()"
             if self._on_session(node.value, scope, {"merge"}):
                 return node, "merge() for each row"
-            if self._on_session(node.value, scope, {"execute", "exec", "scalar", "scalars"}) and self._inserts(node.value, scope):
+            if self._on_session(node.value, scope, {"execute", "exec", "scalar", "scalars"}) and self._inserts(
+                node.value, scope
+            ):
                 return node, "one INSERT for each row"
         for node in body:
             if self._on_session(node, scope, {"merge"}) and self.source.types.session(node.func.value, scope) == "sync":  # type: ignore[attr-defined]  # _on_session saw an attribute call
@@ -130,7 +151,9 @@ class Writes:
         for ancestor in scope.module.ancestors(node):
             if ancestor is loop:
                 return False
-            if isinstance(ancestor, ast.If) and any(isinstance(inner, (ast.Mod, ast.GtE)) for inner in ast.walk(ancestor.test)):
+            if isinstance(ancestor, ast.If) and any(
+                isinstance(inner, (ast.Mod, ast.GtE)) for inner in ast.walk(ancestor.test)
+            ):
                 return True
         return False
 
@@ -142,14 +165,16 @@ class Writes:
 
     def _is_insert(self, node: ast.Call, scope: Scope) -> bool:
         meaning = self.source.names.resolve(node.func, scope)
-        return isinstance(meaning, External) and meaning.package in {"sqlalchemy", "sqlmodel"} and meaning.leaf == "insert"
+        return (
+            isinstance(meaning, External) and meaning.package in {"sqlalchemy", "sqlmodel"} and meaning.leaf == "insert"
+        )
 
     def chunk_size(self, node: ast.expr, scope: Scope) -> Value | None:
         """Return the size of the chunks that an iterable gives, or None if it does not give chunks."""
         if not isinstance(node, ast.Call):
             return None
         leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if leaf == "range" and len(node.args) == 3:  # noqa: PLR2004 - range(start, stop, step)
+        if leaf == "range" and len(node.args) == 3:
             return self.source.evaluator.value(Argument(node.args[2], scope))
         if leaf in _CHUNKERS:
             given = node.args[1] if len(node.args) > 1 else next((kw.value for kw in node.keywords), None)
@@ -167,7 +192,11 @@ class Writes:
         """`insert(Model).values(rows)`: one bind parameter for each value of each row."""
         for call in self.source.calls.named("values"):
             base = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
-            if call.module.role is not Role.APPLICATION or not isinstance(base, ast.Call) or not self._is_insert(base, call.scope):
+            if (
+                call.module.role is not Role.APPLICATION
+                or not isinstance(base, ast.Call)
+                or not self._is_insert(base, call.scope)
+            ):
                 continue
             given = call.node.args[0] if len(call.node.args) == 1 else None
             if given is not None and self._many(given, call):
@@ -183,19 +212,34 @@ class Writes:
             return found is not None and any(
                 isinstance(binding.value, (ast.ListComp, ast.List))
                 or _annotated_list(binding.annotation)
-                or (binding.kind == "for" and binding.value is not None and self.chunk_size(binding.value, found[0]) is not None)
+                or (
+                    binding.kind == "for"
+                    and binding.value is not None
+                    and self.chunk_size(binding.value, found[0]) is not None
+                )
                 for binding in found[1]
             )
         return False
 
     def _listed(self) -> Iterator[BulkWrite]:
         for call in self.source.calls.named(*_BULK):
-            if call.module.role is Role.APPLICATION and call.node.args and self._on_session(call.node, call.scope, _BULK):
-                yield BulkWrite(f"{call.scope.key}:add_all", call.place, "add_all", self._bounded(call.node.args[0], call))
+            if (
+                call.module.role is Role.APPLICATION
+                and call.node.args
+                and self._on_session(call.node, call.scope, _BULK)
+            ):
+                yield BulkWrite(
+                    f"{call.scope.key}:add_all", call.place, "add_all", self._bounded(call.node.args[0], call)
+                )
         for call in self.source.calls.named("execute"):
-            if call.module.role is Role.APPLICATION and len(call.node.args) > 1 and self._on_session(call.node, call.scope, {"execute"}):
-                if any(isinstance(node, ast.Call) and self._is_insert(node, call.scope) for node in ast.walk(call.node.args[0])):
-                    yield BulkWrite(f"{call.scope.key}:execute", call.place, "execute", self._bounded(call.node.args[1], call))
+            given = call.node.args
+            if call.module.role is not Role.APPLICATION or len(given) < 2:
+                continue
+            inserts = any(
+                isinstance(node, ast.Call) and self._is_insert(node, call.scope) for node in ast.walk(given[0])
+            )
+            if inserts and self._on_session(call.node, call.scope, {"execute"}):
+                yield BulkWrite(f"{call.scope.key}:execute", call.place, "execute", self._bounded(given[1], call))
 
     def _copied(self) -> Iterator[BulkWrite]:
         for call, meaning in self.source.calls.outside({"verdigris"}, "insert"):
@@ -206,7 +250,9 @@ class Writes:
 
     def _bounded(self, node: ast.expr, call: Call) -> bool:
         """Tell whether a list is written out, sliced, or a chunk of a loop around the call."""
-        if isinstance(node, (ast.List, ast.Tuple)) and not any(isinstance(element, ast.Starred) for element in node.elts):
+        if isinstance(node, (ast.List, ast.Tuple)) and not any(
+            isinstance(element, ast.Starred) for element in node.elts
+        ):
             return True
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
             return True
@@ -235,13 +281,16 @@ class Writes:
 
     def _writes(self, loop: ast.For, scope: Scope) -> bool:
         return any(
-            self._on_session(node, scope, _ADDS | _BULK) or (isinstance(node, ast.Call) and self._is_insert(node, scope))
+            self._on_session(node, scope, _ADDS | _BULK)
+            or (isinstance(node, ast.Call) and self._is_insert(node, scope))
             for node in ast.walk(loop)
         )
 
     def _chunk_loop(self, loop: ast.For, scope: Scope, size: Value) -> ChunkLoop:
         adds = any(self._on_session(node, scope, _ADDS | {"add_all", "bulk_save_objects"}) for node in ast.walk(loop))
-        released = next((node for node in ast.walk(loop) if self._on_session(node, scope, {"flush", "commit", "expunge_all"})), None)
+        released = next(
+            (node for node in ast.walk(loop) if self._on_session(node, scope, {"flush", "commit", "expunge_all"})), None
+        )
         place = scope.module.place(released) if released is not None else None
         return ChunkLoop(f"{scope.key}:chunks", scope.module.place(loop.iter), size, adds, place)
 
@@ -257,5 +306,3 @@ def _own_nodes(root: ast.AST) -> Iterator[ast.AST]:
 
 def _annotated_list(annotation: ast.expr | None) -> bool:
     return isinstance(annotation, ast.Subscript) and getattr(annotation.value, "id", "") in {"list", "List", "Sequence"}
-
-
