@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from verdigris.evidence.database import Catalogue
+    from verdigris.evidence.catalogue import Catalogue
     from verdigris.evidence.recording.artefact import Recording
 
 

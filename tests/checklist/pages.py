@@ -13,9 +13,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from verdigris.checklist.box import SECTIONS
 from verdigris.evidence import Evidence
+from verdigris.evidence.catalogue import Catalogue, Index, Table
 from verdigris.evidence.recording.artefact import FORMAT, SCHEMA_VERSION, Recording
 from verdigris.evidence.source import Source
 
@@ -52,9 +54,7 @@ class Example:
             (folder / "recording.json").write_text(json.dumps(told), "utf-8")
             recording = Recording.load(folder / "recording.json")
         if self.database is not None:
-            from verdigris.evidence.database import Catalogue
-
-            database = Catalogue.from_json(self.database)
+            database = _catalogue(self.database)
         return Evidence(Source.read(folder / "project"), recording, database)
 
     def write(self, folder: Path) -> None:
@@ -78,6 +78,23 @@ def pages() -> Iterator[Page]:
         path = PAGES / f"{section}.md"
         if path.exists():
             yield from _pages(path.read_text("utf-8"))
+
+
+def _catalogue(told: dict[str, Any]) -> Catalogue:
+    """Make the catalogue of an example: a server with 100 connections and what the block tells."""
+    tables = [Table("public", each["name"], True, each["rows"], 0, tuple(each["columns"])) for each in told.get("tables", ())]
+    indexes = [Index("public", each["table"], each["name"], tuple(each["columns"])) for each in told.get("indexes", ())]
+    return Catalogue(
+        version="18.0",
+        version_number=180000,
+        database="shop",
+        user="shop",
+        max_connections=told.get("max_connections", 100),
+        superuser_reserved_connections=3,
+        idle_session_timeout=told.get("idle_session_timeout", 0.0),
+        tables=tuple(tables),
+        indexes=tuple(indexes),
+    )
 
 
 def _pages(text: str) -> Iterator[Page]:
