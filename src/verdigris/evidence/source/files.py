@@ -38,7 +38,7 @@ SETTINGS = re.compile(
     r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|.+\.env|(docker-)?compose.*\.ya?ml)$"
 )
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
-RELEVANT = re.compile(rb"sqlalchemy|alembic|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
+RELEVANT = re.compile(rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
 
 
 class Role(StrEnum):
