@@ -54,7 +54,7 @@ class Example:
             (folder / "recording.json").write_text(json.dumps(told), "utf-8")
             recording = Recording.load(folder / "recording.json")
         if self.database is not None:
-            database = _catalogue(self.database)
+            database = catalogue(self.database)
         return Evidence(Source.read(folder / "project"), recording, database)
 
     def write(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ def pages() -> Iterator[Page]:
             yield from _pages(path.read_text("utf-8"))
 
 
-def _catalogue(told: dict[str, Any]) -> Catalogue:
+def catalogue(told: dict[str, Any]) -> Catalogue:
     """Make the catalogue of an example: a server with 100 connections and what the block tells."""
     tables = [Table("public", each["name"], True, each["rows"], 0, tuple(each["columns"])) for each in told.get("tables", ())]
     indexes = [Index("public", each["table"], each["name"], tuple(each["columns"])) for each in told.get("indexes", ())]
