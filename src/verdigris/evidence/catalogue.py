@@ -73,7 +73,9 @@ class Index:
         leading = self.columns[: len(columns)]
         if not self.valid or self.method == "brin" or len(leading) < len(columns) or set(leading) != set(columns):
             return False
-        return self.predicate is None or self.predicate.strip("()").replace('"', "") in {f"{column} IS NOT NULL" for column in columns}
+        return self.predicate is None or self.predicate.strip("()").replace('"', "") in {
+            f"{column} IS NOT NULL" for column in columns
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ class Catalogue:
     @property
     def connections_of_others(self) -> int:
         """What is in use by another user or on another database: this user's own on this one are the application's."""
-        return sum(client.count for client in self.clients if (client.user, client.database) != (self.user, self.database))
+        return sum(
+            client.count for client in self.clients if (client.user, client.database) != (self.user, self.database)
+        )
 
     @property
     def connections_available(self) -> int:
@@ -189,5 +193,8 @@ class Catalogue:
         for index in self.indexes:
             if index.valid:
                 groups[index.schema, index.table, index.alike].append(index)
-        ranked = (sorted(group, key=lambda index: (not index.constraint, not index.unique, index.name)) for group in groups.values())
+        ranked = (
+            sorted(group, key=lambda index: (not index.constraint, not index.unique, index.name))
+            for group in groups.values()
+        )
         return tuple(tuple(group) for group in ranked if len(group) > 1)

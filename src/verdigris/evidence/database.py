@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from verdigris.evidence import queries
@@ -18,7 +17,19 @@ from verdigris.evidence.catalogue import Catalogue, Client, ForeignKey, Index, S
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording import statements
 
-__all__ = ["Catalogue", "Client", "DatabaseUnreachableError", "ForeignKey", "Index", "StatementFigures", "Table", "inspect"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = [
+    "Catalogue",
+    "Client",
+    "DatabaseUnreachableError",
+    "ForeignKey",
+    "Index",
+    "StatementFigures",
+    "Table",
+    "inspect",
+]
 
 T = TypeVar("T")
 TIMEOUT = 10.0
@@ -67,7 +78,9 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
         raise DatabaseUnreachableError(
             f"{masked} could not be asked.",
             why=reason,
-            do=("Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://… verdigris check --evidence source,database",),
+            do=(
+                "Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://… verdigris check --evidence source,database",
+            ),
         ) from (None if secrets else error)  # drivers repeat the URL in some of their messages
 
 
@@ -83,15 +96,22 @@ def _dsn(url: str) -> tuple[str, str, tuple[str, ...]]:
     """Return what asyncpg is to be given, the same without the password for messages, and what to keep out of them."""
     try:
         parts = urlsplit(url)
-        secrets = tuple(dict.fromkeys(filter(None, (parts.password, unquote(parts.password or ""), *_passwords(parts.query)))))
+        secrets = tuple(
+            dict.fromkeys(filter(None, (parts.password, unquote(parts.password or ""), *_passwords(parts.query))))
+        )
         masked = _masked(parts)
         port = parts.port
     except ValueError as error:
         raise _unreadable("it cannot be read as a URL") from error
     if parts.scheme.partition("+")[0] not in _SCHEMES:
         raise _unreadable(f"its scheme is {parts.scheme!r}, and only PostgreSQL has a catalogue that is read here")
-    options = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
-    options = [(name, {"true": "require", "false": "disable"}.get(value.lower(), value) if name == "sslmode" else value) for name, value in options]
+    options = [
+        ("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    options = [
+        (name, {"true": "require", "false": "disable"}.get(value.lower(), value) if name == "sslmode" else value)
+        for name, value in options
+    ]
     query = urlencode([(name, value) for name, value in options if name in _OPTIONS])
     del port  # reading it checks it
     return urlunsplit(("postgresql", parts.netloc, parts.path, query, "")), masked, secrets
@@ -112,7 +132,11 @@ def _passwords(query: str) -> list[str]:
 def _masked(parts: Any) -> str:
     user = f"{parts.username}{':***' if parts.password else ''}@" if parts.username else ""
     host = parts.netloc.rpartition("@")[2]
-    query = urlencode([(name, "***" if "pass" in name.lower() else value) for name, value in parse_qsl(parts.query)], quote_via=quote, safe="/*")
+    query = urlencode(
+        [(name, "***" if "pass" in name.lower() else value) for name, value in parse_qsl(parts.query)],
+        quote_via=quote,
+        safe="/*",
+    )
     return urlunsplit(("postgresql", f"{user}{host}", parts.path, query, ""))
 
 
@@ -130,7 +154,7 @@ def _reason(error: Exception, timeout: float) -> str:
     return f"{type(error).__name__}{f' ({code})' if code else ''}: {text}"
 
 
-async def _inspect(dsn: str, timeout: float) -> Catalogue:  # noqa: ASYNC109 - it bounds the connect and each query apart
+async def _inspect(dsn: str, timeout: float) -> Catalogue:
     import asyncpg
 
     connection = await asyncpg.connect(
@@ -145,14 +169,16 @@ async def _inspect(dsn: str, timeout: float) -> Catalogue:  # noqa: ASYNC109 - i
         await transaction.start()
         try:
             milliseconds = max(1, int(timeout * 1000))
-            await connection.execute(f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}")
+            await connection.execute(
+                f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
+            )
             return await _read(connection)
         finally:
             await transaction.rollback()
     finally:
         try:
             await connection.close(timeout=1)
-        except Exception:  # noqa: BLE001 - a connection that cannot say goodbye is dropped
+        except Exception:
             connection.terminate()
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from verdigris.evidence.recording import artefact, statements
 from verdigris.evidence.recording.histogram import quantile
 from verdigris.evidence.recording.ledger import Ledger
-from verdigris.evidence.recording.units import EngineState, RequestState, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from verdigris.evidence.recording.factories import FactoryState
     from verdigris.evidence.recording.places import Spot
     from verdigris.evidence.recording.recorder import Recorder
-    from verdigris.evidence.recording.sessions import FactoryState
+    from verdigris.evidence.recording.units import EngineState, RequestState, Text
 
 _PACKAGES = ("sqlalchemy", "asyncpg", "psycopg", "fastapi", "starlette", "pydantic", "sqlmodel", "pytest", "greenlet")
 _LEFT_NS = 250_000_000
@@ -41,7 +41,7 @@ def build(recorder: Recorder) -> artefact.Recording:
 def _try(recorder: Recorder, step: Any) -> Any:
     try:
         return step()
-    except Exception as error:  # noqa: BLE001 - a part that cannot be told leaves the rest as it is
+    except Exception as error:
         recorder.trouble("the artefact", error)
         return ()
 
@@ -52,7 +52,7 @@ class _Builder:
         self.ledger = ledger
         self.site = recorder.places.site
         self.engine_ids = _ids(recorder.engines.states.values(), self.site)
-        self.factory_ids = _ids(recorder.sessions.factories.values(), self.site)
+        self.factory_ids = _ids(recorder.factories.states.values(), self.site)
         self.prints: dict[Text, tuple[str, str]] = {}
 
     def recording(self) -> artefact.Recording:
@@ -83,7 +83,8 @@ class _Builder:
             processes=1,
             tests=recorder.tests.facts() if recorder.tests is not None and recorder.tests.run else None,
             recorder_errors=tuple(
-                artefact.RecorderError(where, message, count) for (where, message), count in list(recorder.troubles.items())
+                artefact.RecorderError(where, message, count)
+                for (where, message), count in list(recorder.troubles.items())
             ),
             **built,
         )
@@ -171,13 +172,16 @@ class _Builder:
     # Factories and sessions
 
     def factories(self) -> tuple[artefact.Factory, ...]:
-        return tuple(self._factory(state) for state in self.recorder.sessions.factories.values())
+        return tuple(self._factory(state) for state in self.recorder.factories.states.values())
 
     def _factory(self, state: FactoryState) -> artefact.Factory:
         from verdigris.evidence.recording.facts import factory_facts
 
         maker = state.maker()
-        facts = {**state.facts, **(factory_facts(maker) if maker is not None else {})}  # configure() may have come later
+        facts = {
+            **state.facts,
+            **(factory_facts(maker) if maker is not None else {}),
+        }  # configure() may have come later
         engine = facts.pop("engine")
         return artefact.Factory(
             id=self.factory_ids[state],
@@ -301,7 +305,9 @@ class _Builder:
 
     def repeats(self) -> tuple[artefact.Repeat, ...]:
         return tuple(
-            artefact.Repeat(self.fingerprint(text), self.site(spot), scope, peak.max, peak.other, peak.scopes, peak.route)
+            artefact.Repeat(
+                self.fingerprint(text), self.site(spot), scope, peak.max, peak.other, peak.scopes, peak.route
+            )
             for (text, spot, scope), peak in list(self.ledger.repeats.items())
         )
 

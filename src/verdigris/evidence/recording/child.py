@@ -10,15 +10,17 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 from time import perf_counter
-from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.patches import Arrivals
 from verdigris.evidence.recording.recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, ModuleType
 
 DIRECTORY = "VERDIGRIS_RECORDING"
 ROOT = "VERDIGRIS_RECORDING_ROOT"
@@ -47,7 +49,7 @@ class Keeper:
         try:
             recorder.artefact().save(self.path)
             self._saved = seen
-        except Exception as error:  # noqa: BLE001 - the application's end is not ours to disturb
+        except Exception as error:
             recorder.trouble("saving", error)
         finally:
             self._lock.release()
@@ -121,4 +123,3 @@ def _save_after_fork(util: ModuleType, keeper: Keeper) -> None:
         util.Finalize(None, keeper.save, exitpriority=0)
 
     util.register_after_fork(keeper, registered)
-

@@ -7,19 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording.artefact import RecorderError, Recording
 from verdigris.evidence.recording.codec import ArtefactError
 from verdigris.evidence.recording.merge import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
 _INJECTED = Path(__file__).with_name("injected")
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from verdigris.evidence.recording.recorder import Recorder
 
 
@@ -27,7 +28,7 @@ class CopyWatch:
             result = await original(connection, table_name, **kwargs)
             try:
                 self._copied(connection, table_name, str(result), perf_counter_ns() - start)
-            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
+            except Exception as error:
                 self.recorder.trouble("a COPY", error)
             return result
 
@@ -39,7 +40,7 @@ class CopyWatch:
         last = result.rpartition(" ")[2]
         rows = int(last) if last.isdigit() else 0
         unit.copies.setdefault((table, recorder.spot(unit)), []).append((rows, elapsed))
-        checkout = recorder.engines.raw.get(id(connection))
+        checkout = recorder.pools.raw.get(id(connection))
         if checkout is not None:
             checkout.wrote = True
             checkout.statement_ns += elapsed

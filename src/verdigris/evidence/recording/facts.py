@@ -30,7 +30,9 @@ def engine_facts(engine: Any) -> dict[str, Any]:
 
 def masked(url: Any) -> str:
     """Return a URL without its secrets, those among its options included."""
-    query = {name: "***" if "pass" in name.lower() or "key" in name.lower() else value for name, value in url.query.items()}
+    query = {
+        name: "***" if "pass" in name.lower() or "key" in name.lower() else value for name, value in url.query.items()
+    }
     return str(url.set(query=query).render_as_string(hide_password=True))
 
 

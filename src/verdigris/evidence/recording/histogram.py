@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import log2
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Histogram:
@@ -19,7 +22,7 @@ class Histogram:
 
     def add(self, nanoseconds: int) -> None:
         """Count one time."""
-        bucket = int(log2(nanoseconds) * 4) if nanoseconds > 1000 else 0  # noqa: PLR2004 - below a microsecond is zero
+        bucket = int(log2(nanoseconds) * 4) if nanoseconds > 1000 else 0
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.count += 1
         self.total += nanoseconds

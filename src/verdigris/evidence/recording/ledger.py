@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from threading import Lock
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from verdigris.evidence.recording.places import Spot
-from verdigris.evidence.recording.units import Cell, Checkout, Failure, Lazy, Origin, RequestState, Text, Unit
+if TYPE_CHECKING:
+    from verdigris.evidence.recording.places import Spot
+    from verdigris.evidence.recording.units import Cell, Failure, Lazy, Origin, RequestState, Text, Unit
 
 _CHUNKS = 500
 
@@ -83,7 +84,9 @@ class RouteTotal:
 
     def __init__(self) -> None:
         self.count = self.statements = self.statements_max = self.total_ns = self.max_ns = self.disconnected = 0
-        self.reading = self.lost = self.transactions = self.writing = self.connection_ns = self.statement_ns = self.early = 0
+        self.reading = self.lost = self.transactions = self.writing = self.connection_ns = self.statement_ns = (
+            self.early
+        ) = 0
         self.statuses: Counter[str] = Counter()
         self.early_spots: Counter[Spot | None] = Counter()
         self.left: Counter[Spot | None] = Counter()
@@ -124,17 +127,24 @@ class Ledger:
         self.failures: dict[tuple[Any, ...], list[int]] = {}
         self.routes: defaultdict[str, RouteTotal] = defaultdict(RouteTotal)
 
-    def request(self, request: RequestState, route: str, endpoint: dict[str, Any]) -> None:
+    def request(self, request: RequestState) -> None:
         """Fold a request with all its units."""
         with self.lock:
-            count = sum(cell.count for unit in request.units for cell in unit.cells.values())
-            total = self.routes[route]
+            count = request.folded + sum(cell.count for unit in request.units for cell in unit.cells.values())
+            total = self.routes[request.label]
             total.add(request, count)
-            total.scope.update(endpoint)
+            total.scope.update(request.endpoint)
             for unit in request.units:
-                self._unit(unit, route, request.status, "request")
+                self._unit(unit, request.label, request.status, "request")
                 unit.clear()
             request.units.clear()
+
+    def part(self, unit: Unit, request: RequestState) -> None:
+        """Fold what one session of a request did that goes on."""
+        with self.lock:
+            request.folded += sum(cell.count for cell in unit.cells.values())
+            self._unit(unit, request.label, request.status, "request")
+            unit.clear()
 
     def unit(self, unit: Unit, route: str | None = None) -> None:
         """Fold a unit outside requests."""
@@ -185,7 +195,9 @@ class Ledger:
 
     def _rows(self, unit: Unit, route: str | None) -> None:
         for key, cell in list(unit.inserts.items()):
-            total = self.inserts.setdefault(key, {"statements": 0, "rows": 0, "rows_max": 0, "single": 0, "ns": 0, "route": None})
+            total = self.inserts.setdefault(
+                key, {"statements": 0, "rows": 0, "rows_max": 0, "single": 0, "ns": 0, "route": None}
+            )
             total["statements"] += cell.statements
             total["rows"] += cell.rows
             total["rows_max"] = max(total["rows_max"], cell.rows_max)
@@ -198,8 +210,3 @@ class Ledger:
             total["rows"] += sum(rows for rows, _ in chunks)
             total["ns"] += sum(elapsed for _, elapsed in chunks)
             total["chunks"] = [*total["chunks"], *chunks][-_CHUNKS:]
-
-
-def held(checkout: Checkout) -> int:
-    """Return for how many nanoseconds a connection has been out."""
-    return perf_counter_ns() - checkout.since

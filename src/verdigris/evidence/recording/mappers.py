@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.artefact import Column, Index, Model, Relationship
-from verdigris.evidence.recording.places import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from verdigris.evidence.recording.places import Places
 
 
 def models(places: Places) -> tuple[Model, ...]:
@@ -68,14 +71,16 @@ def _columns(mapper: Any) -> Iterable[Column]:
 def _type(value: Any) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - some types need a dialect to say their name
+    except Exception:
         return type(value).__name__
 
 
 def _annotated(cls: type) -> set[str]:
     found = set()
     for part in cls.__mro__:
-        for name, annotation in vars(part).get("__annotations__", {}).items() if sys.version_info < (3, 14) else _late(part):
+        for name, annotation in (
+            vars(part).get("__annotations__", {}).items() if sys.version_info < (3, 14) else _late(part)
+        ):
             text = annotation if isinstance(annotation, str) else getattr(annotation, "__origin__", annotation)
             if "Mapped" in (text if isinstance(text, str) else getattr(text, "__name__", "")):
                 found.add(name)
@@ -123,7 +128,7 @@ def _indexes(table: Any) -> Iterable[Index]:
 def _relationships(mapper: Any) -> Iterable[Relationship]:
     try:
         found = list(mapper.relationships)  # configures the mappers
-    except Exception:  # noqa: BLE001 - the application's own mistake, which is not ours to raise
+    except Exception:
         return
     for item in found:
         if item.parent is not mapper:

@@ -82,7 +82,13 @@ def _value(owner: type, name: str, one: Any, other: Any) -> Any:
     if isinstance(one, int | float):
         return _number(owner, name, one, other)
     if isinstance(one, Mapping):
-        return one if name == "versions" and not other else dict(Counter(one) + Counter(other)) if name != "versions" else {**other, **one}
+        return (
+            one
+            if name == "versions" and not other
+            else dict(Counter(one) + Counter(other))
+            if name != "versions"
+            else {**other, **one}
+        )
     if isinstance(one, tuple):
         return _items(name, one, other)
     return _joined(one, other)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _ABSENT = object()
 
@@ -35,6 +37,18 @@ class Patches:
             if before is _ABSENT:
                 delattr(owner, name)
             else:
+                setattr(owner, name, before)
+
+        self._undo.append(undo)
+
+    def class_method(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
+        """Replace a class method by `make(original)`, where both take the class as their first argument."""
+        before: classmethod[Any, Any, Any] = vars(owner)[name]
+        replacement = classmethod(wraps(before.__func__)(make(before.__func__)))
+        setattr(owner, name, replacement)
+
+        def undo() -> None:
+            if vars(owner).get(name) is replacement:
                 setattr(owner, name, before)
 
         self._undo.append(undo)

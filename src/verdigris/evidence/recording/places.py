@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -22,10 +21,12 @@ except ImportError:  # SQLAlchemy's sync part works without it
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from types import CodeType, FrameType
 
 _FOREIGN, _APPLICATION, _END = 0, 1, 2
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # noqa: PTH100, PTH120
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 # Beyond these frames is whoever runs the event loop, the thread or the request, not who asked for the statement.
 _ENDS = tuple(
     path.replace("/", os.sep)
@@ -84,7 +85,7 @@ class Places:
 
     def here(self) -> Spot | None:
         """Return the innermost spot of the application on the stacks of this greenlet and its parents."""
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
+        frame: FrameType | None = sys._getframe(1)
         files = self._files
         current = getcurrent()
         while True:
@@ -101,13 +102,26 @@ class Places:
                 return None
             frame = current.gr_frame
 
+    def stack(self) -> Iterator[FrameType]:
+        """Yield every frame on the stacks of this greenlet and its parents, innermost first."""
+        frame: FrameType | None = sys._getframe(1)
+        current = getcurrent()
+        while True:
+            while frame is not None:
+                yield frame
+                frame = frame.f_back
+            current = getattr(current, "parent", None)
+            if current is None:
+                return
+            frame = current.gr_frame
+
     def caller(self) -> Spot | None:
         """Return the innermost spot of the application on this greenlet's stack, from the caller's caller on.
 
         It is `here` for coroutine functions: when one is called the application is a frame or two away, while from the
         greenlet in which its work is done every frame of the event loop would have to be made visible first.
         """
-        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the documented way to one's caller
+        frame: FrameType | None = sys._getframe(2)
         files = self._files
         while frame is not None:
             code = frame.f_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +12,22 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording.copies import CopyWatch
 from verdigris.evidence.recording.engines import EngineWatch
+from verdigris.evidence.recording.executions import ExecutionWatch
+from verdigris.evidence.recording.factories import FactoryWatch
 from verdigris.evidence.recording.ledger import Ledger
+from verdigris.evidence.recording.loads import LoadWatch
 from verdigris.evidence.recording.patches import Arrivals, Patches
 from verdigris.evidence.recording.places import Places, Spot
+from verdigris.evidence.recording.pools import PoolWatch
 from verdigris.evidence.recording.requests import RequestWatch
 from verdigris.evidence.recording.sessions import SessionWatch
 from verdigris.evidence.recording.suites import TestRun
+from verdigris.evidence.recording.transactions import TransactionWatch
 from verdigris.evidence.recording.units import Checkout, Failure, RequestState, Text, Unit, Units
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.recording.artefact import Recording
 
 _active: Recorder | None = None
@@ -44,7 +50,12 @@ class Recorder:
         self.tests: TestRun | None = None
         self.active_requests = 0
         self.troubles: dict[tuple[str, str], int] = {}
+        self.executions = ExecutionWatch(self)
+        self.transactions = TransactionWatch(self)
+        self.pools = PoolWatch(self)
         self.engines = EngineWatch(self)
+        self.factories = FactoryWatch(self)
+        self.loads = LoadWatch(self)
         self.sessions = SessionWatch(self)
         self.requests = RequestWatch(self)
         self.copies = CopyWatch(self)
@@ -62,7 +73,7 @@ class Recorder:
 
     def start(self) -> None:
         """Attach to what is imported and to what will be; one recorder at a time."""
-        global _active  # noqa: PLW0603 - classes are patched once per process
+        global _active
         if _active is not None:
             raise EvidenceError(
                 "This process is being recorded already.",
@@ -74,7 +85,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Detach; what was seen stays."""
-        global _active  # noqa: PLW0603 - as above
+        global _active
         self._arrivals.stop()
         self.patches.restore()
         if _active is self:
@@ -99,6 +110,8 @@ class Recorder:
         self.troubles.clear()
         self.active_requests = 0
         self.engines.forget()
+        self.pools.forget()
+        self.factories.forget()
         self.sessions.forget()
         self.requests.suspects.clear()
         if self.tests is not None:
@@ -114,11 +127,15 @@ class Recorder:
         return spot
 
     def fold(self, unit: Unit) -> None:
-        """Add the work of a unit outside requests to the totals."""
-        if unit.request is None:
+        """Add the work of a unit to the totals when its last session closes, unless its request will."""
+        request = unit.request
+        if request is None:
             self.ledger.unit(unit)
             self.units.alone.discard(unit)
             unit.listed = False
+        elif request.goes_on and not request.ended:
+            self.requests.name(request)
+            self.ledger.part(unit, request)
 
     def leaked(self, request: RequestState, checkout: Checkout) -> None:
         """Count a connection that nobody returned before its request was over."""

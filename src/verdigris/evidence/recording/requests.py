@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from asyncio import _get_running_loop
-from collections.abc import Iterator, MutableMapping
 from threading import get_ident
 from time import perf_counter_ns
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from verdigris.evidence.recording.engines import task_is_done
-from verdigris.evidence.recording.units import Checkout, RequestState, Unit
+from verdigris.evidence.recording.units import Checkout, RequestState, Unit, task_is_done
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+    from types import ModuleType
+
     from verdigris.evidence.recording.recorder import Recorder
 
 _UNMATCHED = "(unmatched)"
@@ -34,16 +35,16 @@ class RequestWatch:
         self.recorder.patches.method(applications.Starlette, "__call__", self._call)
 
     def _call(self, original: Any) -> Any:
-        async def __call__(app: Any, scope: Any, receive: Any, send: Any) -> None:  # noqa: N807 - what it stands in for
+        async def __call__(app: Any, scope: Any, receive: Any, send: Any) -> None:
             try:
                 request = self._request(app, scope)
-            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
+            except Exception as error:
                 self.recorder.trouble("a request's start", error)
                 request = None
             if request is None:
                 await original(app, scope, receive, send)
                 return
-            await self._recorded(original, app, request, receive, send)
+            await self._recorded(original, request, receive, send)
 
         return __call__
 
@@ -53,9 +54,9 @@ class RequestWatch:
         unit = self.recorder.units.current.get()
         if unit is not None and unit.request is not None and not unit.request.ended:
             return None  # a mounted application: the outer one's request
-        return RequestState(scope.get("method", "WEBSOCKET"), scope)
+        return RequestState(scope.get("method", "WEBSOCKET"), scope, app)
 
-    async def _recorded(self, original: Any, app: Any, request: RequestState, receive: Any, send: Any) -> None:
+    async def _recorded(self, original: Any, request: RequestState, receive: Any, send: Any) -> None:
         recorder = self.recorder
         loop = _get_running_loop()
         task = asyncio.current_task(loop) if loop is not None else None
@@ -65,7 +66,7 @@ class RequestWatch:
         token = recorder.units.current.set(unit)
         recorder.active_requests += 1
         try:
-            await original(app, request.scope, self._receiving(request, receive), self._sending(request, send))
+            await original(request.app, request.scope, self._receiving(request, receive), self._sending(request, send))
         except BaseException as error:
             request.escaped = error
             raise
@@ -74,8 +75,8 @@ class RequestWatch:
             with contextlib.suppress(ValueError):  # left in another context than it was entered
                 recorder.units.current.reset(token)
             try:
-                self._ended(app, request)
-            except Exception as error:  # noqa: BLE001 - as above
+                self._ended(request)
+            except Exception as error:
                 recorder.trouble("a request's end", error)
 
     def _receiving(self, request: RequestState, receive: Any) -> Any:
@@ -98,7 +99,7 @@ class RequestWatch:
                     request.complete = not message.get("more_body", False)
                 elif kind == "websocket.accept":
                     request.status = 101
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 self.recorder.trouble("a response", error)
             await send(message)
 
@@ -120,21 +121,19 @@ class RequestWatch:
             else:
                 request.answered_reading += 1
 
-    def _ended(self, app: Any, request: RequestState) -> None:
+    def _ended(self, request: RequestState) -> None:
         request.ended = perf_counter_ns()
         for checkout in request.checkouts.values():
             if checkout.unit is request.units[0] or task_is_done(checkout.unit):
                 self.suspects.append((request, checkout))  # a shielded close may still return it in a moment
-        request.label, endpoint = self._label(app, request.scope, request.method)
+        self.name(request)
         self._unnoticed(request)
-        self.recorder.ledger.request(request, request.label, endpoint)
+        self.recorder.ledger.request(request)
         if request.escaped is not None and isinstance(request.escaped, Exception):
             self.recorder.escaped(request)
 
     def _unnoticed(self, request: RequestState) -> None:
         """Find a raise_on_sql in an exception's text when the wrapped method did not see it."""
-        import re
-
         if request.escaped is None or any(unit.raised for unit in request.units):
             return
         for attribute, lazy in re.findall(r"'(\w+\.\w+)' is not available due to lazy='(\w+)'", str(request.escaped)):
@@ -142,23 +141,27 @@ class RequestWatch:
 
     # Routes
 
-    def _label(self, app: Any, scope: Any, method: str) -> tuple[str, dict[str, Any]]:
+    def name(self, request: RequestState) -> None:
+        """Find out which route a request is of, which it knows itself only once it was routed."""
+        app, scope = request.app, request.scope
         endpoint = scope.get("endpoint")
         if endpoint is None:
-            return f"{method} {_UNMATCHED}", {}
+            request.label = f"{request.method} {_UNMATCHED}"
+            return
         path = str(scope.get("path", ""))
         entries = self._table(app).get(id(endpoint)) or self._table(app, anew=True).get(id(endpoint), [])
         template, route = next(
-            ((template, route) for template, route in entries if len(entries) == 1 or _matches(template, path)), ("", None)
+            ((template, route) for template, route in entries if len(entries) == 1 or _matches(template, path)),
+            ("", None),
         )
         if not template:
             template = _from_parameters(path, scope.get("path_params", {}))
         model = getattr(route, "response_model", None)
-        facts = {
+        request.label = f"{request.method} {template}"
+        request.endpoint = {
             "site": self.recorder.places.definition(endpoint),
-            "response_model": None if model is None else getattr(model, "__name__", None) or str(model),
+            "response_model": None if model is None else _model_name(model),
         }
-        return f"{method} {template}", facts
 
     def _table(self, app: Any, *, anew: bool = False) -> dict[int, list[tuple[str, Any]]]:
         table = self._tables.get(id(app))
@@ -186,6 +189,13 @@ def _routes(routes: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, set
             yield path, {"WEBSOCKET"} if is_socket else set(methods or {"GET"}) - _implied(route), endpoint, route
         elif inner:
             yield from _routes(inner, path, depth + 1)
+
+
+def _model_name(model: Any) -> str:
+    """Return `list[OrderOut]` as it is written, without modules."""
+    if get_args(model) or not hasattr(model, "__name__"):
+        return re.sub(r"\b\w+\.", "", str(model))
+    return str(model.__name__)
 
 
 def _is_the_frameworks(endpoint: Any) -> bool:

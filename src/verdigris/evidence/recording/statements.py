@@ -34,11 +34,15 @@ _TABLE = re.compile(
     re.IGNORECASE,
 )
 _INSERTED = re.compile(r"\bINTO\s+" + _NAME, re.IGNORECASE)
-_COMMON = re.compile(r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+(\w+)\s*(?:\([^)]*\))?\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", re.IGNORECASE)
+_COMMON = re.compile(
+    r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+(\w+)\s*(?:\([^)]*\))?\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", re.IGNORECASE
+)
 _NOT_TABLES = frozenset({"select", "set", "lateral", "unnest", "skip", "nothing", "only"})
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "CREATE", "ALTER", "DROP"})
 _WRITE_INSIDE = re.compile(r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE)
-_EXPLAIN = re.compile(r"^\s*EXPLAIN\s*(?:\((?P<options>[^)]*)\)|(?P<words>(?:\s*(?:ANALYZE|VERBOSE)\b)*))\s*", re.IGNORECASE)
+_EXPLAIN = re.compile(
+    r"^\s*EXPLAIN\s*(?:\((?P<options>[^)]*)\)|(?P<words>(?:\s*(?:ANALYZE|VERBOSE)\b)*))\s*", re.IGNORECASE
+)
 
 
 def normalise(sql: str) -> str:

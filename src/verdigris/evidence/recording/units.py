@@ -11,11 +11,13 @@ from asyncio import _get_running_loop  # in asyncio's __all__: a loop or None, w
 from contextvars import ContextVar
 from threading import get_ident
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording import statements
 from verdigris.evidence.recording.histogram import Histogram
-from verdigris.evidence.recording.places import Spot
+
+if TYPE_CHECKING:
+    from verdigris.evidence.recording.places import Spot
 
 _REMEMBERED = 1000  # distinct parameters of one statement in one scope; beyond, each counts as different
 
@@ -48,6 +50,22 @@ class Cell:
         self.first: Any = None
         self.seen: set[int] | None = None
 
+    def add(self, elapsed: int, rows: int) -> None:
+        """Count one call of the driver."""
+        self.count += 1
+        self.total += elapsed
+        if elapsed > self.longest:
+            self.longest = elapsed
+        if rows > 0:
+            self.rows += rows
+            if rows > self.rows_max:
+                self.rows_max = rows
+
+    def batch(self, rows: int) -> None:
+        """Note that the call was an executemany."""
+        self.batches += 1
+        self.batch_max = max(self.batch_max, rows)
+
     def compare(self, parameters: Any) -> None:
         """Count this execution as a new question or as one that was asked before."""
         if self.count == 0:
@@ -76,16 +94,22 @@ def _hash(parameters: Any) -> int:
 class Origin:
     """A query of the application: objects that it loads remember it, so that a lazy load can name it."""
 
-    __slots__ = ("lazy", "objects", "rows", "spot", "text", "unit", "within")
+    __slots__ = ("loads", "objects", "rows", "spot", "text", "unit", "within")
 
     def __init__(self, unit: Unit | None, spot: Spot | None, *, within: bool = False, lazy: bool = False) -> None:
         self.unit = unit  # while the statement runs; its objects keep their origin alive for longer
         self.spot = spot
-        self.lazy = lazy
         self.within = within  # a loader's part of another query
+        self.loads = within or lazy  # not a question of the application's own
         self.objects = 0
         self.rows = 0
         self.text: Text | None = None
+
+    def fetched(self, text: Text, rows: int, unit: Unit) -> None:
+        """Note that the query's own statement returned many rows."""
+        if self.text is None and not self.within:
+            self.text, self.rows = text, rows
+            unit.origins.append(self)
 
 
 class Lazy:
@@ -172,10 +196,32 @@ class EngineState:
     """One engine, or several alike from one site, with its pool's figures."""
 
     __slots__ = (
-        "__weakref__", "connects", "created", "created_in_requests", "crossings", "disposed", "engines", "facts",
-        "high_water", "holder", "holder_ns", "in_use", "invalidated", "is_async", "held", "key", "longest_connect", "muted",
+        "__weakref__",
+        "connects",
+        "created",
+        "created_in_requests",
+        "crossings",
+        "disposed",
+        "engines",
+        "facts",
+        "held",
+        "high_water",
+        "holder",
+        "holder_ns",
+        "in_use",
+        "invalidated",
+        "is_async",
+        "key",
+        "longest_connect",
+        "muted",
         "on_loop",
-        "pings", "requests_max", "spot", "statement_ns", "statements", "timeouts", "waits",
+        "pings",
+        "requests_max",
+        "spot",
+        "statement_ns",
+        "statements",
+        "timeouts",
+        "waits",
     )  # fmt: skip
 
     def __init__(self, key: tuple[Any, ...], facts: dict[str, Any], spot: Spot | None) -> None:
@@ -222,25 +268,35 @@ class RequestState:
     """One request or websocket connection."""
 
     __slots__ = (
-        "answered", "answered_early", "answered_reading", "checkouts", "complete", "connection_ns", "disconnected", "ended",
-        "escaped", "label", "left", "lost", "method", "scope", "start", "statement_ns", "status", "transactions", "units",
+        "answered", "answered_early", "answered_reading", "app", "checkouts", "complete", "connection_ns", "disconnected",
+        "ended", "endpoint", "escaped", "folded", "label", "left", "lost", "method", "scope", "start", "statement_ns", "status", "transactions", "units",
         "writing",
     )  # fmt: skip
 
-    def __init__(self, method: str, scope: Any) -> None:
+    def __init__(self, method: str, scope: Any, app: Any) -> None:
         self.method = method
         self.scope = scope
+        self.app = app
+        self.endpoint: dict[str, Any] = {}
+        self.folded = 0  # statements that were folded already
         self.start = perf_counter_ns()
         self.label = ""
         self.status: int | None = None
         self.ended = 0
         self.answered = self.complete = self.disconnected = False
         self.answered_early: list[Spot | None] = []
-        self.answered_reading = self.lost = self.transactions = self.writing = self.connection_ns = self.statement_ns = 0
+        self.answered_reading = self.lost = self.transactions = self.writing = self.connection_ns = (
+            self.statement_ns
+        ) = 0
         self.left: list[Spot | None] = []
         self.checkouts: dict[int, Checkout] = {}
         self.units: list[Unit] = []
         self.escaped: BaseException | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the answer is under way, as on a websocket or in a stream: each session is then a scope of its own."""
+        return self.answered or self.method == "WEBSOCKET"
 
 
 class Units:
@@ -274,3 +330,9 @@ class Units:
         """Remember a unit outside requests until it is folded."""
         unit.listed = True
         self.alone.add(unit)
+
+
+def task_is_done(unit: Unit) -> bool:
+    """Tell whether the task of a unit has ended; a thread's never says."""
+    task: asyncio.Task[Any] | None = unit.unfinished() if unit.unfinished is not None else None
+    return task is None or task.done()

@@ -10,8 +10,8 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-_HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib would cost every process ten milliseconds
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))  # noqa: PTH120 - as above
+_HERE = os.path.dirname(os.path.realpath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
 
 
 def _record() -> None:
@@ -19,12 +19,14 @@ def _record() -> None:
         return
     try:
         if importlib.util.find_spec("verdigris.evidence.recording.child") is None:
-            raise ImportError("this verdigris records nothing")  # noqa: TRY301 - same cure for both
+            raise ImportError("this verdigris records nothing")
     except ImportError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "verdigris"]:
             del sys.modules[name]
         spec = importlib.util.spec_from_file_location(
-            "verdigris", os.path.join(_PACKAGE, "__init__.py"), submodule_search_locations=[_PACKAGE]  # noqa: PTH118
+            "verdigris",
+            os.path.join(_PACKAGE, "__init__.py"),
+            submodule_search_locations=[_PACKAGE],
         )
         if spec is None or spec.loader is None:
             return
@@ -48,6 +50,6 @@ def _next() -> None:
 
 try:
     _record()
-except Exception as error:  # noqa: BLE001 - the command runs as it would without us
+except Exception as error:
     sys.stderr.write(f"verdigris: this process is not recorded: {type(error).__name__}: {error}\n")
 _next()
