@@ -82,7 +82,9 @@ def pages() -> Iterator[Page]:
 
 def catalogue(told: dict[str, Any]) -> Catalogue:
     """Make the catalogue of an example: a server with 100 connections and what the block tells."""
-    tables = [Table("public", each["name"], True, each["rows"], 0, tuple(each["columns"])) for each in told.get("tables", ())]
+    tables = [
+        Table("public", each["name"], True, each["rows"], 0, tuple(each["columns"])) for each in told.get("tables", ())
+    ]
     indexes = [Index("public", each["table"], each["name"], tuple(each["columns"])) for each in told.get("indexes", ())]
     return Catalogue(
         version="18.0",

@@ -20,17 +20,19 @@ KEYWORDS = [each for each in GUARANTEES if each.symbol == "verdigris.Database" a
 
 
 @cache
-def tests_in(path: str) -> frozenset[str]:
+def named_in(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions) and node.name.startswith("test_"))
+    return frozenset(
+        node.name for node in ast.walk(tree) if isinstance(node, functions) and node.name.startswith("test_")
+    )
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES, ids=lambda each: f"{each.symbol}-{each.option}")
 def test_a_guarantee_names_a_test_that_exists(guarantee: Guarantee) -> None:
     path, _, name = guarantee.proved_by.partition("::")
 
-    assert name in tests_in(path)
+    assert name in named_in(path)
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES, ids=lambda each: f"{each.symbol}-{each.option}")
@@ -41,7 +43,9 @@ def test_a_guarantee_is_about_boxes_that_exist(guarantee: Guarantee) -> None:
 @pytest.mark.parametrize("guarantee", KEYWORDS, ids=lambda each: each.opt_out)
 def test_an_opt_out_withdraws_its_guarantee(guarantee: Guarantee, tmp_path: Path) -> None:
     written = guarantee.opt_out.replace("SECONDS", "60.0").replace("=N", "=500")
-    (tmp_path / "app.py").write_text(f'from verdigris import Database\n\ndb = Database("postgresql://localhost/shop", {written})\n')
+    (tmp_path / "app.py").write_text(
+        f'from verdigris import Database\n\ndb = Database("postgresql://localhost/shop", {written})\n'
+    )
     evidence = Evidence(Source.read(tmp_path))
 
     for name in guarantee.boxes:

@@ -43,6 +43,8 @@ def test_one_broken_place_fails_the_one_box_that_is_about_it(broken: Break, tmp_
     shutil.copytree(SHOP, shop, ignore=shutil.ignore_patterns("__pycache__"))
     broken.apply(shop)
 
-    fails = {name: conclusion.findings for name, conclusion in judged(shop).items() if conclusion.verdict is Verdict.FAILS}
+    fails = {
+        name: conclusion.findings for name, conclusion in judged(shop).items() if conclusion.verdict is Verdict.FAILS
+    }
 
     assert list(fails) == [broken.box], fails
