@@ -105,6 +105,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(project, tmp_path, monke
     assert check.check(plan(project)).failing
 
 
+def test_a_user_without_a_home_has_no_cache(project, monkeypatch):
+    def homeless(path):
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+
+    assert check.check(plan(project)).failing
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"understood": 1}', "\x00"])
 def test_a_damaged_entry_is_judged_afresh(content, project, reads, tmp_path):
     check.check(plan(project))

@@ -184,6 +184,7 @@ def test_a_directory_without_python_is_refused(project, capsys):
         (("check", "--evidence", "database"), "VERDIGRIS_DATABASE_URL is not set."),
         (("check", "--evidence", "database", "--database-url-env", "SHOP_URL"), "SHOP_URL is not set."),
         (("check", "--baseline", "nowhere.json"), "There is no baseline nowhere.json."),
+        (("check", "--select", "engine", "--ignore", "engine"), "No box is left to judge."),
         (("explain", "engine/preping"), "Did you mean `engine/pre-ping`?"),
         (("explain",), "required: BOX"),
         (("boxes", "--output-format", "html"), "`html` is not known."),
@@ -234,7 +235,7 @@ def test_every_command_has_help(command, capsys):
 def test_a_bug_of_ours_is_exit_code_two_and_says_so(project, capsys, monkeypatch):
     from verdigris import check
 
-    def broken(plan):
+    def broken(*_):
         raise KeyError("engine")
 
     monkeypatch.setattr(check, "_judge", broken)
@@ -248,12 +249,80 @@ def test_a_bug_of_ours_is_exit_code_two_and_says_so(project, capsys, monkeypatch
 def test_ctrl_c_ends_without_a_traceback(project, capsys, monkeypatch):
     from verdigris import check
 
-    def stopped(plan):
+    def stopped(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(check, "_judge", stopped)
 
     assert run(capsys, "check", "--no-cache") == (130, "", "verdigris: stopped.\n")
+
+
+# Evidence beside the source
+
+
+def recording(path, **engine):
+    from verdigris.evidence.recording.artefact import Engine, Recording, Tests
+
+    given = {"id": "app/db.py:3", "site": "app/db.py:3", "pool_class": "AsyncAdaptedQueuePool", "is_async": True}
+    Recording(engines=(Engine(**(given | engine)),), tests=Tests(run=3), processes=1).save(path)
+
+
+def test_a_recording_is_evidence_beside_the_source(project, capsys):
+    (project / "app" / "db.py").write_text(GOOD)
+    recording(project / "run.json", pre_ping=False)
+
+    code, out, _ = run(capsys, "check", *PRE_PING, "--recording", "run.json")
+
+    assert code == 1
+    assert "evidence: source, recording (3 tests); not given: database" in out
+    assert "ran without pre-ping" in out
+
+
+def test_several_recordings_are_one(project, capsys):
+    recording(project / "one.json", pre_ping=True)
+    recording(project / "other.json", pre_ping=True)
+
+    code, out, _ = run(capsys, "check", *PRE_PING, "--recording", "one.json", "--recording", "other.json")
+
+    assert code == 0
+    assert "recording (6 tests)" in out
+
+
+def test_a_recording_that_changed_is_read_again(project, capsys):
+    recording(project / "run.json", pre_ping=True)
+    assert run(capsys, "check", *PRE_PING, "--recording", "run.json")[0] == 0
+    recording(project / "run.json", pre_ping=False)
+
+    assert run(capsys, "check", *PRE_PING, "--recording", "run.json")[0] == 1
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3cret@127.0.0.1:1/x", "mysql://u:s3cret@h/x", "u:s3cret"])
+def test_a_database_that_cannot_be_asked_is_refused_at_once_and_its_password_is_not_told(
+    url, project, capsys, monkeypatch
+):
+    monkeypatch.setenv("VERDIGRIS_DATABASE_URL", url)
+
+    assert "s3cret" not in refused(capsys, "check", "--evidence", "source,database")
+
+
+def test_a_database_is_evidence_beside_the_source(project, capsys, monkeypatch):
+    from verdigris import embedded
+
+    with embedded.server(durable=False) as server:
+        monkeypatch.setenv("SHOP_URL", str(server.url))
+        arguments = ("check", *PRE_PING, "--evidence", "source,database", "--database-url-env", "SHOP_URL")
+        code, out, err = run(capsys, *arguments)
+
+    assert (code, err) == (1, "")
+    assert "evidence: source, database; not given: recording" in out
+
+
+def test_record_runs_the_command_and_ends_as_it_did(project, capsys):
+    code, _, err = run(capsys, "record", "--output", "run.json", "--", sys.executable, "-c", "raise SystemExit(7)")
+
+    assert code == 7
+    assert "run.json" in err
+    assert (project / "run.json").exists()
 
 
 # The checklist

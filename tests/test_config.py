@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from verdigris.cli import main
+from verdigris.cli import COMMANDS, main
 from verdigris.cli.options import Parser
 from verdigris.cli.plan import add_options, plan
 from verdigris.config import KEYS, find
@@ -203,5 +203,6 @@ def test_every_setting_and_every_option_is_documented():
     add_options(parser)
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
 
+    assert [name for name in COMMANDS if f"verdigris {name} " not in text] == []
     assert [key for key in KEYS if f"`{key}`" not in text] == []
     assert [option for option in options - {"--help"} if option not in text] == []

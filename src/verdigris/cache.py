@@ -71,8 +71,11 @@ def _own_code() -> tuple[tuple[str, int, int], ...]:
 
 def load(name: str) -> Judged | None:
     """Return what was remembered under a key; None if there is nothing, or nothing that can be trusted."""
+    folder = _folder()
+    if folder is None:
+        return None
     try:
-        descriptor = os.open(_folder() / f"{name}.json", os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(folder / f"{name}.json", os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor, encoding="utf-8") as file:
             if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
@@ -84,20 +87,32 @@ def load(name: str) -> Judged | None:
 def store(name: str, judged: Judged) -> None:
     """Remember judgements under a key; where that cannot be done, do nothing."""
     folder = _folder()
+    if folder is None:
+        return
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".new-", delete=False) as file:
-            json.dump(_plain(judged), file, separators=(",", ":"))
-        Path(file.name).replace(folder / f"{name}.json")
+            beside = Path(file.name)
+            try:
+                json.dump(_plain(judged), file, separators=(",", ":"))
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
+        beside.replace(folder / f"{name}.json")
         entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in entries[KEPT:]:
             old.unlink(missing_ok=True)
 
 
-def _folder() -> Path:
+def _folder() -> Path | None:
+    """Return the user's own cache directory; None for a user who has no home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if given and Path(given).is_absolute() else Path("~/.cache").expanduser()
-    return base / "verdigris"
+    if given and Path(given).is_absolute():
+        return Path(given) / "verdigris"
+    try:
+        return Path("~/.cache/verdigris").expanduser()
+    except RuntimeError:
+        return None
 
 
 def _plain(judged: Judged) -> dict[str, Any]:

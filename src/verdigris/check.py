@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+import tokenize
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,14 @@ from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Finding, Kind
 from verdigris.evidence.source import Source
 from verdigris.evidence.source.files import found as files_under
+from verdigris.masking import masked, masked_box
 from verdigris.report.report import BoxReport, Report, judge, order
 from verdigris.suppressions import Suppression, scan
 from verdigris.understood import understood
 from verdigris.usage import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from verdigris.evidence.catalogue import Catalogue
@@ -59,12 +62,15 @@ class Plan:
         return tuple(kind for kind in Kind if given.get(kind, True))
 
 
-def check(plan: Plan) -> Report:
-    """Gather, judge and report; raise EvidenceError (UsageError) when the evidence asked for cannot be had."""
+def check(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Report:
+    """Gather, judge and report; raise EvidenceError (UsageError) when the evidence asked for cannot be had.
+
+    `tell` hears what is being done, for whoever waits.
+    """
     started = time.perf_counter()
     _look(plan)
     known = None if plan.baseline is None else baseline.read(plan.baseline)
-    judged = _remembered(plan)
+    judged = _remembered(plan, tell)
     decided, notices = _suppressed(judged)
     report = Report(
         version=__version__,
@@ -105,25 +111,29 @@ def _look(plan: Plan) -> None:
         )
 
 
-def _remembered(plan: Plan) -> Judged:
+def _remembered(plan: Plan, tell: Callable[[str], None]) -> Judged:
     """Judge, or remember having judged the same input; what a database says is never remembered."""
     name = None
     if plan.cache and plan.database_url is None:
         name = cache.key(plan.path.resolve(), plan.exclude, plan.boxes, plan.workers, also=plan.recordings)
     judged = None if name is None else cache.load(name)
     if judged is None:
-        judged = _judge(plan)
+        judged = _judge(plan, tell)
         if name is not None and not any(box.crash for box in judged.boxes):
             cache.store(name, judged)
     return judged
 
 
-def _judge(plan: Plan) -> Judged:
+def _judge(plan: Plan, tell: Callable[[str], None]) -> Judged:
     from verdigris.evidence import Evidence
 
     recording = _recording(plan.recordings)
+    if plan.database_url is not None:
+        tell("asking the database")
     database = None if plan.database_url is None else _database(plan.database_url)
+    tell(f"reading {plan.shown}")
     source = Source.read(plan.path, plan.exclude)
+    tell(f"judging {source.files.count:,} files")
     found = judge(Evidence(source, recording, database, plan.workers), plan.boxes)
     tests = 0 if recording is None or recording.tests is None else recording.tests.run
     texts = [(file.path, file.text) for file in source.files.python] + sorted(source.files.settings.items())
@@ -132,7 +142,7 @@ def _judge(plan: Plan) -> Judged:
         f"{tests} test{'s' * (tests != 1)}" if tests else "",
         source.files.count,
         tuple(source.unread),
-        tuple(replace(box, findings=tuple(sorted(box.findings, key=_order))) for box in found),
+        tuple(masked_box(replace(box, findings=tuple(sorted(box.findings, key=_order)))) for box in found),
         tuple(comment for path, text in texts for comment in scan(path, text)),
     )
 
@@ -205,9 +215,17 @@ def _lines(root: Path, settled: Iterable[BoxReport]) -> dict[str, list[str]]:
     paths = {finding.place.path for box in settled for finding in box.findings if finding.place is not None}
     lines = {}
     for path in paths:
-        try:
-            text = (root / path if root.is_dir() else root).read_text("utf-8-sig", errors="replace")
-        except (OSError, ValueError):
-            continue
-        lines[path] = re.split(r"\r\n|\r|\n", text)
+        text = _text(root / path if root.is_dir() else root)
+        lines[path] = re.split(r"\r\n|\r|\n", masked(text))
     return lines
+
+
+def _text(path: Path) -> str:
+    """Read a file as Python would; nothing if it has gone since it was judged."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (OSError, SyntaxError, ValueError):
+        with suppress(OSError, ValueError):
+            return path.read_text("utf-8-sig", errors="replace")
+    return ""

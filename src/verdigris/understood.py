@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.files import Role
-
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
 
@@ -26,10 +24,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _factories(source: Source) -> int:
-    calls = source.calls.outside({"sqlalchemy", "sqlmodel"}, "async_sessionmaker", "sessionmaker")
-    made = {call.place for call, _ in calls if call.module.role is Role.APPLICATION}
-    databases = sum(1 for engine in source.engines if engine.maker.package == "verdigris")
-    return len(made) + databases
+    return sum(1 for factory in source.factories if factory.form in {"async_sessionmaker", "sessionmaker", "database"})
 
 
 def _commits(source: Source) -> str:

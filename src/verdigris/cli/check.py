@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from verdigris import baseline as baselines
 from verdigris import check as checking
@@ -13,10 +14,12 @@ from verdigris.cli.options import Parser, choice
 from verdigris.cli.plan import add_options, baseline_of, plan
 from verdigris.config import find
 from verdigris.report import FORMATS, renderer
-from verdigris.report.style import Style, style_for
+from verdigris.report.style import Style, clean, style_for
 from verdigris.usage import UsageError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from verdigris.report.report import Report
 
 
@@ -32,7 +35,8 @@ def check(given: list[str]) -> int:
     add("-q", "--quiet", action="store_true", help="print the names of failing boxes, nothing else")
     options = parser.read(given)
     writes = [_destination(text) for text in options.write]
-    report = checking.check(plan(options))
+    with progress(sys.stderr) as tell:
+        report = checking.check(plan(options), tell)
     for form, path in writes:
         _write(report, form, path)
     form = "quiet" if options.quiet else options.output_format
@@ -41,6 +45,22 @@ def check(given: list[str]) -> int:
     for box in report.crashed:
         sys.stderr.write(f"verdigris: {box.name} broke: {box.crash}\n  This is a bug of verdigris: report it.\n")
     return report.exit_code(strict=options.strict)
+
+
+@contextmanager
+def progress(stream: TextIO) -> Iterator[Callable[[str], None]]:
+    """Tell a person who is looking what takes the time, in one line that is wiped afterwards."""
+    looked_at = stream.isatty()
+    try:
+        yield lambda text: _tell(stream, text) if looked_at else None
+    finally:
+        if looked_at:
+            _tell(stream, "")
+
+
+def _tell(stream: TextIO, text: str) -> None:
+    stream.write(f"\r\x1b[K{clean(text)}")
+    stream.flush()
 
 
 def _destination(text: str) -> tuple[str, Path]:
@@ -72,7 +92,8 @@ def baseline(given: list[str]) -> int:
     config = find(Path(options.path).resolve())
     path = baseline_of(options, config) or config.folder / baselines.NAME
     old = baselines.read(path) if options.action == "prune" or path.exists() else ()
-    report = checking.check(replace(plan(options), baseline=None))
+    with progress(sys.stderr) as tell:
+        report = checking.check(replace(plan(options), baseline=None), tell)
     gone = baselines.gone(report, old)
     kept = [entry for entry in old if entry not in gone]
     if options.action == "prune":

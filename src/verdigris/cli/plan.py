@@ -42,7 +42,7 @@ def plan(options: Namespace) -> Plan:
     known = {name: number for name, (number, _) in boxes().items()}
     table = f"[tool.verdigris] of {config.file}"
     kinds = _kinds(options, config)
-    return Plan(
+    settled = Plan(
         path=path,
         shown=options.path,
         recordings=_recordings(options, config) if Kind.RECORDING in kinds else (),
@@ -56,6 +56,10 @@ def plan(options: Namespace) -> Plan:
         baseline=baseline_of(options, config),
         cache=not options.no_cache,
     )
+    if not settled.boxes:
+        why = "Everything that was selected is ignored too; nothing would be checked, and that is no success."
+        raise UsageError("No box is left to judge.", why=why, page="verdigris boxes")
+    return settled
 
 
 def baseline_of(options: Namespace, config: Config) -> Path | None:
