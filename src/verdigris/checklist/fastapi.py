@@ -4,9 +4,87 @@ from __future__ import annotations
 
 from verdigris.checklist.box import Box
 from verdigris.evidence import Evidence
-from verdigris.evidence.judgement import Judgement, Population
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
+from verdigris.evidence.source.lifetimes import Escape
 from verdigris.evidence.source.web import SessionDependency
 from verdigris.evidence.values import Known
+
+OWN = "async with session_factory() as session:   # in what runs later, a session of its own"
+GIVE = "async with session_factory() as session:\n    yield session"
+AFTER_SINCE = 118  # FastAPI 0.118 moved the code after a dependency's yield behind the response
+
+
+class AsyncWith(Box[SessionDependency]):
+    """3.1."""
+
+    name = "fastapi/async-with"
+    holds = "Every dependency that gives out a session opens it in a context that closes it"
+    fails = "A dependency gives out a session that nothing closes when the request fails"
+    consequence = "Each failed request keeps a connection until the garbage collector finds it; then the pool is empty."
+
+    def subjects(self, evidence: Evidence) -> Population[SessionDependency]:
+        """Name the providers of sessions that FastAPI calls."""
+        return evidence.source.session_dependencies
+
+    def judge(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
+        """Follow what is yielded to where it was opened."""
+        promise = _promise(subject, "opens")
+        if promise is not None:
+            return subject.proof(promise)
+        if subject.of == "factory":
+            return subject.proof(f"{subject.short} gives a factory: whoever takes it opens and closes a session of its own")
+        opened = evidence.source.lifetimes.opening(subject)
+        match opened.how:
+            case "with" | "stack" | "finally":
+                return subject.proof(f"{subject.short} opens and closes it: {opened.told}", place=opened.place)
+            case "given":
+                return subject.proof(f"{subject.short} opens nothing: {opened.told}", place=opened.place)
+            case "iterated":
+                return subject.finding(
+                    "iterated",
+                    f"{subject.short} takes its session out of a loop over {opened.told}: an error in the request leaves the "
+                    "loop, and not the generator inside it, which stays open",
+                    place=opened.place,
+                    fix="async with contextlib.aclosing(get_session()) as sessions:   # or depend on the inner generator itself",
+                )
+            case "next":
+                return subject.finding(
+                    "next", f"{subject.short} takes its session by {opened.told}, and nobody closes that generator", place=opened.place, fix=GIVE
+                )
+            case "open" if subject.yields:
+                return subject.finding("open", f"{subject.short}: {opened.told}", place=opened.place, fix=GIVE)
+            case "open":
+                return subject.doubt(f"{subject.short} returns its session: who closes it is not settled", settle="yield it: fastapi/yielded")
+        return subject.doubt(f"how {subject.short} opens its session is not settled: {opened.told}", place=opened.place)
+
+
+class Yielded(Box[SessionDependency]):
+    """3.2."""
+
+    name = "fastapi/yielded"
+    holds = "Every dependency yields its session, so that its end follows the request's"
+    fails = "A dependency returns the session it has opened"
+    consequence = "Nothing runs after the request: the session is closed before its first use, or never."
+
+    def subjects(self, evidence: Evidence) -> Population[SessionDependency]:
+        """Name the providers of sessions that FastAPI calls."""
+        return evidence.source.session_dependencies
+
+    def judge(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
+        """A generator yields; a function may hand on what another dependency opened."""
+        promise = _promise(subject, "yields")
+        if promise is not None:
+            return subject.proof(promise)
+        if subject.yields:
+            return subject.proof(f"{subject.short} yields", place=evidence.source.lifetimes.opening(subject).place)
+        returned = evidence.source.lifetimes.returned(subject)
+        if returned is not None:
+            return subject.finding("returned", f"{subject.short} returns a session that it opened", place=returned, fix=GIVE)
+        opened = evidence.source.lifetimes.opening(subject)
+        if subject.of == "factory" or opened.how == "given":
+            return subject.proof(f"{subject.short} opens no session: {opened.told}")
+        return subject.doubt(f"whether {subject.short} opens what it returns is not settled: {opened.told}", place=opened.place)
 
 
 class CommitOrRollback(Box[SessionDependency]):
@@ -23,8 +101,8 @@ class CommitOrRollback(Box[SessionDependency]):
 
     def judge(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
         """Compare the place of the commit with the scope under which the dependency is used."""
-        commit = evidence.source.transactions.commit_of(subject)
-        swallowed = evidence.source.transactions.swallows(subject)
+        transactions = evidence.source.transactions
+        swallowed = transactions.swallows(subject)
         if swallowed is not None:
             return subject.finding(
                 "swallowed",
@@ -32,30 +110,102 @@ class CommitOrRollback(Box[SessionDependency]):
                 place=swallowed,
                 fix="raise  # as the last statement of the except block",
             )
+        seen = self._seen(subject, evidence)
+        if seen is not None:
+            return seen
+        commit = transactions.commit_of(subject)
         if commit is None:
             return self._without_commit(subject, evidence)
         early = [use for use in subject.uses if use.scope != Known("function")]
-        if early:
-            return subject.finding(
-                "after-response",
-                f"{subject.short} commits after its yield, which FastAPI runs when the response has been sent",
-                place=commit,
-                fix=f'Depends({subject.short}, scope="function")   # {len(early)} use(s), first at {early[0].place}',
-                related=tuple((use.place, "used here") for use in early[:5]),
-            )
-        return subject.proof(f"commits at {commit} under function scope: before the response leaves", place=commit)
+        if not early:
+            told = _promise(subject, "commit") or f"commits at {commit}"
+            return subject.proof(f"{told}, under function scope: before the response leaves", place=commit)
+        mixed = len(early) < len(subject.uses)
+        before = transactions.fastapi_bound is not None and transactions.fastapi_bound <= AFTER_SINCE
+        return subject.finding(
+            "two-scopes" if mixed else "after-response",
+            f"{subject.short} is used under two scopes: a request gets two sessions and two transactions, one of them committed too late"
+            if mixed
+            else f"{subject.short} commits after its yield, which FastAPI {'0.118 and later ' if before else ''}runs when the response has been sent",
+            place=commit,
+            fix=f'Depends({subject.short.rpartition(".")[2]}, scope="function")   # {len(early)} use(s), first at {early[0].place}; FastAPI 0.121 or later',
+            related=tuple((use.place, "used here") for use in early[:5]),
+            severity=Severity.ADVICE if before and not mixed else Severity.ERROR,
+        )
+
+    def _seen(self, subject: SessionDependency, evidence: Evidence) -> Judgement | None:
+        """Believe a run in which an answer went out before its transaction had ended."""
+        for request in evidence.recording.requests if evidence.recording is not None else ():
+            if request.answered_before_commit:
+                where = next(iter(request.answered_before_commit_sites), request.route)
+                lost = f", {request.lost_after_answer} of them were lost" if request.lost_after_answer else ""
+                message = f"{request.answered_before_commit} answers of {request.route} left before their writes were committed{lost} ({where})"
+                return subject.finding("answered-early", message, kind=Kind.RECORDING, fix='Depends(..., scope="function")')
+        return None
 
     def _without_commit(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
-        committers = evidence.source.transactions.committers
-        if committers:
+        transactions = evidence.source.transactions
+        if transactions.committers:
             return subject.proof(
-                f"the project's services commit themselves ({len(committers)} places, first {committers[0]}); "
-                "closing the session rolls back what they did not commit"
+                f"the project's services commit themselves ({len(transactions.committers)} places, first "
+                f"{transactions.committers[0]}); closing the session rolls back what they did not commit"
             )
-        if not evidence.source.transactions.writers:
+        if not subject.yields:
+            return subject.doubt(f"{subject.short} returns: nothing of it runs when the request ends", settle="yield the session: fastapi/yielded")
+        if transactions.handed_over is not None:
+            return subject.doubt(f"whether what gets the session at {transactions.handed_over} commits is not settled by the source")
+        if not transactions.writers:
             return subject.proof("nothing in the project writes through a session")
         return subject.finding(
             "never",
-            f"nothing commits: neither {subject.short} nor any service, yet {evidence.source.transactions.writers[0]} writes",
-            fix="await session.commit()   # after the yield, with Depends(..., scope=\"function\")",
+            f"nothing commits: neither {subject.short} nor any service, yet {transactions.writers[0]} writes",
+            fix='await session.commit()   # after the yield, with Depends(..., scope="function")',
         )
+
+
+class Closed(Box[Subject]):
+    """3.4."""
+
+    name = "fastapi/closed"
+    holds = "A request's session is closed with the request, and nothing uses it afterwards"
+    fails = "Something uses a request's session after the request, or keeps it open"
+    consequence = "The closed session opens itself again, unseen, and nobody gives its connection back."
+
+    def subjects(self, evidence: Evidence) -> Population[Subject]:
+        """Name the providers of sessions, and what takes a session beyond its request."""
+        dependencies = evidence.source.session_dependencies
+        return Population((*dependencies, *evidence.source.escapes), dependencies.gaps)
+
+    def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
+        """Every escape is a finding; a dependency without one is proved."""
+        if isinstance(subject, Escape):
+            related = ((subject.opened, "the generator"),) if subject.opened is not None else ()
+            return subject.finding(subject.into, _ESCAPES[subject.into].format(subject.session), fix=OWN, related=related)
+        for request in evidence.recording.requests if evidence.recording is not None else ():
+            if request.left_checked_out:
+                where = next(iter(request.left_checked_out_sites), request.route)
+                message = f"{request.left_checked_out} connections were still checked out when {request.route} was over ({where})"
+                return subject.finding("left-open", message, kind=Kind.RECORDING, fix=GIVE)
+        for sessions in evidence.recording.sessions if evidence.recording is not None else ():
+            if sessions.abandoned or sessions.reopened:
+                what = f"{sessions.abandoned} never closed" if sessions.abandoned else f"{sessions.reopened} used again after close"
+                return subject.finding("left-open", f"of the sessions made at {sessions.site}, {what}", kind=Kind.RECORDING, fix=GIVE)
+        promise = _promise(subject, "closed")
+        return subject.proof(promise or "no stream, background task or generator of the application keeps its session")
+
+
+_ESCAPES = {
+    "background": "`{}` goes into a background task, which runs when the answer has been sent",
+    "stream": "the body of the streaming response works with `{}`, and runs while the client reads",
+    "endpoint": "the handler is a generator that works with `{}`: its body runs while the client reads",
+    "next": "the session of `{}` is taken by anext(), and the generator behind it is never closed",
+    "loop": "a loop over `{}` is left early: the generator, and its session, stay open",
+}
+
+
+def _promise(subject: Subject, option: str) -> str | None:
+    """Quote what the library promises of its own dependency."""
+    if not isinstance(subject, SessionDependency) or subject.function is not None:
+        return None
+    promise = guaranteed("verdigris.Database.request_session", option)
+    return promise.reason if promise is not None else None

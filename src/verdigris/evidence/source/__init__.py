@@ -23,13 +23,16 @@ from verdigris.evidence.source.concurrency import (
 )
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Evaluator
+from verdigris.evidence.source.expiry import Expiry
 from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.flow import Flow
+from verdigris.evidence.source.lifetimes import Escape, Lifetimes
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
+from verdigris.evidence.source.opened import Opened
 from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
 from verdigris.evidence.source.schemas import Schemas
@@ -59,9 +62,12 @@ class Source:
         self.calls = Calls(self.names, self.types, self.evaluator)
         self.urls = Urls(self)
         self.reaches = Reaches(self)
+        self.opened = Opened(self)
+        self.expiry = Expiry(self)
         self.web = Web(self)
         self.models = Models(self)
         self.transactions = Transactions(self)
+        self.lifetimes = Lifetimes(self)
         self.filters = Filters(self)
         self.relations = Relations(self)
         self.statements = Statements(self)
@@ -145,6 +151,11 @@ class Source:
             if use.provider is None and use.call.module.role is Role.APPLICATION and not found
         )
         return self.population(_distinct(found), *unknown[:1])
+
+    @cached_property
+    def escapes(self) -> list[Escape]:
+        """Every session of a request that something uses after it."""
+        return _distinct(self.lifetimes.escapes)
 
     @cached_property
     def mapped_classes(self) -> Population[Model]:

@@ -9,11 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.arguments import is_generator
 from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External, Meaning
-from verdigris.evidence.source.types import Type
+from verdigris.evidence.source.types import ASYNC_FACTORY, SYNC_FACTORY, Type
 from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "websocket", "api_route", "websocket_route"}
 _PACKAGES = {"fastapi", "starlette"}
+_SESSIONS = {"session", "db", "db_session", "async_session"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class SessionDependency(Subject):
     provider: Meaning
     uses: tuple[Depends, ...]
     session: str  # async, sync
+    of: str = "session"  # what it gives: session, factory, or a holder of a session that it opens itself
 
     @property
     def short(self) -> str:
@@ -182,9 +185,24 @@ class Web:
             return None
         produced = self.source.types.produced(provider)
         session = None if produced is None else self.source.types.session_type(produced)
+        of = "session"
+        if session is None and produced in {ASYNC_FACTORY, SYNC_FACTORY}:
+            of, session = "factory", "async" if produced == ASYNC_FACTORY else "sync"
+        elif session is None and next(self.source.tasks.openings(provider), None) is not None and is_generator(provider):
+            of, session = "holder", "async"
+        if session is None:
+            session = self._passed_on(provider)
         if session is None:
             return None
-        return SessionDependency(provider.key, provider.place, provider, provider, tuple(uses), session)
+        return SessionDependency(provider.key, provider.place, provider, provider, tuple(uses), session, of)
+
+    def _passed_on(self, provider: Scope) -> str | None:
+        """Tell which kind of session a provider gives that takes it, under the name of one, from an iteration."""
+        for node in provider.nodes():
+            if isinstance(node, (ast.AsyncFor, ast.For)) and isinstance(node.target, ast.Name) and node.target.id in _SESSIONS:
+                if any(isinstance(inner, ast.Yield) and ast.unparse(inner.value or node.target) == node.target.id for inner in ast.walk(node)):
+                    return "async" if isinstance(node, ast.AsyncFor) else "sync"
+        return None
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

@@ -1,0 +1,104 @@
+"""Except clauses: which of a database's errors they catch, and how they end."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import Assigned, External, Names
+
+ANY = frozenset({"Exception", "BaseException"})
+_PACKAGES = {"sqlalchemy", "asyncpg", "psycopg", "sqlmodel", "verdigris"}
+_EXITS = {"exit", "_exit", "abort", "fail"}
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """The names an except clause catches: `all` for a bare one and Exception, `database` for errors of a database."""
+
+    all: bool
+    database: tuple[External, ...]
+    others: tuple[str, ...]
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The last names of the database's errors."""
+        return tuple(error.leaf for error in self.database)
+
+    def __bool__(self) -> bool:
+        """Tell whether an error of a database comes in here."""
+        return self.all or bool(self.database)
+
+
+def caught(handler: ast.ExceptHandler, scope: Scope, names: Names) -> Caught:
+    """Read what an except clause catches."""
+    return Caught(all=True, database=(), others=()) if handler.type is None else named(handler.type, scope, names)
+
+
+def named(node: ast.expr, scope: Scope, names: Names) -> Caught:
+    """Read an expression that names classes of errors: one, a tuple, or a variable that holds one."""
+    everything, database, others = False, [], []
+    for each in _each(node, scope, names):
+        meaning = names.resolve(each, scope)
+        if isinstance(meaning, External) and meaning.package in _PACKAGES:
+            database.append(meaning)
+        elif meaning is None and isinstance(each, ast.Name) and each.id in ANY:
+            everything = True
+        else:
+            others.append(ast.unparse(each))
+    return Caught(everything, tuple(database), tuple(others))
+
+
+def _each(node: ast.expr, scope: Scope, names: Names, depth: int = 0) -> Iterator[ast.expr]:
+    if isinstance(node, (ast.Tuple, ast.List)):
+        for element in node.elts:
+            yield from _each(element, scope, names, depth + 1)
+    elif isinstance(node, ast.Name):
+        meaning = names.resolve(node, scope)
+        made = meaning.value if isinstance(meaning, Assigned) else None
+        if isinstance(made, (ast.Tuple, ast.List)) and depth < 3:  # noqa: PLR2004 - tuples of tuples of tuples
+            yield from _each(made, scope, names, depth + 1)
+        else:
+            yield node
+    else:
+        yield node
+
+
+def catching_first(attempt: ast.Try, scope: Scope, names: Names) -> Iterator[tuple[ast.ExceptHandler, Caught]]:
+    """Yield the clauses that a database's error may come into: those behind a clause for everything get none."""
+    for handler in attempt.handlers:
+        what = caught(handler, scope, names)
+        if what:
+            yield handler, what
+        if what.all or "SQLAlchemyError" in what.leaves:
+            return
+
+
+def raises(statements: list[ast.stmt]) -> bool:
+    """Tell whether statements end in a raise on some way; a clause that raises on a condition has thought of it."""
+    for node in own(statements):
+        if isinstance(node, ast.Raise):
+            return True
+        if isinstance(node, ast.Call):
+            leaf = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+            if leaf in _EXITS or leaf.startswith(("raise_", "_raise", "reraise")):
+                return True
+    return False
+
+
+def leaves(statements: list[ast.stmt]) -> bool:
+    """Tell whether statements always leave the function or the loop: their last one does."""
+    last = statements[-1] if statements else None
+    return isinstance(last, (ast.Return, ast.Break, ast.Raise))
+
+
+def own(statements: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Yield the nodes of statements without those of functions and classes inside."""
+    stack: list[ast.AST] = list(reversed(statements))
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
