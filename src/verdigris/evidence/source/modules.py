@@ -47,6 +47,7 @@ class Scope:
     calls: list[ast.Call] = field(default_factory=list)
     outer: set[str] = field(default_factory=set)  # names that a `global` statement gives to the module
     own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]] | None = None  # a class's `self.x = ...`, once asked
+    flat: tuple[ast.AST, ...] | None = None  # the nodes of its own body, once asked
 
     @property
     def qualname(self) -> str:
@@ -145,6 +146,11 @@ class Scope:
 
     def nodes(self) -> Iterator[ast.AST]:
         """Yield every node of this scope's own body in source order; nested functions and classes are not entered."""
+        if self.flat is None:
+            self.flat = tuple(self._walk())
+        return iter(self.flat)
+
+    def _walk(self) -> Iterator[ast.AST]:
         body: list[ast.AST] = [self.node.body] if isinstance(self.node, ast.Lambda) else list(self.node.body)
         stack = list(reversed(body))
         while stack:
