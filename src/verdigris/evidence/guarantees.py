@@ -36,7 +36,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/pre-ping",),
         "validates a connection before handing it out",
         "pool_pre_ping=False",
-        "tests/library/test_engine.py",
+        "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -117,7 +117,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/selectin-collections",),
         "loads every collection by selectinload",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py",
+        "tests/library/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
     ),
     Guarantee(
         "verdigris.load",
@@ -126,7 +126,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/joined-single",),
         "joins single objects, by an outer join where there may be none",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py",
+        "tests/library/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
     ),
     Guarantee(
         "verdigris.load",
@@ -135,7 +135,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/all-loaded",),
         "loads every relationship that the response model reads",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py",
+        "tests/library/test_loading.py::test_a_page_of_orders_takes_two_statements_and_serialises",
     ),
     Guarantee(
         "verdigris.Base",
@@ -207,7 +207,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("bulk/chunked",),
         "sends rows in chunks, whatever it is given",
         "chunk=N above what you need",
-        "tests/library/test_bulk.py::?",
+        "tests/library/test_bulk.py::test_wide_rows_go_in_smaller_chunks",
     ),
     Guarantee(
         "verdigris.bulk.insert",
@@ -216,7 +216,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("bulk/flush-between",),
         "builds no objects that a session could keep",
         "session.add_all()",
-        "tests/library/test_bulk.py::?",
+        "tests/library/test_bulk.py::test_memory_does_not_grow_with_the_number_of_rows",
     ),
     Guarantee(
         "verdigris.bulk.insert",
@@ -225,7 +225,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("bulk/batch-tuned",),
         "tunes its chunks by rows a second while it runs",
         "chunk=N",
-        "tests/library/test_bulk.py::?",
+        "tests/library/test_bulk.py::test_the_size_grows_while_that_pays",
     ),
     Guarantee(
         "verdigris.Database",
@@ -234,7 +234,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/explained",),
         "explains slow queries by itself",
         "explain_slow=False",
-        "tests/library/test_performance.py::?",
+        "tests/library/test_performance.py::test_a_slow_read_is_explained_without_being_run_again",
     ),
     Guarantee(
         "verdigris.Database",
@@ -243,7 +243,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/pool-metrics",),
         "measures the pool: size, use, overflow, waiting",
         "pool_metrics=False",
-        "tests/library/test_performance.py::?",
+        "tests/library/test_performance.py::test_the_pools_figures_say_who_is_in_and_who_waits",
     ),
     Guarantee(
         "verdigris.Database",
@@ -252,7 +252,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/query-times",),
         "times every query by fingerprint and call site, and logs slow ones",
         "time_queries=False",
-        "tests/library/test_performance.py::?",
+        "tests/library/test_performance.py::test_a_query_is_counted_and_timed_under_its_fingerprint_and_place",
     ),
 )
 
