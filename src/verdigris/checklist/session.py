@@ -7,6 +7,7 @@ from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.expiry import StaleRead
 from verdigris.evidence.source.factories import Factory
 from verdigris.evidence.source.reach import Frequency
 from verdigris.evidence.values import Known, Missing, Unknown
@@ -50,40 +51,56 @@ class AsyncSessionmaker(Box[Factory]):
         )
 
 
-class ExpireOnCommit(Box[Factory]):
+class ExpireOnCommit(Box[Factory | StaleRead]):
     """2.2."""
 
     name = "session/expire-on-commit"
-    holds = "Objects stay readable after their transaction was committed"
-    fails = "Objects expire at commit, and reading them afterwards needs a query that cannot be awaited"
+    holds = "Objects stay readable after their transaction ended"
+    fails = "Objects expire, and reading them afterwards needs a query that cannot be awaited"
     consequence = "The first attribute read after a commit raises MissingGreenlet; of a closed session, DetachedInstanceError."
 
-    def subjects(self, evidence: Evidence) -> Population[Factory]:
-        """Name what makes asynchronous sessions, calls that override a factory's options included."""
-        return evidence.source.factories.where(lambda made: made.mode == "async")
+    def subjects(self, evidence: Evidence) -> Population[Factory | StaleRead]:
+        """Name what makes asynchronous sessions, options of single calls included, and the reads that will raise."""
+        made = evidence.source.factories.where(lambda made: made.mode == "async")
+        reads = (read for read in evidence.source.expiry.found if read.variant != "dropped-change")
+        return Population((*made, *reads), made.gaps)
 
-    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Factory | StaleRead, evidence: Evidence) -> Judgement:
         """Believe a run first, then the source."""
+        if isinstance(subject, StaleRead):
+            return self._read(subject)
         for seen in evidence.ran_factory(subject.place):
-            if subject.form != "override" and subject.form != "direct":
-                if seen.expire_on_commit:
-                    return self._expires(subject, f"`{subject.short}` ran with expire_on_commit=True", Kind.RECORDING)
-                return subject.proof(f"`{subject.short}` ran with expire_on_commit=False", kind=Kind.RECORDING)
+            if subject.form in {"override", "direct"}:
+                continue
+            if seen.expire_on_commit:
+                return self._expires(subject, f"`{subject.short}` ran with expire_on_commit=True", Kind.RECORDING)
+            return subject.proof(f"`{subject.short}` ran with expire_on_commit=False", kind=Kind.RECORDING)
         match subject.option("expire_on_commit"):
             case Known(value, by) if not value:
                 return subject.proof(by or "expire_on_commit=False")
             case Missing() if subject.form == "override":
                 return subject.proof("expire_on_commit is the factory's own")
             case Known() | Missing():
-                return self._expires(subject, f"`expire_on_commit` is on for the {subject.made} `{subject.short}`", Kind.SOURCE)
+                message = f"`expire_on_commit` is on for the {subject.made} `{subject.short}`"
+                return self._expires(subject, message, Kind.SOURCE)
             case Unknown(reason):
                 return subject.doubt(f"`expire_on_commit` of `{subject.short}` is not settled: {reason}")
 
     def _expires(self, made: Factory, message: str, kind: Kind) -> Judgement:
         return made.finding("expires", message, fix=made.with_option("expire_on_commit", "False"), kind=kind)
 
+    def _read(self, read: StaleRead) -> Judgement:
+        after = read.variant.rpartition("-")[2]
+        keep = f"{read.attribute} = {read.name}.{read.attribute}   # before the {after}"
+        return read.finding(
+            read.variant,
+            read.told,
+            fix=keep if read.attribute else f"await session.refresh({read.name})",
+            related=((read.cause, f"the {after}"),),
+        )
 
-class Autoflush(Box[Factory]):
+
+class Autoflush(Box[Factory | StaleRead]):
     """2.3."""
 
     name = "session/autoflush"
@@ -91,17 +108,36 @@ class Autoflush(Box[Factory]):
     fails = "Autoflush is off where a refresh drops changes that were not flushed"
     consequence = "A changed attribute silently goes back to its old value, and the commit stores nothing."
 
-    def subjects(self, evidence: Evidence) -> Population[Factory]:
-        """Name what makes asynchronous sessions."""
-        return evidence.source.factories.where(lambda made: made.mode == "async")
+    def subjects(self, evidence: Evidence) -> Population[Factory | StaleRead]:
+        """Name what makes asynchronous sessions, and the changes that are dropped."""
+        made = evidence.source.factories.where(lambda made: made.mode == "async")
+        dropped = (read for read in evidence.source.expiry.found if read.variant == "dropped-change")
+        return Population((*made, *dropped), made.gaps)
 
-    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
-        """Take either setting for a choice; off is advised against where it is known to bite."""
+    def judge(self, subject: Factory | StaleRead, evidence: Evidence) -> Judgement:
+        """Take either setting for a choice; off is advised against where refreshes could bite."""
+        if isinstance(subject, StaleRead):
+            return subject.finding(
+                subject.variant,
+                subject.told,
+                fix="await session.flush()   # before it",
+                related=((subject.cause, "changed here"),),
+            )
         match subject.option("autoflush"):
             case Unknown(reason):
                 return subject.doubt(f"`autoflush` of `{subject.short}` is not settled: {reason}")
             case Known(value, by) if not value:
-                return subject.proof(by or "autoflush=False, and no pending change is dropped by what the source shows")
+                refreshes = evidence.source.refreshes
+                if not refreshes:
+                    return subject.proof(by or "autoflush=False, and nothing refreshes objects")
+                return subject.finding(
+                    "off",
+                    f"autoflush is off for the {subject.made} `{subject.short}`, and {len(refreshes)} calls refresh objects: "
+                    "each drops what was not flushed",
+                    fix=subject.with_option("autoflush", "True"),
+                    severity=Severity.ADVICE,
+                    related=tuple((place, "refreshed here") for place in refreshes[:3]),
+                )
             case _:
                 return subject.proof("autoflush is on: every query sees what is pending")
 

@@ -261,6 +261,13 @@ class Source:
         return self.population(_distinct(found), *gaps)
 
     @cached_property
+    def refreshes(self) -> list[Place]:
+        """Where application code loads objects again over what they hold: refresh() and populate_existing."""
+        calls = [call for call in self.calls.named("refresh") if isinstance(call.node.func, ast.Attribute)]
+        on_sessions = [call for call in calls if self.types.session(call.node.func.value, call.scope) == "async"]  # type: ignore[attr-defined]  # filtered above
+        return sorted(call.place for call in [*on_sessions, *self.calls.with_keyword("populate_existing")] if call.module.role is Role.APPLICATION)
+
+    @cached_property
     def blocking_uses(self) -> list[BlockingUse]:
         """Every async function that waits for a synchronous driver."""
         return _distinct(blocking_uses(self))
