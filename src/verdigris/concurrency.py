@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from verdigris.errors import Fault, OutcomeUnknownError, RetryLevel, classify
+from verdigris.errors import OUTCOME_UNKNOWN, Fault, RetryLevel, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,7 +84,7 @@ class Attempts:
         """Wait and return True if the unit may be run once more after this error; False if the error is the answer."""
         self.made += 1
         fault = classify(error)
-        if not self._may_repeat(error, fault):
+        if not self._may_repeat(fault):
             return False
         wait = self.settings.wait(self.made)
         if self.settings.clock() + wait > self.deadline or not self.budget.spend():
@@ -93,8 +93,8 @@ class Attempts:
         await self.settings.sleep(wait)
         return True
 
-    def _may_repeat(self, error: Exception, fault: Fault) -> bool:
-        if isinstance(error, OutcomeUnknownError):
+    def _may_repeat(self, fault: Fault) -> bool:
+        if fault.name == OUTCOME_UNKNOWN.name:
             return self.idempotent and self.made < self.attempts
         if fault.retry is RetryLevel.NEVER:
             return False

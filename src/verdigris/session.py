@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTrans
 from verdigris._guard import Guard, gone, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, MutableMapping
+    from collections.abc import AsyncGenerator, Iterable, MutableMapping
     from types import TracebackType
 
     from verdigris.engine import Database
@@ -102,6 +102,11 @@ class AsyncSession(_AsyncSession):
         if self.guard.closed:
             raise gone(self.info)
         super().add(instance, _warn=_warn)
+
+    def add_all(self, instances: Iterable[object]) -> None:
+        if self.guard.closed:
+            raise gone(self.info)
+        super().add_all(instances)
 
 
 @dataclass(slots=True)

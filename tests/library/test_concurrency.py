@@ -249,6 +249,19 @@ async def test_a_lost_answer_to_commit_is_not_repeated(db, admin, lost_answer):
     assert db.pool().in_use == 0
 
 
+async def test_a_lost_answer_to_commit_is_not_repeated_when_the_application_wraps_the_error(db, admin, lost_answer):
+    async def work(session):
+        await add(session)
+        try:
+            await session.commit()
+        except exc.SQLAlchemyError as error:
+            raise KeyError("wrapped") from error
+
+    with pytest.raises(KeyError):
+        await db.transaction(work)
+    assert await value(admin) == 1
+
+
 async def test_a_lost_answer_to_commit_is_repeated_for_idempotent_work(db, admin, lost_answer):
     async def work(session):
         await session.execute(text("UPDATE counter SET value = 7 WHERE id = 1"))
@@ -379,6 +392,21 @@ async def test_the_first_failure_cancels_the_others_and_is_raised_as_it_is(db, a
     assert done == []
     assert db.pool().in_use == 0
     assert await value(admin) == 0
+
+
+async def test_a_schema_that_changed_under_a_running_service_repeats_the_unit(db, admin):
+    tries = []
+
+    async def work(session):
+        tries.append(1)
+        return (await session.execute(text("SELECT * FROM counter WHERE id = 1"))).one()
+
+    before = await db.transaction(work)
+    await admin("ALTER TABLE counter ADD COLUMN note text")
+    after = await db.transaction(work)
+
+    assert (len(before), len(after)) == (2, 3)
+    assert len(tries) == 3
 
 
 async def test_a_full_pool_is_not_repeated(database_url):

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, exc, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from verdigris.engine import Database, sizing
 from verdigris.engine.driver import Connection
@@ -191,6 +191,12 @@ def test_the_engine_is_built_as_the_checklist_asks():
     assert isinstance(db.session, async_sessionmaker)
 
 
+def test_another_queue_pool_keeps_the_defaults():
+    pool = Database(ANYWHERE, poolclass=AsyncAdaptedQueuePool).engine.sync_engine.pool
+
+    assert (pool._pre_ping, pool._recycle, pool._timeout, pool.size()) == (True, 1800, 3.0, 5)
+
+
 def test_every_default_can_be_opted_out_of():
     db = Database(
         ANYWHERE,
@@ -268,6 +274,9 @@ async def test_the_number_of_workers_is_read_from_the_environment(monkeypatch):
 
     assert Database(ANYWHERE).workers == 6
     assert Database(ANYWHERE, workers=2).workers == 2
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    with pytest.raises(ConfigurationError, match="WEB_CONCURRENCY=many"):
+        Database(ANYWHERE)
 
 
 async def test_a_pool_that_cannot_fit_is_warned_about(database_url, caplog):
@@ -454,6 +463,23 @@ async def test_connecting_to_a_black_hole_ends(hole):
     await db.dispose()
 
 
+async def test_callers_of_a_dead_server_do_not_queue_up_for_its_timeout_and_it_heals(hole):
+    hole.open.clear()
+    db, clock = Database(hole.url, connect_timeout=0.3), asyncio.get_running_loop().time
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailableError, match="no answer in time"):
+            await backend(db)
+    began = clock()
+    with pytest.raises(DatabaseUnavailableError, match="3 times in a row; not tried again just now"):
+        await backend(db)
+
+    assert clock() - began < 0.2
+    hole.open.set()
+    await asyncio.sleep(0.5)
+    assert await backend(db) > 0
+    await db.dispose()
+
+
 async def test_disposing_of_connections_in_a_black_hole_ends(hole):
     db = Database(hole.url)
     sessions = [db.session() for _ in range(4)]
@@ -585,6 +611,30 @@ def create_psycopg(url):
         dialect = Dialect
 
     return Engine()
+
+
+async def test_a_pool_of_connections_to_a_demoted_primary_is_renewed_at_once(database_url, admin, postgres):
+    name = make_url(database_url).database
+    await admin("CREATE TABLE note (id int)")
+    await admin(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # as a standby answers
+    db = Database(database_url)
+    sessions = [db.session() for _ in range(3)]
+    await asyncio.gather(*(session.connection() for session in sessions))
+    await asyncio.gather(*(session.close() for session in sessions))
+    promoting = await asyncpg.connect(postgres.url.replace("+asyncpg", ""))
+    await promoting.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await promoting.close()
+    tries = []
+
+    async def write(session):
+        tries.append(await session.scalar(text("SELECT pg_backend_pid()")))
+        await session.execute(text("INSERT INTO note VALUES (1)"))
+
+    await asyncio.gather(*(db.transaction(write) for _ in range(3)))
+
+    assert [row["count"] for row in await admin("SELECT count(*) FROM note")] == [3]
+    assert len(tries) <= 6
+    await db.dispose()
 
 
 async def test_another_pool_class_is_left_as_it_is(database_url):

@@ -4,6 +4,7 @@ import re
 import asyncpg
 import pytest
 from sqlalchemy import exc, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from verdigris import errors
@@ -250,6 +251,21 @@ async def test_an_enum_made_anew_is_recognised(db, admin):
 
     assert text_of(stale.value) in {"cache lookup failed for type", "cached statement plan is invalid"}
     assert classify(stale.value).name == "stale-plan"
+
+
+async def test_a_role_without_connections_to_spare_is_recognised(database_url, admin, db):
+    await admin("CREATE ROLE clerk LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+    narrow = Database(make_url(database_url).set(username="clerk", password="x"))
+    async with narrow.session() as session:
+        await session.connection()
+        with pytest.raises((exc.DBAPIError, asyncpg.PostgresError)) as full:
+            async with narrow.session() as another:
+                await another.connection()
+
+    assert classify(full.value).name == "too-many-connections"
+    assert classify(full.value).retry is RetryLevel.CONNECT
+    await narrow.dispose()
+    await admin("DROP ROLE clerk")
 
 
 # -- our own exceptions --------------------------------------------------------------------------------------------

@@ -9,11 +9,23 @@ import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import exc, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from verdigris.engine import Database
 from verdigris.errors import ConfigurationError, SessionClosedError
 from verdigris.fastapi import Route, install, retrying
 from verdigris.session import AsyncSession
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
 
 SCHEMA = """
 CREATE TABLE note (id int PRIMARY KEY, text text NOT NULL CHECK (text <> ''), slug text CONSTRAINT uq_slug UNIQUE);
@@ -137,6 +149,50 @@ async def test_a_handler_that_swallows_a_database_error_gets_a_500_that_says_not
     assert answer.json()["title"] == "The transaction had failed; nothing was stored"
     assert "POST /notes failed" in caplog.text
     assert await notes(admin) == []
+
+
+async def test_a_handler_that_swallows_a_failed_flush_gets_the_same(app, client, db, admin):
+    @app.post("/notes")
+    async def create(session: session_of(db)):
+        session.add(Note(id=1, text="one"))
+        session.add(Note(id=2, text=None))
+        with contextlib.suppress(exc.DBAPIError):
+            await session.flush()
+        return {"id": 1}
+
+    answer = await client.post("/notes")
+
+    assert answer.status_code == 500
+    assert answer.json()["title"] == "The transaction had failed; nothing was stored"
+    assert await notes(admin) == []
+
+
+async def test_dependencies_of_the_request_scope_end_after_the_response_and_once_an_attempt(app, db, admin):
+    router, ended, calls = APIRouter(route_class=Route), [], []
+
+    async def resource():
+        yield "held"
+        ended.append("ended")
+
+    @router.get("/held")
+    @retrying()
+    async def held(session: session_of(db), name: Annotated[str, Depends(resource)]):
+        calls.append(list(ended))
+        if len(calls) == 1:
+            await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+
+        async def body():
+            yield f"{name} {len(ended)}"
+
+        return StreamingResponse(body())
+
+    app.include_router(router)
+    async with browser(app) as client:
+        answer = await client.get("/held")
+
+    assert answer.text == "held 0"
+    assert ended == ["ended"]
+    assert calls == [[], []]
 
 
 async def test_a_streaming_body_that_uses_the_session_gets_an_error_that_says_what_to_use(app, client, db):

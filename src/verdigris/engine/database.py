@@ -10,19 +10,21 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.exc import DBAPIError
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
 from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
 from verdigris.engine import events, sizing
-from verdigris.engine.driver import DriverSettings, adapt
+from verdigris.engine.dialect import adapt
+from verdigris.engine.driver import DriverSettings
 from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
-from verdigris.errors import ConfigurationError, DatabaseUnavailableError, RetryLevel, classify
+from verdigris.errors import ConfigurationError, RetryLevel, classify
 from verdigris.performance import instrument
 from verdigris.session import AsyncSession, request_unit
 
@@ -96,20 +98,21 @@ class Database:
         )
         if isolation_level is not None:
             engine_options["isolation_level"] = isolation_level
-        if "poolclass" not in engine_options:
-            engine_options |= {
-                "poolclass": Pool,
-                "pool_size": sizing.DEFAULT_SIZE if pool_size is None else pool_size,
-                "max_overflow": sizing.DEFAULT_OVERFLOW if max_overflow is None else max_overflow,
-                "pool_timeout": pool_timeout,
-                "pool_recycle": pool_recycle,
-                "pool_pre_ping": pool_pre_ping,
-            }
+        if issubclass(engine_options.setdefault("poolclass", Pool), QueuePool):  # the others have no size
+            engine_options["pool_size"] = sizing.DEFAULT_SIZE if pool_size is None else pool_size
+            engine_options["max_overflow"] = sizing.DEFAULT_OVERFLOW if max_overflow is None else max_overflow
+            engine_options["pool_timeout"] = pool_timeout
         engine_options.setdefault("hide_parameters", True)
         arguments["server_settings"] = settings
         self._chosen = (pool_size, max_overflow)
         self._attach(
-            create_async_engine(found.url, connect_args=arguments, **engine_options),
+            create_async_engine(
+                found.url,
+                connect_args=arguments,
+                pool_pre_ping=pool_pre_ping,
+                pool_recycle=pool_recycle,
+                **engine_options,
+            ),
             driver,
             workers=workers,
             expire_on_commit=expire_on_commit,
@@ -180,7 +183,7 @@ class Database:
     ) -> None:
         self.engine = engine
         self.url = engine.url
-        self.workers = workers or int(os.environ.get("WEB_CONCURRENCY") or 1)
+        self.workers = workers or _workers()
         adapt(cast("Any", engine.sync_engine.dialect), driver)
         pool = engine.sync_engine.pool
         if isinstance(pool, Pool):
@@ -344,7 +347,7 @@ class Database:
         try:
             async with self.engine.connect() as connection:
                 limits = await sizing.limits_of(connection)
-        except (DBAPIError, DatabaseUnavailableError, OSError) as error:
+        except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
             if classify(error).retry is not RetryLevel.CONNECT:
                 raise
             log.warning("the database does not answer yet (%s); the pool keeps its default size", classify(error).name)
@@ -373,3 +376,14 @@ class Database:
     def _half_of_pool(self) -> int:
         pool = self.engine.sync_engine.pool
         return max(1, (pool.size() + pool._max_overflow) // 2) if isinstance(pool, Pool) else 1  # noqa: SLF001
+
+
+def _workers() -> int:
+    given = os.environ.get("WEB_CONCURRENCY") or "1"
+    if not given.isdecimal() or given == "0":
+        raise ConfigurationError(
+            f"WEB_CONCURRENCY={given} is not a number of workers.",
+            do=["Set it to how many processes serve the application, or write Database(workers=...)."],
+            page="engine/pool-size",
+        )
+    return int(given)

@@ -1,24 +1,20 @@
-"""What asyncpg and its dialect do differently under a `Database`: bounded waits, a cheap ping, an honest COMMIT."""
+"""The connection of asyncpg under a `Database`: an honest COMMIT, waits that end, no statement left running."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 from asyncpg import connect_utils
-from sqlalchemy.util import await_only
 
-from verdigris.errors import CommitRefusedError, DatabaseUnavailableError, OutcomeUnknownError, classify
+from verdigris.errors import CommitRefusedError, OutcomeUnknownError, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+    from collections.abc import Coroutine
 
 log = logging.getLogger("verdigris")
 
@@ -156,66 +152,4 @@ def _refused(failed: BaseException | None) -> CommitRefusedError:
             "  async with session.begin_nested(): ...",
         ],
         page="errors/rollback-then-raise",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DialectOverrides:
-    """The three methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
-
-    dialect: PGDialect_asyncpg
-    settings: DriverSettings
-    stock_connect: Callable[..., Any]
-    stock_rollback: Callable[[Any], None]
-
-    def do_ping(self, dbapi_connection: Any) -> bool:
-        """Tell whether a pooled connection lives: for free when the driver knows, else in one round trip.
-
-        The stock ping of asyncpg's dialect costs three round trips and has no limit of its own.
-        """
-        driver = dbapi_connection.driver_connection
-        if driver.is_closed():
-            return False
-        if time.monotonic() - getattr(driver, "released", 0.0) < self.settings.ping_after:
-            return True
-        try:
-            await_only(driver.execute("SELECT 1", timeout=self.settings.close_timeout))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
-            driver.terminate()  # at once: a graceful close would wait for the same silence again
-            return False
-        return True
-
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        """Roll back, which a lost connection has done already: its failure must not hide the error before it."""
-        driver = dbapi_connection.driver_connection
-        if driver is not None and driver.is_closed():
-            return
-        self.stock_rollback(dbapi_connection)
-
-    def connect(self, *cargs: Any, **cparams: Any) -> Any:
-        """Connect with the guarded connection class and limits, and name what the driver raises bare."""
-        settings = self.settings
-        cparams.setdefault("connection_class", settings.connection_class())
-        cparams.setdefault("timeout", settings.connect_timeout)
-        cparams.setdefault("command_timeout", settings.command_timeout)
-        try:
-            return self.stock_connect(*cargs, **cparams)
-        except OSError as error:  # TimeoutError and socket.gaierror are OSErrors too
-            raise _unavailable(error) from error
-
-
-def adapt(dialect: PGDialect_asyncpg, settings: DriverSettings) -> None:
-    """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
-    overrides = DialectOverrides(dialect, settings, dialect.connect, dialect.do_rollback)
-    vars(dialect).update(
-        do_ping=overrides.do_ping, do_rollback=overrides.do_rollback, connect=overrides.connect, verdigris=overrides
-    )
-
-
-def _unavailable(error: OSError) -> DatabaseUnavailableError:
-    reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return DatabaseUnavailableError(
-        f"no connection to the database: {reason}.",
-        why="It is stopped, unreachable, or its address is wrong. Nothing was run.",
-        page="errors/connection-errors",
     )

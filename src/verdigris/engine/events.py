@@ -40,7 +40,7 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     driver = context.connection.connection.driver_connection
     if sqlstate_of(original) == _READ_ONLY_SERVER and not _asked_for_read_only(context):
         context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
-    elif isinstance(driver, Connection):
+    elif isinstance(driver, Connection) and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
     return None
 

@@ -20,10 +20,19 @@ from verdigris.errors.exceptions import (
     UnflushedError,
     VerdigrisError,
 )
-from verdigris.errors.sqlstates import DRIVER_TEXTS, SQLSTATES, UNCLASSIFIED, Fault, RetryLevel, fault_of
+from verdigris.errors.sqlstates import (
+    DRIVER_TEXTS,
+    OUTCOME_UNKNOWN,
+    SQLSTATES,
+    UNCLASSIFIED,
+    Fault,
+    RetryLevel,
+    fault_of,
+)
 
 __all__ = [
     "DRIVER_TEXTS",
+    "OUTCOME_UNKNOWN",
     "SQLSTATES",
     "UNCLASSIFIED",
     "CommitRefusedError",

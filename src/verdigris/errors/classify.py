@@ -38,12 +38,12 @@ def classify(error: BaseException) -> Fault:
     The answer rests on the SQLSTATE of the server, wherever it is found on the way to the driver's own exception;
     where the driver gives none, on `DRIVER_TEXTS`. It carries names only: no SQL, no value, no message.
     """
-    fault = next((fault for kind, fault in _OWN if isinstance(error, kind)), None)
-    if fault is not None:
-        return fault.at(sqlstate_of(error))
-    if not _from_database(error):
-        return table.UNCLASSIFIED
     causes = list(_causes(error))
+    fault = next((fault for cause in causes for kind, fault in _OWN if isinstance(cause, kind)), None)
+    if fault is not None:  # also where the application has wrapped it: an unknown outcome stays one
+        return fault.at(sqlstate_of(error))
+    if not _from_database(causes):
+        return table.UNCLASSIFIED
     text = next((fault for cause in causes if (fault := _by_text(cause)) is not None), None)
     sqlstate = sqlstate_of(error)
     if text is not None:
@@ -75,10 +75,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         step = orig if isinstance(orig, BaseException) else step.__cause__
 
 
-def _from_database(error: BaseException) -> bool:
-    return isinstance(error, sa_exc.SQLAlchemyError) or any(
-        type(cause).__module__.startswith(("asyncpg.", "sqlalchemy.dialects.postgresql.")) for cause in _causes(error)
-    )
+def _from_database(causes: list[BaseException]) -> bool:
+    return any(type(cause).__module__.startswith(("asyncpg.", "sqlalchemy.")) for cause in causes)
 
 
 def _by_text(error: BaseException) -> Fault | None:
