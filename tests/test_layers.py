@@ -23,7 +23,24 @@ LIBRARY = (
     "testing",
     "performance",
 )
-CHECKER = ("checklist", "evidence", "report", "fix", "console", "cli", "config", "baseline", "lsp", "demo")
+CHECKER = (
+    "baseline",
+    "cache",
+    "check",
+    "checklist",
+    "cli",
+    "config",
+    "console",
+    "demo",
+    "evidence",
+    "fix",
+    "lsp",
+    "masking",
+    "report",
+    "suppressions",
+    "understood",
+    "usage",
+)
 
 
 def loaded_by(*commands, flags=("-S",)):
