@@ -59,7 +59,7 @@ def test_a_failing_box_is_exit_code_one_and_the_summary_comes_last(project, caps
     code, out, err = run(capsys, "check", *PRE_PING)
 
     assert (code, err) == (1, "")
-    assert out.startswith("1 engine, 0 factories, 0 routes, 0 models; nothing commits\n")
+    assert out.startswith("1 engine, 0 factories, 0 routes, 0 models; no commit seen\n")
     assert "app/db.py:3" in out
     assert out.splitlines()[-1].startswith("0 hold, 1 fails, 0 unproven, 0 not applicable of 1 box · ")
 

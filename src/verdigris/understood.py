@@ -33,4 +33,4 @@ def _commits(source: Source) -> str:
     services = bool(source.transactions.committers)
     if dependency:
         return "the session dependency and services commit" if services else "the session dependency commits"
-    return "services commit" if services else "nothing commits"
+    return "services commit" if services else "no commit seen"
