@@ -135,7 +135,7 @@ class Catalogue:
 
     @property
     def connections_usable(self) -> int:
-        """What the server gives this user and database at most: its limit less what is reserved, or a lower own limit."""
+        """What the server gives this user and database: its limit less what is reserved, or a lower own limit."""
         own = [limit for limit in (self.role_limit, self.database_limit) if limit >= 0]
         return min([self.max_connections - self.superuser_reserved_connections - self.reserved_connections, *own])
 

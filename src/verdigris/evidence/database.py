@@ -38,8 +38,8 @@ _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", 
 # What asyncpg reads from a URL; drivers' and SQLAlchemy's other options would reach the server as unknown settings.
 _OPTIONS = frozenset(
     {
-        "host", "port", "user", "password", "dbname", "database", "passfile", "service", "servicefile", "sslmode", "sslcert",
-        "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version",
+        "host", "port", "user", "password", "dbname", "database", "passfile", "service", "servicefile", "sslmode",
+        "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version",
         "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
     }
 )  # fmt: skip
@@ -71,7 +71,7 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
             why="The database is read by asyncpg, whatever driver the application uses.",
             do=('pip install "verdigris[fastapi]"', "or check without it:   verdigris check --evidence source"),
         ) from error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
         reason = _reason(error, timeout)
         for secret in secrets:
             reason = reason.replace(secret, "***")
@@ -79,7 +79,8 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
             f"{masked} could not be asked.",
             why=reason,
             do=(
-                "Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://… verdigris check --evidence source,database",
+                "Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://user:password@host/name",
+                "or leave it out:   verdigris check --evidence source",
             ),
         ) from (None if secrets else error)  # drivers repeat the URL in some of their messages
 
@@ -137,7 +138,7 @@ def _masked(parts: Any) -> str:
         quote_via=quote,
         safe="/*",
     )
-    return urlunsplit(("postgresql", f"{user}{host}", parts.path, query, ""))
+    return str(urlunsplit(("postgresql", f"{user}{host}", parts.path, query, "")))
 
 
 def _reason(error: Exception, timeout: float) -> str:
@@ -154,7 +155,7 @@ def _reason(error: Exception, timeout: float) -> str:
     return f"{type(error).__name__}{f' ({code})' if code else ''}: {text}"
 
 
-async def _inspect(dsn: str, timeout: float) -> Catalogue:
+async def _inspect(dsn: str, timeout: float) -> Catalogue:  # noqa: ASYNC109 - it bounds the connect and each query apart
     import asyncpg
 
     connection = await asyncpg.connect(
@@ -178,7 +179,7 @@ async def _inspect(dsn: str, timeout: float) -> Catalogue:
     finally:
         try:
             await connection.close(timeout=1)
-        except Exception:
+        except Exception:  # noqa: BLE001 - as above
             connection.terminate()
 
 

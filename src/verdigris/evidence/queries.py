@@ -39,7 +39,7 @@ SELECT n.nspname::text AS schema, c.relname::text AS name, pg_table_is_visible(c
        coalesce(s.idx_scan, 0) AS index_scans, coalesce(s.last_analyze, s.last_autoanalyze) IS NOT NULL AS analyzed
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
 WHERE c.relkind IN ('r', 'p') AND {_OWN} ORDER BY 1, 2
-"""
+"""  # noqa: S608 - made of constants
 
 INDEXES = f"""
 SELECT n.nspname::text AS schema, t.relname::text AS "table", c.relname::text AS name,
@@ -47,7 +47,8 @@ SELECT n.nspname::text AS schema, t.relname::text AS "table", c.relname::text AS
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum <> 0
              WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns,
        i.indisunique AS "unique", i.indisprimary AS "primary",
-       EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) AS "constraint",
+       EXISTS (SELECT FROM pg_constraint k
+               WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) AS "constraint",
        i.indisvalid AND i.indisready AS valid, pg_get_expr(i.indpred, i.indrelid) AS predicate,
        i.indexprs IS NOT NULL AS expression, m.amname::text AS method,
        c.relpages::bigint * current_setting('block_size')::bigint AS bytes, coalesce(s.idx_scan, 0) AS scans,
@@ -58,7 +59,7 @@ FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid
 JOIN pg_namespace n ON n.oid = t.relnamespace JOIN pg_am m ON m.oid = c.relam
 LEFT JOIN pg_stat_user_indexes s ON s.indexrelid = i.indexrelid
 WHERE {_OWN} AND t.relkind IN ('r', 'p', 'm') ORDER BY 1, 2, 3
-"""
+"""  # noqa: S608 - as above
 
 FOREIGN_KEYS = f"""
 SELECT n.nspname::text AS schema, t.relname::text AS "table", k.conname::text AS name,
@@ -66,11 +67,12 @@ SELECT n.nspname::text AS schema, t.relname::text AS "table", k.conname::text AS
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.place) AS columns,
        k.confrelid::regclass::text AS target,
        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS c(attnum, place)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.attnum ORDER BY c.place) AS target_columns,
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.attnum
+             ORDER BY c.place) AS target_columns,
        k.confdeltype::text AS on_delete
 FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0 AND {_OWN} ORDER BY 1, 2, 3
-"""
+"""  # noqa: S608 - as above
 
 STATEMENTS = """
 SELECT query, calls, total_exec_time AS total, mean_exec_time AS mean, max_exec_time AS max, rows

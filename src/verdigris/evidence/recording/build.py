@@ -41,7 +41,7 @@ def build(recorder: Recorder) -> artefact.Recording:
 def _try(recorder: Recorder, step: Any) -> Any:
     try:
         return step()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
         recorder.trouble("the artefact", error)
         return ()
 

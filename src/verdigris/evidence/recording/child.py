@@ -49,7 +49,7 @@ class Keeper:
         try:
             recorder.artefact().save(self.path)
             self._saved = seen
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
             recorder.trouble("saving", error)
         finally:
             self._lock.release()
@@ -107,7 +107,7 @@ def _save_on(name: str, save: Callable[[], None]) -> None:
     if number is None or signal.getsignal(number) is not signal.SIG_DFL:
         return
 
-    def handle(received: int, frame: FrameType | None) -> None:
+    def handle(received: int, _frame: FrameType | None) -> None:
         save()
         signal.signal(received, signal.SIG_DFL)
         os.kill(os.getpid(), received)

@@ -38,7 +38,7 @@ def save(recording: Recording, path: Path | str) -> None:
         with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=".recording-", delete=False) as file:
             json.dump({"format": FORMAT, **encode(recording)}, file, ensure_ascii=False, separators=(",", ":"))
             file.write("\n")
-        os.replace(file.name, target)
+        os.replace(file.name, target)  # noqa: PTH105 - the name is a str already
     except OSError as error:
         reason = f"{type(error).__name__}: {error.strerror or error}"
         raise ArtefactError(
@@ -76,7 +76,7 @@ def _checked(document: Any, path: Path | str) -> Recording:
         recording = decode(Recording, document)
     except _MismatchError as error:
         raise ArtefactError(f"{path} is a damaged recording.", why=f"{error}.") from error
-    assert isinstance(recording, Recording)
+    assert isinstance(recording, Recording)  # noqa: S101 - for the type checker; decode made it
     return recording
 
 

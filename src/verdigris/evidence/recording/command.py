@@ -135,7 +135,7 @@ def _run(argv: Sequence[str], environment: dict[str, str]) -> int:
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Pass signals on to the command; a terminal's Ctrl-C reaches it anyway, and twice would mean "at once" to some."""
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         if number in {signal.SIGINT, getattr(signal, "SIGQUIT", None)} and _terminal_tells_all():
             return
         if process.poll() is None:

@@ -1,7 +1,7 @@
 """Engines: where they are made, with which settings, and what is put on their dialects.
 
-The driver's calls are recorded by overriding public methods of `sqlalchemy.engine.Dialect` on each engine's own dialect;
-listeners of the engine would cost three times as much.
+The driver's calls are recorded by overriding public methods of `sqlalchemy.engine.Dialect` on each engine's own
+dialect; listeners of the engine would cost three times as much.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EngineWatch:
             original(cls, engine)
             try:
                 self.created(engine)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 self.recorder.trouble("an engine's construction", error)
 
         return engine_created

@@ -79,7 +79,7 @@ class ExecutionWatch:
 
         return do_execute_no_params
 
-    def _executed(
+    def _executed(  # noqa: PLR0917 - called once per statement: keywords cost time here
         self,
         state: EngineState,
         cursor: Any,
@@ -87,7 +87,7 @@ class ExecutionWatch:
         parameters: Any,
         context: Any,
         elapsed: int,
-        many: bool,
+        many: bool,  # noqa: FBT001 - as above
         error: BaseException | None,
     ) -> None:
         try:
@@ -117,7 +117,7 @@ class ExecutionWatch:
                 checkout.statement_ns += elapsed
             if text.writes or error is not None or not state.is_async:
                 self._seldom(state, unit, text, spot, cell, checkout, rows, elapsed, many, error)
-        except Exception as trouble:
+        except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
             self.recorder.trouble("a statement", trouble)
 
     def _cell(self, unit: Unit, text: Text, spot: Spot | None) -> Cell:
@@ -126,7 +126,7 @@ class ExecutionWatch:
             self.recorder.units.list(unit)
         return cell
 
-    def _seldom(
+    def _seldom(  # noqa: PLR0917 - as above
         self,
         state: EngineState,
         unit: Unit,
@@ -136,7 +136,7 @@ class ExecutionWatch:
         checkout: Checkout | None,
         rows: int,
         elapsed: int,
-        many: bool,
+        many: bool,  # noqa: FBT001 - as above
         error: BaseException | None,
     ) -> None:
         if not state.is_async and _get_running_loop() is not None:

@@ -48,17 +48,17 @@ class FactoryWatch:
             state.created = state.created_in_requests = 0
 
     def _factory_init(self, original: Any) -> Any:
-        def __init__(maker: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(maker: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - what it stands in for
             original(maker, *args, **kwargs)
             try:
                 self._made(maker, None)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 self.recorder.trouble("a factory's construction", error)
 
         return __init__
 
     def _factory_call(self, original: Any) -> Any:
-        def __call__(maker: Any, *args: Any, **kwargs: Any) -> Any:
+        def __call__(maker: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - as above
             made = original(maker, *args, **kwargs)
             try:
                 factory: FactoryState | None = maker.__dict__.get(KEY)
@@ -68,19 +68,19 @@ class FactoryWatch:
                     # sessionmaker makes each factory a subclass of its own, of the same name
                     kind = kind.__mro__[1] if kind.__qualname__ == kind.__mro__[1].__qualname__ else kind
                     self.recorder.sessions.recount(state, (state.spot, factory, kind, *rest))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a factory's session", error)
             return made
 
         return __call__
 
     def _scoped_init(self, original: Any) -> Any:
-        def __init__(registry: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(registry: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - as above
             original(registry, *args, **kwargs)
             try:
                 scope = kwargs.get("scopefunc", args[1] if len(args) > 1 else None)
                 self._made(registry.session_factory, scope or "thread", registry)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a scoped registry's construction", error)
 
         return __init__

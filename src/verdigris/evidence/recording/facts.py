@@ -37,7 +37,7 @@ def masked(url: Any) -> str:
 
 
 def factory_facts(maker: Any) -> dict[str, Any]:
-    """Return a factory's settings under the names of the artefact's fields; what is not given is SQLAlchemy's default."""
+    """Return a factory's settings under the names of the artefact's fields, with SQLAlchemy's defaults."""
     keywords: dict[str, Any] = dict(getattr(maker, "kw", {}))
     made = getattr(maker, "class_", None)
     bind = keywords.get("bind")

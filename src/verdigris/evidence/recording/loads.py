@@ -1,9 +1,9 @@
-"""Loads: each query knows its line, each object its query, so that a lazy load names the query that should have done it.
+"""Loads: each query knows its line, each object its query, so a lazy load names the query that should have done it.
 
 `Session.execute` and its siblings are given an execution option that the driver's call and the `load` event read. A
 `do_orm_execute` listener would do by public attributes what is done here by three private names (`_LOAD_OPTIONS`,
-`_TOP_LEVEL`, a statement's current path), and cost 14 to 20 microseconds a statement: SQLAlchemy prepares each statement
-twice when there is one. Were the names gone, lazy loads would be recorded as repeated statements.
+`_TOP_LEVEL`, a statement's current path), and cost 14 to 20 microseconds a statement: SQLAlchemy prepares each
+statement twice when there is one. Were the names gone, lazy loads would be recorded as repeated statements.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LoadWatch:
 
         patches, strategies = self.recorder.patches, orm.strategies
         for name in ("LazyLoader", "DeferredColumnLoader"):
-            # No event tells of raise and raise_on_sql; without this method the exception's text at the request's end does.
+            # No event tells of raise and raise_on_sql; without this method an exception's text at a request's end does.
             owner = getattr(strategies, f"_{name}", None) or getattr(strategies, name, None)
             if owner is not None:
                 patches.method(owner, "_invoke_raise_load", self._raise_load)
@@ -60,7 +60,7 @@ class LoadWatch:
                 self.recorder.patches.method(owner, name, self._marking)
 
     def origin(self, session: Any, statement: Any, options: Any, unit: Unit) -> Origin:
-        """Return whom to thank for a statement that comes with execution options: the application, or the ORM itself."""
+        """Return what sent a statement that comes with execution options: the application, or the ORM itself."""
         above = options.get(_TOP_LEVEL)
         if above is not None:  # selectinload and its kind, on behalf of a query
             origin: Origin | None = above.execution_options.get(ORIGIN)
@@ -68,10 +68,10 @@ class LoadWatch:
                 return Origin(unit, origin.spot, within=True)
         load = options.get(_LOAD_OPTIONS)
         if load is not None:
-            state = load._lazy_loaded_from
+            state = load._lazy_loaded_from  # noqa: SLF001 - see the module's text
             if state is not None:
                 return self._lazy(session, statement, state, unit)
-            state = load._refresh_state
+            state = load._refresh_state  # noqa: SLF001 - as above
             if state is not None:
                 return self._column(session, state, load, unit)
         noted: Origin | None = options.get(ORIGIN)
@@ -93,30 +93,32 @@ class LoadWatch:
                     kwargs["execution_options"] = {ORIGIN: Origin(None, caller())}
                 elif ORIGIN not in options:
                     kwargs["execution_options"] = {**options, ORIGIN: Origin(None, caller())}
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 trouble("an async call", error)
             return original(owner, *args, **kwargs)
 
         return _as_coroutine_function(call)
 
     def _lazy(self, session: Any, statement: Any, state: Any, unit: Unit) -> Origin:
-        path = statement._compile_options._current_path.path
+        path = statement._compile_options._current_path.path  # noqa: SLF001 - as above
         prop = path[1] if len(path) > 1 else None
         key = getattr(prop, "key", "?")
         attribute = f"{state.class_.__name__}.{key}"
-        return self._touched(session, state, attribute, "relationship", getattr(prop, "uselist", None), unit)
+        return self._touched(
+            session, state, unit, attribute, kind="relationship", uselist=getattr(prop, "uselist", None)
+        )
 
     def _column(self, session: Any, state: Any, load: Any, unit: Unit) -> Origin:
         session_state: SessionState = session.__dict__[KEY]
         if session_state.operation == "refresh" and session_state.busy == unit.owner:
             return Origin(unit, self.recorder.spot(unit), lazy=True)  # asked for by name
-        names = load._only_load_props or ()
+        names = load._only_load_props or ()  # noqa: SLF001 - as above
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
         touched = missing[0] if len(missing) == 1 else _touched_name() or "*"
-        return self._touched(session, state, f"{state.class_.__name__}.{touched}", "column", None, unit)
+        return self._touched(session, state, unit, f"{state.class_.__name__}.{touched}", kind="column")
 
     def _touched(
-        self, session: Any, state: Any, attribute: str, kind: str, uselist: bool | None, unit: Unit
+        self, session: Any, state: Any, unit: Unit, attribute: str, *, kind: str, uselist: bool | None = None
     ) -> Origin:
         recorder = self.recorder
         spot = recorder.spot(unit)
@@ -150,7 +152,7 @@ class LoadWatch:
                 unit.raised[key] = unit.raised.get(key, 0) + 1
                 if not unit.listed:
                     self.recorder.units.list(unit)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a raise_on_sql", error)
             return original(strategy, state, passive, lazy)
 
@@ -175,7 +177,7 @@ class LoadWatch:
 
 def _touched_name() -> str | None:
     """Find the attribute whose descriptor is on the stack: of several expired ones, the one that was read."""
-    frame: Any = sys._getframe(1)
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - as above
     while frame is not None:
         if frame.f_code.co_name == "__get__" and "sqlalchemy" in frame.f_code.co_filename:
             return str(getattr(frame.f_locals.get("self"), "key", "")) or None
@@ -188,7 +190,7 @@ def _as_coroutine_function(function: Any) -> Any:
     mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if mark is not None:
         return mark(function)
-    function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+    function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)  # noqa: SLF001 - as above
     return function
 
 
@@ -198,4 +200,4 @@ def _load(state: Any, context: Any) -> None:
     except KeyError:
         return
     origin.objects += 1
-    state._verdigris_origin = origin
+    state._verdigris_origin = origin  # noqa: SLF001 - as above

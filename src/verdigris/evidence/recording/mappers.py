@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.artefact import Column, Index, Model, Relationship
@@ -17,7 +18,7 @@ def models(places: Places) -> tuple[Model, ...]:
     """Return every mapped class; relationships only of those whose mappers could be configured."""
     from sqlalchemy.orm import mapperlib
 
-    registries = getattr(mapperlib, "_all_registries", set)()  # no public way leads to all of them
+    registries: Iterable[Any] = getattr(mapperlib, "_all_registries", set)()  # no public way leads to all of them
     found = {mapper for registry in registries for mapper in registry.mappers}
     return tuple(sorted((_model(mapper, places) for mapper in found), key=lambda model: (model.module, model.name)))
 
@@ -71,7 +72,7 @@ def _columns(mapper: Any) -> Iterable[Column]:
 def _type(value: Any) -> str:
     try:
         return str(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a recorder's error never reaches the application
         return type(value).__name__
 
 
@@ -89,16 +90,16 @@ def _annotated(cls: type) -> set[str]:
 
 def _late(cls: type) -> Iterable[tuple[str, Any]]:
     """Return the annotations of a class where they are evaluated only when asked for (Python 3.14)."""
-    import annotationlib
-
-    return annotationlib.get_annotations(cls, format=annotationlib.Format.STRING).items()
+    library: Any = import_module("annotationlib")
+    found: dict[str, Any] = library.get_annotations(cls, format=library.Format.STRING)
+    return found.items()
 
 
 def _leading(table: Any) -> dict[str, bool]:
-    """Return the columns that some index, unique constraint or primary key leads with, and whether alone and uniquely."""
+    """Return the columns that an index, unique constraint or primary key leads with, and whether alone and uniquely."""
     found: dict[str, bool] = {}
     for index in getattr(table, "indexes", ()):
-        columns = [getattr(column, "name", None) for column in index.columns]
+        columns = [str(column.name) for column in index.columns]
         if columns and not _where(index):
             found[columns[0]] = found.get(columns[0], False) or (bool(index.unique) and len(columns) == 1)
     for constraint in getattr(table, "constraints", ()):
@@ -128,7 +129,7 @@ def _indexes(table: Any) -> Iterable[Index]:
 def _relationships(mapper: Any) -> Iterable[Relationship]:
     try:
         found = list(mapper.relationships)  # configures the mappers
-    except Exception:
+    except Exception:  # noqa: BLE001 - as above
         return
     for item in found:
         if item.parent is not mapper:

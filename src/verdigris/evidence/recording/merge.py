@@ -57,7 +57,9 @@ def merge(recordings: Iterable[artefact.Recording]) -> artefact.Recording:
 def tidy(recording: artefact.Recording) -> artefact.Recording:
     """Join the facts of one recording that name the same thing, such as two statements of one line."""
     changes = {item.name: getattr(recording, item.name) for item in fields(recording)}
-    joined = {name: _items(name, value, ()) for name, value in changes.items() if isinstance(value, tuple)}
+    joined: dict[str, Any] = {
+        name: _items(name, value, ()) for name, value in changes.items() if isinstance(value, tuple)
+    }
     joined["statements"] = tuple(
         replace(statement, uses=_items("uses", statement.uses, ())) for statement in joined["statements"]
     )

@@ -1,4 +1,4 @@
-"""Putting recording versions in the place of public methods, now or when their module is imported, and taking them out."""
+"""Putting recording versions in the place of public methods, now or when their module comes, and taking them out."""
 
 from __future__ import annotations
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
-    from greenlet import getcurrent
+    getcurrent: Callable[[], Any] = import_module("greenlet").getcurrent
 except ImportError:  # SQLAlchemy's sync part works without it
 
-    def getcurrent() -> Any:  # type: ignore[misc]  # stands in for greenlet's own
+    def getcurrent() -> Any:
         """Return no greenlet, which has no parent either."""
         return None
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import CodeType, FrameType
 
 _FOREIGN, _APPLICATION, _END = 0, 1, 2
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # noqa: PTH120, PTH100 - pathlib costs every process ten milliseconds; as above
 # Beyond these frames is whoever runs the event loop, the thread or the request, not who asked for the statement.
 _ENDS = tuple(
     path.replace("/", os.sep)
@@ -85,7 +86,7 @@ class Places:
 
     def here(self) -> Spot | None:
         """Return the innermost spot of the application on the stacks of this greenlet and its parents."""
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
         files = self._files
         current = getcurrent()
         while True:
@@ -104,7 +105,7 @@ class Places:
 
     def stack(self) -> Iterator[FrameType]:
         """Yield every frame on the stacks of this greenlet and its parents, innermost first."""
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
         current = getcurrent()
         while True:
             while frame is not None:
@@ -121,7 +122,7 @@ class Places:
         It is `here` for coroutine functions: when one is called the application is a frame or two away, while from the
         greenlet in which its work is done every frame of the event loop would have to be made visible first.
         """
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as above
         files = self._files
         while frame is not None:
             code = frame.f_code
@@ -162,7 +163,9 @@ class Places:
         code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
         if code is None:
             code = getattr(getattr(function, "func", None), "__code__", None)
-        path = self.relative(code.co_filename) if code is not None else None
+        if code is None:
+            return None
+        path = self.relative(code.co_filename)
         return f"{path}:{code.co_firstlineno}" if path else None
 
     def site(self, spot: Spot | None) -> str | None:

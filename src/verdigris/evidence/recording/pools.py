@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import _get_running_loop
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class PoolWatch:
         patches.method(Pool, "connect", self._pool_connect)
         for name, function in (("checkin", self._checkin), ("detach", self._detach), ("invalidate", self._invalidate)):
             event.listen(Pool, name, function)
-            patches.later(lambda name=name, function=function: event.remove(Pool, name, function))
+            patches.later(partial(event.remove, Pool, name, function))
 
     def overrides(self, state: EngineState) -> dict[str, Callable[[Any], Any]]:
         """Return what goes onto an engine's dialect: what of a checkout's time is no waiting."""
@@ -63,14 +64,14 @@ class PoolWatch:
             except Exception as error:
                 try:
                     self._not_connected(pool, error, perf_counter_ns() - start)
-                except Exception as trouble:
+                except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
                     self.recorder.trouble("a failed checkout", trouble)
                 raise
             finally:
                 spent = self._spent.pop(me, 0)
             try:
                 self._checked_out(pool, fairy, max(0, perf_counter_ns() - start - spent))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a checkout", error)
             return fairy
 
@@ -78,7 +79,7 @@ class PoolWatch:
 
     def _checked_out(self, pool: Any, fairy: Any, waited: int) -> None:
         recorder = self.recorder
-        state: EngineState | None = pool._dialect.__dict__.get(KEY)
+        state: EngineState | None = pool._dialect.__dict__.get(KEY)  # noqa: SLF001 - a pool has no public way to its engine
         unit = recorder.units.unit()
         checkout = Checkout(state, unit, recorder.places.here())
         fairy.info[KEY] = checkout
@@ -90,11 +91,7 @@ class PoolWatch:
         checkout.raw = id(fairy.driver_connection)
         self.raw[checkout.raw] = checkout
         loop = _get_running_loop()
-        if (
-            fairy.info.setdefault("_verdigris_loop", id(loop)) != id(loop)
-            and state is not None
-            and state.facts["is_async"]
-        ):
+        if fairy.info.setdefault(LOOP, id(loop)) != id(loop) and state is not None and state.facts["is_async"]:
             state.crossings[checkout.spot] = state.crossings.get(checkout.spot, 0) + 1
         if state is not None:
             with recorder.ledger.lock:
@@ -106,7 +103,7 @@ class PoolWatch:
                 recorder.tests.used(state.facts["url"])
 
     def _not_connected(self, pool: Any, error: Exception, waited: int) -> None:
-        state: EngineState | None = pool._dialect.__dict__.get(KEY)
+        state: EngineState | None = pool._dialect.__dict__.get(KEY)  # noqa: SLF001 - as above
         if state is not None and isinstance(error, self._timeout):
             state.timeouts += 1
             state.waits.add(waited)
@@ -117,7 +114,7 @@ class PoolWatch:
             checkout = record.info.pop(KEY, None)
             if checkout is not None:
                 self._returned(checkout, collected=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self.recorder.trouble("a checkin", error)
 
     def _detach(self, dbapi_connection: Any, record: Any) -> None:
@@ -125,7 +122,7 @@ class PoolWatch:
             checkout = record.info.pop(KEY, None)
             if checkout is not None:
                 self._returned(checkout, collected=record.fairy_ref is None)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self.recorder.trouble("a detached connection", error)
 
     def _invalidate(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:

@@ -73,7 +73,7 @@ class Recorder:
 
     def start(self) -> None:
         """Attach to what is imported and to what will be; one recorder at a time."""
-        global _active
+        global _active  # noqa: PLW0603 - classes are patched once per process
         if _active is not None:
             raise EvidenceError(
                 "This process is being recorded already.",
@@ -85,7 +85,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Detach; what was seen stays."""
-        global _active
+        global _active  # noqa: PLW0603 - as above
         self._arrivals.stop()
         self.patches.restore()
         if _active is self:

@@ -35,10 +35,10 @@ class RequestWatch:
         self.recorder.patches.method(applications.Starlette, "__call__", self._call)
 
     def _call(self, original: Any) -> Any:
-        async def __call__(app: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def __call__(app: Any, scope: Any, receive: Any, send: Any) -> None:  # noqa: N807 - what it stands in for
             try:
                 request = self._request(app, scope)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 self.recorder.trouble("a request's start", error)
                 request = None
             if request is None:
@@ -76,7 +76,7 @@ class RequestWatch:
                 recorder.units.current.reset(token)
             try:
                 self._ended(request)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 recorder.trouble("a request's end", error)
 
     def _receiving(self, request: RequestState, receive: Any) -> Any:
@@ -99,7 +99,7 @@ class RequestWatch:
                     request.complete = not message.get("more_body", False)
                 elif kind == "websocket.accept":
                     request.status = 101
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a response", error)
             await send(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.keys import KEY, ORIGIN
@@ -70,13 +71,13 @@ class SessionWatch:
         patches.method(session, "__init__", self._session_init)
         patches.method(session, "close", self._close)
         for name in _WATCHED:
-            patches.method(session, name, lambda original, name=name: self._watched(original, name))
+            patches.method(session, name, partial(self._watched, operation=name))
         for name in STATEMENTS:
-            patches.method(session, name, lambda original, name=name: self._stamping(original, name))
+            patches.method(session, name, partial(self._stamping, operation=name))
         for name in ("after_begin", "after_commit", "after_rollback"):
             function = getattr(self, f"_{name}")
             event.listen(session, name, function)
-            patches.later(lambda name=name, function=function: event.remove(session, name, function))
+            patches.later(partial(event.remove, session, name, function))
 
     def attach_async(self, asyncio_package: ModuleType) -> None:
         """Start recording the async classes too; the argument is `sqlalchemy.ext.asyncio`."""
@@ -93,21 +94,21 @@ class SessionWatch:
         self.overlaps.clear()
 
     def _session_init(self, original: Any) -> Any:
-        def __init__(session: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(session: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - what it stands in for
             original(session, *args, **kwargs)
             try:
                 self._opened(session, type(session), is_async=False)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 self.recorder.trouble("a session's construction", error)
 
         return __init__
 
     def _async_session_init(self, original: Any) -> Any:
-        def __init__(session: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(session: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - as above
             original(session, *args, **kwargs)
             try:
                 self._opened(session.sync_session, type(session), is_async=True)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("an async session's construction", error)
 
         return __init__
@@ -152,7 +153,7 @@ class SessionWatch:
                 return
             state.unit.sessions += 1
             self.open[id(state)] = state
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self.recorder.trouble("a transaction's begin", error)
 
     def _after_commit(self, session: Any) -> None:
@@ -176,7 +177,7 @@ class SessionWatch:
                 if state is not None and not state.closed:
                     try:
                         self._closed(session, state)
-                    except Exception as error:
+                    except Exception as error:  # noqa: BLE001 - as above
                         self.recorder.trouble("a session's close", error)
 
         return close
@@ -209,7 +210,7 @@ class SessionWatch:
             state.greenlet = getcurrent()
             if measures:
                 size = len(session.identity_map)
-                if size > state.total.identity_max:
+                if size > state.total.identity_max:  # noqa: PLR1730 - max() costs a call, once per statement
                     state.total.identity_max = size
             try:
                 return original(session, *args, **kwargs)
@@ -229,11 +230,11 @@ class SessionWatch:
             found = self.overlaps.setdefault(key, [0, None])
             found[0] += 1
             found[1] = unit.request if found[1] is None else found[1]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self.recorder.trouble("an overlap", error)
 
     def _stamping(self, original: Any, operation: str) -> Any:
-        """Record who is in the session, and pass on to the driver's call and to loaded objects which query they are of."""
+        """Record who is in the session, and tell the driver's call and the loaded objects which query they are of."""
         recorder = self.recorder
         units, here, loads = recorder.units, recorder.places.here, recorder.loads
 
@@ -253,7 +254,7 @@ class SessionWatch:
                     if options.get(ORIGIN) is not origin:
                         kwargs["execution_options"] = {**options, ORIGIN: origin}
                     origin.unit = unit
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 recorder.trouble("a session's statement", error)
             try:
                 if state.busy:

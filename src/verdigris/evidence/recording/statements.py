@@ -17,7 +17,9 @@ _TOKEN = re.compile(
         | __\[POSTCOMPILE_[^\]]*\]
         | (?<![\w.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?!\w)
       )
-      (?P<cast> ::[A-Za-z_]\w*(?:\s+(?:VARYING|PRECISION|WITH(?:OUT)?\s+TIME\s+ZONE))?(?:\(\d+(?:,\s*\d+)?\))?(?:\[\])* )?
+      (?P<cast>
+          ::[A-Za-z_]\w*(?:\s+(?:VARYING|PRECISION|WITH(?:OUT)?\s+TIME\s+ZONE))?(?:\(\d+(?:,\s*\d+)?\))?(?:\[\])*
+      )?
     | (?P<space> \s+ )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,

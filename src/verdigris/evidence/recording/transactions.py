@@ -48,13 +48,13 @@ class TransactionWatch:
             except Exception as error:
                 try:
                     self._commit_failed(checkout, error)
-                except Exception as trouble:
+                except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
                     self.recorder.trouble("a failed commit", trouble)
                 raise
             try:
                 if checkout is not None:
                     self._committed(checkout)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a commit", error)
             return result
 
@@ -97,7 +97,7 @@ class TransactionWatch:
                 checkout = checkout_of(connection.connection)
                 if checkout is not None:
                     checkout.failure, checkout.pending = None, None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a savepoint", error)
             return original(connection, name)
 
@@ -108,6 +108,6 @@ def checkout_of(connection: Any) -> Checkout | None:
     """Return what is noted of a connection's checkout."""
     try:
         found: Checkout | None = connection.info.get(KEY)
-    except Exception:
+    except Exception:  # noqa: BLE001 - as above
         return None
     return found

@@ -40,7 +40,8 @@ class Cell:
     """Executions of one text at one spot within one unit."""
 
     __slots__ = (
-        "batch_max", "batches", "count", "different", "errors", "first", "longest", "rows", "rows_max", "same", "seen", "total",
+        "batch_max", "batches", "count", "different", "errors", "first", "longest", "rows", "rows_max", "same", "seen",
+        "total",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,11 +55,11 @@ class Cell:
         """Count one call of the driver."""
         self.count += 1
         self.total += elapsed
-        if elapsed > self.longest:
+        if elapsed > self.longest:  # noqa: PLR1730 - max() costs a call, once per statement
             self.longest = elapsed
         if rows > 0:
             self.rows += rows
-            if rows > self.rows_max:
+            if rows > self.rows_max:  # noqa: PLR1730 - as above
                 self.rows_max = rows
 
     def batch(self, rows: int) -> None:
@@ -161,7 +162,7 @@ class Unit:
         # Kept only within a request: a chain of tasks that spawn tasks must not keep each other alive.
         self.inherited = before if before is not None and request is not None and before.request is request else None
         self.parent = before.unfinished if before is not None else None
-        self.unfinished = weakref.ref(task) if task is not None else None
+        self.unfinished: weakref.ref[asyncio.Task[Any]] | None = weakref.ref(task) if task is not None else None
         self.sessions = 0  # open ones
         self.holding = 0  # checkouts
         self.listed = request is not None
@@ -248,7 +249,8 @@ class Checkout:
     """A connection in use."""
 
     __slots__ = (
-        "answered", "begun", "engine", "failure", "pending", "raw", "request", "since", "spot", "statement_ns", "unit", "wrote",
+        "answered", "begun", "engine", "failure", "pending", "raw", "request", "since", "spot", "statement_ns", "unit",
+        "wrote",
     )  # fmt: skip
 
     def __init__(self, engine: EngineState | None, unit: Unit, spot: Spot | None) -> None:
@@ -268,8 +270,9 @@ class RequestState:
     """One request or websocket connection."""
 
     __slots__ = (
-        "answered", "answered_early", "answered_reading", "app", "checkouts", "complete", "connection_ns", "disconnected",
-        "ended", "endpoint", "escaped", "folded", "label", "left", "lost", "method", "scope", "start", "statement_ns", "status", "transactions", "units",
+        "answered", "answered_early", "answered_reading", "app", "checkouts", "complete", "connection_ns",
+        "disconnected", "ended", "endpoint", "escaped", "folded", "label", "left", "lost", "method", "scope", "start",
+        "statement_ns", "status", "transactions", "units",
         "writing",
     )  # fmt: skip
 
@@ -295,7 +298,7 @@ class RequestState:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the answer is under way, as on a websocket or in a stream: each session is then a scope of its own."""
+        """Whether the answer is under way, on a websocket or in a stream: each session is then a scope of its own."""
         return self.answered or self.method == "WEBSOCKET"
 
 

@@ -5,13 +5,14 @@ this file is the first on PYTHONPATH; nothing else lies in it. The process may b
 verdigris: the package is then taken from where this file lies.
 """
 
+# ruff: noqa: INP001 - a directory of PYTHONPATH, no package
 import importlib.util
 import os
 import sys
 from importlib.machinery import PathFinder
 
-_HERE = os.path.dirname(os.path.realpath(__file__))
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
+_HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib costs every process ten milliseconds
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))  # noqa: PTH120 - as above
 
 
 def _record() -> None:
@@ -19,13 +20,13 @@ def _record() -> None:
         return
     try:
         if importlib.util.find_spec("verdigris.evidence.recording.child") is None:
-            raise ImportError("this verdigris records nothing")
+            raise ImportError("this verdigris records nothing")  # noqa: TRY301 - same cure for both
     except ImportError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "verdigris"]:
             del sys.modules[name]
         spec = importlib.util.spec_from_file_location(
             "verdigris",
-            os.path.join(_PACKAGE, "__init__.py"),
+            os.path.join(_PACKAGE, "__init__.py"),  # noqa: PTH118 - as above
             submodule_search_locations=[_PACKAGE],
         )
         if spec is None or spec.loader is None:
@@ -50,6 +51,6 @@ def _next() -> None:
 
 try:
     _record()
-except Exception as error:
+except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
     sys.stderr.write(f"verdigris: this process is not recorded: {type(error).__name__}: {error}\n")
 _next()
