@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database
-from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError
+from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError, UnflushedError
 from verdigris.testing import Sandbox, SandboxBlockedError, TooManyQueriesError, refuse_unless_test, standing_in
 from verdigris.testing.databases import Databases
 
@@ -229,6 +229,19 @@ async def test_an_applications_own_database_and_factory_become_the_sandbox_for_a
     assert type(application) is Database
 
 
+async def test_a_database_whose_flushes_are_explicit_keeps_them_so_in_the_sandbox(sandbox):
+    application = Database("postgresql://127.0.0.1:1/nowhere_test", autoflush=False)
+
+    with sandbox.standing_in(application):
+        async with application.session() as session:
+            session.add(Keeper(name="Ada"))
+            with pytest.raises(UnflushedError):
+                await keepers(session)
+            await session.commit()
+        async with application.read() as session:
+            assert await keepers(session) == ["Ada"]
+
+
 async def test_a_database_of_the_tests_own_stands_in_as_well(sandbox, database_url):
     application = Database("postgresql://127.0.0.1:1/nowhere_test")
     own = Database(database_url)
@@ -372,6 +385,12 @@ TESTS = """
 """
 
 
+@pytest.fixture
+def shared(postgres):
+    """The option that lets a project use a server that runs already: starting one takes seconds."""
+    return ["--verdigris-url", _made(postgres, "plugin_test")]
+
+
 def project(tmp_path, tests, *, conftest=CONFTEST, ini="", arguments=(), variables=None):
     """Run pytest in a project of its own and return its output."""
     (tmp_path / "conftest.py").write_text(textwrap.dedent(conftest))
@@ -387,32 +406,32 @@ def project(tmp_path, tests, *, conftest=CONFTEST, ini="", arguments=(), variabl
     return ran.stdout + ran.stderr
 
 
-def test_the_fixtures_work_under_pytest_asyncio_in_strict_mode(tmp_path):
+def test_the_fixtures_work_under_pytest_asyncio_in_strict_mode(tmp_path, shared):
     tests = TESTS.format(
         mark="pytestmark = pytest.mark.asyncio", fixture="import pytest_asyncio\n    @pytest_asyncio.fixture"
     )
 
-    assert "\n7 passed in" in project(tmp_path, tests)
+    assert "\n7 passed in" in project(tmp_path, tests, arguments=shared)
 
 
-def test_the_fixtures_work_under_pytest_asyncio_in_auto_mode(tmp_path):
+def test_the_fixtures_work_under_pytest_asyncio_in_auto_mode(tmp_path, shared):
     tests = TESTS.format(mark="", fixture="@pytest.fixture")
 
-    assert "\n7 passed in" in project(tmp_path, tests, ini="asyncio_mode = auto")
+    assert "\n7 passed in" in project(tmp_path, tests, ini="asyncio_mode = auto", arguments=shared)
 
 
-def test_the_fixtures_work_with_one_loop_for_a_module(tmp_path):
+def test_the_fixtures_work_with_one_loop_for_a_module(tmp_path, shared):
     tests = TESTS.format(mark="", fixture="@pytest.fixture")
     ini = "asyncio_mode = auto\nasyncio_default_test_loop_scope = module\nasyncio_default_fixture_loop_scope = module"
 
-    assert "\n7 passed in" in project(tmp_path, tests, ini=ini)
+    assert "\n7 passed in" in project(tmp_path, tests, ini=ini, arguments=shared)
 
 
-def test_the_fixtures_work_under_anyio(tmp_path):
+def test_the_fixtures_work_under_anyio(tmp_path, shared):
     backend = "\n    @pytest.fixture\n    def anyio_backend():\n        return 'asyncio'\n"
     tests = TESTS.format(mark="pytestmark = pytest.mark.anyio" + backend, fixture="@pytest.fixture")
 
-    assert "\n7 passed in" in project(tmp_path, tests, arguments=["-p", "no:asyncio"])
+    assert "\n7 passed in" in project(tmp_path, tests, arguments=["-p", "no:asyncio", *shared])
 
 
 def test_workers_share_one_server_and_have_a_database_each(tmp_path):
@@ -435,7 +454,7 @@ def test_workers_share_one_server_and_have_a_database_each(tmp_path):
     assert {database.split("_")[2] for _, database in seen} == {"gw0", "gw1"}
 
 
-def test_short_names_are_there_when_asked_for_and_a_conftest_of_the_same_names_wins(tmp_path):
+def test_short_names_are_there_when_asked_for_and_a_conftest_of_the_same_names_wins(tmp_path, shared):
     tests = """
         def test_it(sandbox, session, queries, database):
             assert sandbox == "ours"
@@ -443,8 +462,8 @@ def test_short_names_are_there_when_asked_for_and_a_conftest_of_the_same_names_w
     """
     own = CONFTEST + "\n    @pytest.fixture\n    def sandbox():\n        return 'ours'\n"
 
-    without = project(tmp_path, tests, conftest=own)
-    with_aliases = project(tmp_path, tests, conftest=own, ini="verdigris_aliases = true")
+    without = project(tmp_path, tests, conftest=own, arguments=shared)
+    with_aliases = project(tmp_path, tests, conftest=own, ini="verdigris_aliases = true", arguments=shared)
 
     assert "fixture 'session' not found" in without
     assert "1 passed" in with_aliases

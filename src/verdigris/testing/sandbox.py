@@ -22,10 +22,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from verdigris._sync_sessions import ReadSession
 from verdigris.engine import Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
 from verdigris.performance.timing import MUTED
-from verdigris.session import AsyncSession, ReadSession
+from verdigris.session import AsyncSession
 from verdigris.testing.loops import finish
 from verdigris.testing.substitution import COPIED, standing_in
 
@@ -75,7 +76,7 @@ class Sandbox(Database):
         self.session = async_sessionmaker(
             self.engine,
             class_=AsyncSession,
-            sync_session_class=_Inside,
+            sync_session_class=self.inside(self.session.kw.get("sync_session_class", Session)),
             join_transaction_mode="create_savepoint",
             info={_KEY: self},
             **given,
@@ -97,8 +98,15 @@ class Sandbox(Database):
 
     @asynccontextmanager
     async def read(self, *, snapshot: bool = False) -> AsyncGenerator[AsyncSession]:
-        async with self.session(sync_session_class=_ReadInside) as session:
+        async with self.session(sync_session_class=self.inside(ReadSession)) as session:
             yield session
+
+    @staticmethod
+    def inside(kind: type[Session]) -> type[Session]:
+        """Return what the synchronous half of a session, such as that of `db.read()`, is in the sandbox."""
+        if kind not in _kinds:
+            _kinds[kind] = type(f"{kind.__name__}Inside", (_Inside, kind), {})
+        return _kinds[kind]
 
     async def start(self) -> None:
         """Do nothing: the pool of one connection is what a sandbox is."""
@@ -253,8 +261,7 @@ class _Inside(Session):
         return sandbox.connection_for(self)
 
 
-class _ReadInside(_Inside, ReadSession):
-    """The same for a session of `db.read()`."""
+_kinds: dict[type[Session], type[Session]] = {Session: _Inside}
 
 
 @event.listens_for(_Inside, "before_commit")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sqlalchemy.orm import Session
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +25,9 @@ def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
     """
     factory, kind, state = database.session, type(database), database.__dict__
     kept_class, kept = factory.class_, factory.kw
-    substitute.session.configure(**{name: kept[name] for name in COPIED if name in kept})
+    inside = getattr(substitute, "inside", _as_it_is)
+    own = {name: kept[name] for name in COPIED if name in kept}
+    substitute.session.configure(**own, sync_session_class=inside(kept.get("sync_session_class", Session)))
     substitute.retry = database.retry
     factory.class_, factory.kw = substitute.session.class_, substitute.session.kw
     database.__class__ = type(substitute)
@@ -34,3 +38,7 @@ def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
         database.__class__ = kind
         database.__dict__ = state
         factory.class_, factory.kw = kept_class, kept
+
+
+def _as_it_is(kind: type[Session]) -> type[Session]:
+    return kind
