@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import os
 import re
 import stat
 import sys
@@ -12,52 +11,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-SKIPPED = frozenset(
-    {
-        ".git",
-        ".hg",
-        ".mypy_cache",
-        ".nox",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".tox",
-        ".venv",
-        "__pycache__",
-        "__pypackages__",
-        "build",
-        "dist",
-        "node_modules",
-        "site-packages",
-        "venv",
-    }
-)
-SETTINGS = re.compile(
-    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|.+\.env|(docker-)?compose.*\.ya?ml)$"
-)
+from verdigris.evidence.tree import Role, Unread, found, role_of
+
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
 RELEVANT = re.compile(rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
-
-
-class Role(StrEnum):
-    """What a file is for; boxes judge application code, and tests where the box is about tests."""
-
-    APPLICATION = "application"
-    TEST = "test"
-    MIGRATION = "migration"
-    SCRIPT = "script"
-    EXAMPLE = "example"
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """A file that could not be read, and why."""
-
-    path: str
-    reason: str
-    role: Role = Role.APPLICATION
 
 
 @dataclass(slots=True)
@@ -116,30 +75,6 @@ def parse(files: Files, relative: str) -> SourceFile | None:
         return SourceFile(relative, *_parsed(data, relative))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-
-
-def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the Python and settings files that a check reads, in a stable order."""
-    if root.is_file():
-        yield root
-        return
-    for directory, names, files in os.walk(root):
-        inside = PurePosixPath(Path(directory).relative_to(root).as_posix())
-        names[:] = sorted(
-            name
-            for name in names
-            if name not in SKIPPED
-            and not name.endswith(".egg-info")
-            and not _excluded(inside / name, exclude)
-            and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))  # noqa: PTH110, PTH118 - never raises
-        )
-        for name in sorted(files):
-            if (name.endswith(".py") or SETTINGS.match(name)) and not _excluded(inside / name, exclude):
-                yield Path(directory) / name
-
-
-def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
-    return any(path.match(pattern) or str(path) == pattern.rstrip("/") for pattern in patterns)
 
 
 def _read_python(files: Files, path: Path, relative: str) -> None:
@@ -210,22 +145,6 @@ def _read_settings(files: Files, path: Path, relative: str) -> None:
         files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}"))
 
 
-def role_of(relative: str, text: str = "") -> Role:
-    """Tell what a file is for from its path; an `env.py` of Alembic by what it says."""
-    path = PurePosixPath(relative)
-    folders = {part.lower() for part in path.parts[:-1]}
-    name = path.name
-    if folders & {"tests", "test", "testing"} or name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
-        return Role.TEST
-    if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
-        return Role.MIGRATION
-    if folders & {"scripts", "script", "tools", "bin", "seeds", "seeders", "benchmarks", "bench"}:
-        return Role.SCRIPT
-    if folders & {"examples", "example", "docs_src", "docs", "samples", "cookbook", "notebooks"}:
-        return Role.EXAMPLE
-    return Role.APPLICATION
-
-
 @contextmanager
 def _collector_off() -> Iterator[None]:
     """Keep the collector from scanning millions of young syntax nodes (measured: 1.15-1.2 times faster)."""
@@ -236,3 +155,6 @@ def _collector_off() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+__all__ = ["Files", "Role", "SourceFile", "Unread", "found", "parse", "read", "role_of"]

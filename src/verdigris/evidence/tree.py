@@ -1,0 +1,95 @@
+"""The tree that is checked: which of its files are read, and what each is for. Nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SKIPPED = frozenset(
+    {
+        ".git",
+        ".hg",
+        ".mypy_cache",
+        ".nox",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".tox",
+        ".venv",
+        "__pycache__",
+        "__pypackages__",
+        "build",
+        "dist",
+        "node_modules",
+        "site-packages",
+        "venv",
+    }
+)
+SETTINGS = re.compile(
+    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|\.env([.\-].*)?|.+\.env|(docker-)?compose.*\.ya?ml)$"
+)
+
+
+class Role(StrEnum):
+    """What a file is for; boxes judge application code, and tests where the box is about tests."""
+
+    APPLICATION = "application"
+    TEST = "test"
+    MIGRATION = "migration"
+    SCRIPT = "script"
+    EXAMPLE = "example"
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that could not be read, and why."""
+
+    path: str
+    reason: str
+    role: Role = Role.APPLICATION
+
+
+def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the Python and settings files that a check reads, in a stable order."""
+    if root.is_file():
+        yield root
+        return
+    for directory, names, files in os.walk(root):
+        inside = PurePosixPath(Path(directory).relative_to(root).as_posix())
+        names[:] = sorted(
+            name
+            for name in names
+            if name not in SKIPPED
+            and not name.endswith(".egg-info")
+            and not _excluded(inside / name, exclude)
+            and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))  # noqa: PTH110, PTH118 - never raises
+        )
+        for name in sorted(files):
+            if (name.endswith(".py") or SETTINGS.match(name)) and not _excluded(inside / name, exclude):
+                yield Path(directory) / name
+
+
+def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
+    return any(path.match(pattern) or str(path) == pattern.rstrip("/") for pattern in patterns)
+
+
+def role_of(relative: str, text: str = "") -> Role:
+    """Tell what a file is for from its path; an `env.py` of Alembic by what it says."""
+    path = PurePosixPath(relative)
+    folders = {part.lower() for part in path.parts[:-1]}
+    name = path.name
+    if folders & {"tests", "test", "testing"} or name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
+        return Role.TEST
+    if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
+        return Role.MIGRATION
+    if folders & {"scripts", "script", "tools", "bin", "seeds", "seeders", "benchmarks", "bench"}:
+        return Role.SCRIPT
+    if folders & {"examples", "example", "docs_src", "docs", "samples", "cookbook", "notebooks"}:
+        return Role.EXAMPLE
+    return Role.APPLICATION
