@@ -28,7 +28,9 @@ from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.flow import Flow
+from verdigris.evidence.source.handlers import Application, Handlers
 from verdigris.evidence.source.lifetimes import Escape, Lifetimes
+from verdigris.evidence.source.limits import Waiting
 from verdigris.evidence.source.models import Model, Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
@@ -36,6 +38,7 @@ from verdigris.evidence.source.opened import Opened
 from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
 from verdigris.evidence.source.schemas import Schemas
+from verdigris.evidence.source.retries import Retries
 from verdigris.evidence.source.statements import LoaderOption, Statements
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
@@ -68,6 +71,9 @@ class Source:
         self.models = Models(self)
         self.transactions = Transactions(self)
         self.lifetimes = Lifetimes(self)
+        self.handlers = Handlers(self)
+        self.waiting = Waiting(self)
+        self.retries = Retries(self)
         self.filters = Filters(self)
         self.relations = Relations(self)
         self.statements = Statements(self)
@@ -158,6 +164,13 @@ class Source:
         return _distinct(self.lifetimes.escapes)
 
     @cached_property
+    def applications(self) -> Population[Application]:
+        """Every FastAPI application."""
+        found = self.handlers.applications
+        gaps = ("no FastAPI application is made in the application's own files, though there are routes",) if self.web.routes and not found else ()
+        return self.population(_distinct(found), *gaps)
+
+    @cached_property
     def mapped_classes(self) -> Population[Model]:
         """Every mapped class of application code that has a table."""
         imperative = list(self.calls.named("map_imperatively", "automap_base"))
@@ -212,11 +225,12 @@ class Source:
     @cached_property
     def on_mysql(self) -> bool:
         """Tell whether the application's drivers are MySQL's only."""
-        return bool(self.packages & {"aiomysql", "asyncmy", "pymysql", "MySQLdb"} or self._mentions("mysql+")) and not (
-            self.packages & {"asyncpg", "psycopg", "psycopg2"} or self._mentions("postgresql")
+        return bool(self.packages & {"aiomysql", "asyncmy", "pymysql", "MySQLdb"} or self.mentions("mysql+")) and not (
+            self.packages & {"asyncpg", "psycopg", "psycopg2"} or self.mentions("postgresql")
         )
 
-    def _mentions(self, text: str) -> bool:
+    def mentions(self, text: str) -> bool:
+        """Tell whether application code or a settings file contains a text."""
         modules = (module for module in self.names.modules if module.role is Role.APPLICATION)
         return any(text in module.file.text for module in modules) or any(text in each for each in self.files.settings.values())
 

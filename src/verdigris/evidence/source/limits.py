@@ -1,0 +1,166 @@
+"""How long code waits for a database: the time limits of engines, and loops that end with the first lost connection."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.evaluate import Options
+from verdigris.evidence.source.excepts import caught
+from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import External
+from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+
+_STATEMENT = ("command_timeout", "statement_timeout")
+_CONNECT = ("timeout", "connect_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds an engine's waits: for a connection to be made, and for a statement to end."""
+
+    connect: Value
+    statement: Value
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loop(Subject):
+    """A loop that polls the database for as long as the program runs; `guarded` if an error does not end it."""
+
+    key: str
+    place: Place
+    guarded: bool
+
+
+class Waiting:
+    """Time limits of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    def of(self, engine: Engine) -> Limits:
+        """Return the limits of an engine, from its options, its connect_args and its URL."""
+        found = [self._of(engine, way) for way in engine.ways]
+        connect, statement = agree([each.connect for each in found]), agree([each.statement for each in found])
+        return Limits(connect, statement, found[0].told if found else "")
+
+    def _of(self, engine: Engine, way: Options) -> Limits:
+        maker = engine.maker.dotted
+        if guaranteed(maker, "command_timeout") is not None:
+            return Limits(self._option(engine, "connect_timeout"), self._bounded(engine), _promised(maker))
+        if "connect_args" not in way.values:
+            missing: Value = Missing() if way.open is None else Unknown(way.open)
+            return self._elsewhere(engine, missing, missing)
+        ways = self.source.evaluator.dictionaries(way.values["connect_args"])
+        connect = agree([self._first(inner, _CONNECT) for inner in ways])
+        statement = agree([self._statement(inner) for inner in ways])
+        return self._elsewhere(engine, connect, statement)
+
+    def _option(self, engine: Engine, name: str) -> Value:
+        worth = engine.option(name)
+        return Missing() if worth == Known(None) else worth
+
+    def _bounded(self, engine: Engine) -> Value:
+        """A Database's command_timeout: without it, a connection that went silent holds a request for ever."""
+        worth = self._option(engine, "command_timeout")
+        return Missing() if isinstance(worth, Known) and worth.value in {0, None} else worth
+
+    def _statement(self, way: Options) -> Value:
+        own = self._first(way, _STATEMENT)
+        if not isinstance(own, Missing):
+            return own
+        for name in ("server_settings", "options"):
+            if name in way.values:
+                if name == "options":
+                    worth = self.source.evaluator.value(way.values[name])
+                    if isinstance(worth, Unknown) or "statement_timeout" in str(getattr(worth, "value", "")):
+                        return worth
+                    continue
+                return agree([self._first(inner, _STATEMENT) for inner in self.source.evaluator.dictionaries(way.values[name])])
+        return own
+
+    def _first(self, way: Options, names: tuple[str, ...]) -> Value:
+        for name in names:
+            if name in way.values:
+                worth = self.source.evaluator.value(way.values[name])
+                return Known(worth, name) if isinstance(worth, Unknown) else Known(worth.value, name) if isinstance(worth, Known) and worth.value else Missing()
+        return Missing() if way.open is None else Unknown(way.open)
+
+    def _elsewhere(self, engine: Engine, connect: Value, statement: Value) -> Limits:
+        """A limit may stand in the URL, in a role's settings or in a SET that a listener sends."""
+        url = self.source.evaluator.value(engine.url) if engine.url is not None else Missing()
+        text = str(url.value) if isinstance(url, Known) else ""
+        if isinstance(statement, Missing):
+            if "command_timeout" in text or "statement_timeout" in text:
+                statement = Known(text.rpartition("?")[2], "the URL")
+            elif self.source.mentions("statement_timeout") or self.source.mentions("command_timeout"):
+                statement = Unknown("statement_timeout is spoken of elsewhere in the project")
+        if isinstance(connect, Missing) and "timeout=" in text:
+            connect = Known(text.rpartition("?")[2], "the URL")
+        named = [each.by for each in (connect, statement) if isinstance(each, Known) and each.by]
+        return Limits(connect, statement, " and ".join(named))
+
+    @cached_property
+    def loops(self) -> list[Loop]:
+        """Every endless loop that sleeps and works with the database in its own body."""
+        return [loop for function in self.source.functions if function.is_async for loop in self._loops(function)]
+
+    def _loops(self, function: Scope) -> Iterator[Loop]:
+        for node in function.nodes():
+            if not (isinstance(node, ast.While) and self._endless(node) and self._sleeps(node, function)):
+                continue
+            work = [opened for opened in self.source.tasks.openings(function) if node in set(function.module.ancestors(opened))]
+            if work:
+                guarded = all(self._guarded(each, node, function) for each in work)
+                yield Loop(f"{function.key}:loop", function.module.place(node), guarded)
+
+    def _endless(self, node: ast.While) -> bool:
+        if isinstance(node.test, ast.Constant) and bool(node.test.value):
+            return not any(isinstance(inner, ast.Break) for inner in ast.walk(node))
+        return False
+
+    def _sleeps(self, node: ast.While, function: Scope) -> bool:
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Await) and isinstance(inner.value, ast.Call):
+                called = self.source.names.resolve(inner.value.func, function)
+                if isinstance(called, External) and called.leaf in {"sleep", "wait_for", "wait"}:
+                    return True
+        return False
+
+    def _guarded(self, opened: ast.AST, loop: ast.While, function: Scope) -> bool:
+        """Tell whether an except clause inside the loop catches what opening and using the session raises."""
+        inner = opened
+        for ancestor in function.module.ancestors(opened):
+            if ancestor is loop:
+                return False
+            if isinstance(ancestor, ast.Try) and inner in ancestor.body:
+                if any(caught(handler, function, self.source.names) for handler in ancestor.handlers):
+                    return True
+            if isinstance(ancestor, (ast.With, ast.AsyncWith)) and "suppress" in ast.unparse(ancestor.items[0].context_expr):
+                return True
+            inner = ancestor
+        return False
+
+
+def _promised(maker: str) -> str:
+    promise = guaranteed(maker, "command_timeout")
+    return promise.reason if promise is not None else ""
+
+
+def is_file(engine: Engine) -> bool:
+    """Tell whether an engine's database is a file or memory: there is no server to lose."""
+    texts = [] if engine.url is None else engine.urls.drivers(engine.url)
+    return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)
+
+
