@@ -272,7 +272,7 @@ class Source:
         found = [factory for factory in factories(self) if factory.role is Role.APPLICATION]
         missing = not any(factory.mode == "async" for factory in found) and self.opens_async_sessions
         gaps = ("no session factory is made in the application's own files, though it uses AsyncSession",) if missing else ()
-        return self.population(_distinct(found), *gaps)
+        return self.population(_distinct(made for made in found if made.form != "connection"), *gaps)
 
     @cached_property
     def refreshes(self) -> list[Place]:

@@ -30,8 +30,9 @@ _OVERRIDES = ("expire_on_commit", "autoflush")
 class Factory(Subject):
     """What makes sessions, or one session made by hand.
 
-    `form` is async_sessionmaker, sessionmaker, database (`verdigris.Database`), direct (`AsyncSession(engine)`) or
-    override (a factory called with options of its own); `mode` is async, sync or unknown.
+    `form` is async_sessionmaker, sessionmaker, database (`verdigris.Database`), direct (`AsyncSession(engine)`),
+    connection (`AsyncSession(connection)`) or override (a factory called with options of its own); `mode` is async,
+    sync or unknown.
     """
 
     key: str
@@ -151,7 +152,7 @@ def _configured(source: Source, call: Call) -> list[Options]:
 
 
 def _direct(source: Source) -> Iterator[Factory]:
-    """Yield `AsyncSession(engine)`; a session on one connection, as migrations and tests want it, is none of them."""
+    """Yield `AsyncSession(engine)`; one on a single connection, as migrations and tests want it, is told apart."""
     own = [scope for scope in source.scopes if scope.is_class and source.types.session_type(scope) == "async"]
     seen: set[int] = set()
     for call in source.calls.named("AsyncSession", *(scope.name for scope in own)):
@@ -166,8 +167,8 @@ def _direct(source: Source) -> Iterator[Factory]:
         maker = meaning if isinstance(meaning, External) else External("sqlalchemy.ext.asyncio.AsyncSession")
         made = _made(source, call, maker, "direct", "async")
         bound = None if made.bind is None else source.types.of(made.bind.node, made.bind.scope)
-        if not (isinstance(bound, External) and bound.leaf == "AsyncConnection"):
-            yield made
+        on_connection = isinstance(bound, External) and bound.leaf == "AsyncConnection"
+        yield replace(made, form="connection") if on_connection else made
 
 
 def _overrides(source: Source) -> Iterator[Factory]:
