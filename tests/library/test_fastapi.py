@@ -214,6 +214,7 @@ async def test_a_streaming_body_that_uses_the_session_gets_an_error_that_says_wh
     assert answer.status_code == 500
     assert "the streaming body of GET /export holds the request's session" in answer.json()["detail"]
     assert "async with db.session() as session" in answer.json()["detail"]
+    assert answer.json()["title"] == "This service used its database wrongly"
     assert started == []
 
 
