@@ -161,6 +161,36 @@ class Scope:
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
+_DECLARING = frozenset(
+    {
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.Lambda,
+        ast.Call,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Global,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.AugAssign,
+        ast.NamedExpr,
+        ast.For,
+        ast.AsyncFor,
+        ast.comprehension,
+        ast.withitem,
+        ast.ExceptHandler,
+        ast.MatchAs,
+        ast.MatchStar,
+    }
+)
+_SHARED = frozenset(  # one object each, however often they occur: they have no one parent
+    kind
+    for base in (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+    for kind in base.__subclasses__()
+)
+
+
 class Module:
     """A parsed file with its scopes; `name` is the longest dotted name under which it can be imported."""
 
@@ -220,19 +250,27 @@ class Module:
         return not isinstance(owner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or inner not in owner.body
 
     def _index(self, root: Scope) -> None:
+        """Visit every node once, in source order; nothing but what binds, calls or opens a scope costs more than that."""
         self.scope_of[root.node] = root
-        stack: list[tuple[ast.AST, Scope]] = [
-            (child, root) for child in reversed(list(ast.iter_child_nodes(root.node)))
-        ]
-        for child, _ in stack:
-            self.parents[child] = root.node
+        parents = self.parents
+        stack: list[tuple[ast.AST, Scope]] = [(root.node, root)]
         while stack:
             node, scope = stack.pop()
-            inner = self._declare(node, scope)
-            body = set(map(id, _inside(node))) if inner is not scope else frozenset()
-            for child in reversed(list(ast.iter_child_nodes(node))):
-                self.parents[child] = node
-                stack.append((child, inner if id(child) in body or inner is scope else scope))
+            inner = self._declare(node, scope) if node.__class__ in _DECLARING else scope
+            found: list[tuple[ast.AST, Scope]] = []
+            for field_name in node._fields:
+                value = getattr(node, field_name, None)
+                within = inner if field_name == "body" else scope
+                if value.__class__ is list:
+                    for child in value:
+                        if isinstance(child, ast.AST) and child.__class__ not in _SHARED:
+                            parents[child] = node
+                            found.append((child, within))
+                elif isinstance(value, ast.AST) and value.__class__ not in _SHARED:
+                    parents[value] = node
+                    found.append((value, within))
+            found.reverse()
+            stack += found
 
     def _declare(self, node: ast.AST, scope: Scope) -> Scope:
         """Note what a node binds in its scope; return the scope that its body belongs to."""
@@ -293,12 +331,6 @@ class Module:
         package = self.parts if self.is_package else self.parts[:-1]
         kept = package[: len(package) - (level - 1)] if level > 1 else package
         return "." + ".".join([*kept, *(module.split(".") if module else [])])
-
-
-def _inside(node: ast.AST) -> list[ast.AST]:
-    if isinstance(node, ast.Lambda):
-        return [node.body]
-    return list(getattr(node, "body", []))
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[str, Binding]]:
