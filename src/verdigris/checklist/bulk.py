@@ -70,6 +70,11 @@ class Chunked(Box[BulkWrite]):
             return subject.proof(promise.reason) if promise else subject.doubt("nothing promises that it chunks")
         if subject.bounded:
             return subject.proof("what it carries is bounded where it stands")
+        if subject.how == "values" and subject.bounded is None:
+            return subject.doubt(
+                "how long the list may become is not settled by the source",
+                settle="insert it in chunks, or slice it to a bound",
+            )
         if subject.how == "values":
             return subject.finding(
                 "parameters", "a list of any length becomes the parameters of one statement", fix=IN_CHUNKS

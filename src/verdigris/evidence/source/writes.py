@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.lengths import Lengths
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Missing, Place, Value
 
@@ -57,7 +58,7 @@ class BulkWrite(Subject):
     key: str
     place: Place
     how: str
-    bounded: bool
+    bounded: bool | None  # None: the source does not settle it
     chunk: Value = _DEFAULT
 
 
@@ -78,6 +79,7 @@ class Writes:
     def __init__(self, source: Source) -> None:
         """Read them from an index."""
         self.source = source
+        self.lengths = Lengths(source)
 
     def _on_session(self, node: ast.AST, scope: Scope, methods: set[str]) -> bool:
         return (
@@ -122,7 +124,7 @@ class Writes:
         body = [node for statement in loop.body for node in _own_nodes(statement)]
         if any(isinstance(node, (ast.Break, ast.Return)) for node in body):
             return None
-        adds = any(self._on_session(node, scope, {"add"}) for node in body)
+        added = [node for node in body if self._on_session(node, scope, {"add"})]
         if any(
             isinstance(node, ast.AsyncWith) and "begin_nested" in ast.unparse(node.items[0].context_expr)
             for node in body
@@ -133,7 +135,9 @@ class Writes:
                 node, loop, scope
             ):
                 continue
-            if adds and self._on_session(node.value, scope, _SENDS):
+            if self._on_session(node.value, scope, _SENDS) and any(self._each(node, add, loop, scope) for add in added):
+                if _chained(loop, added, node):
+                    continue
                 return node, f"{getattr(node.value.func, 'attr', '')}() after each add()"
             if self._on_session(node.value, scope, {"merge"}):
                 return node, "merge() for each row"
@@ -145,6 +149,10 @@ class Writes:
             if self._on_session(node, scope, {"merge"}) and self.source.types.session(node.func.value, scope) == "sync":  # type: ignore[attr-defined]  # _on_session saw an attribute call
                 return node, "merge() for each row"
         return None
+
+    def _each(self, sent: ast.AST, add: ast.AST, loop: ast.For, scope: Scope) -> bool:
+        """Tell whether what is sent follows each add, not only the end of an inner loop full of them."""
+        return set(map(id, _loops(add, loop, scope))) <= set(map(id, _loops(sent, loop, scope)))
 
     def _conditional(self, node: ast.AST, loop: ast.For, scope: Scope) -> bool:
         """`if i % 1000 == 0: await session.flush()` is a flush for each chunk."""
@@ -248,14 +256,8 @@ class Writes:
                 worth = Missing() if chunk is None else self.source.evaluator.value(Argument(chunk, call.scope))
                 yield BulkWrite(f"{call.scope.key}:bulk.insert", call.place, "bulk.insert", bounded=True, chunk=worth)
 
-    def _bounded(self, node: ast.expr, call: Call) -> bool:
-        """Tell whether a list is written out, sliced, or a chunk of a loop around the call."""
-        if isinstance(node, (ast.List, ast.Tuple)) and not any(
-            isinstance(element, ast.Starred) for element in node.elts
-        ):
-            return True
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
-            return True
+    def _bounded(self, node: ast.expr, call: Call) -> bool | None:
+        """Tell whether a list is a chunk of a loop around the call, or bounded by what it is made of."""
         names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
         for ancestor in call.module.ancestors(call.node):
             if isinstance(ancestor, (ast.For, ast.AsyncFor)) and (
@@ -265,7 +267,9 @@ class Writes:
                 return True
             if isinstance(ancestor, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 break
-        return any(word in name.lower() for name in names for word in ("chunk", "batch"))
+        if any(word in name.lower() for name in names for word in ("chunk", "batch")):
+            return True
+        return self.lengths.bounded(node, call.scope)
 
     @cached_property
     def chunk_loops(self) -> list[ChunkLoop]:
@@ -280,19 +284,54 @@ class Writes:
         return found
 
     def _writes(self, loop: ast.For, scope: Scope) -> bool:
+        inserts = any(isinstance(node, ast.Call) and self._is_insert(node, scope) for node in ast.walk(loop))
+        return inserts or self._adds_many(loop, scope)
+
+    def _adds_many(self, loop: ast.For, scope: Scope) -> bool:
+        """Tell whether a round adds many objects; one that makes one object of a whole chunk does not."""
         return any(
-            self._on_session(node, scope, _ADDS | _BULK)
-            or (isinstance(node, ast.Call) and self._is_insert(node, scope))
+            self._on_session(node, scope, _BULK) or (self._on_session(node, scope, _ADDS) and _loops(node, loop, scope))
             for node in ast.walk(loop)
         )
 
     def _chunk_loop(self, loop: ast.For, scope: Scope, size: Value) -> ChunkLoop:
-        adds = any(self._on_session(node, scope, _ADDS | {"add_all", "bulk_save_objects"}) for node in ast.walk(loop))
+        adds = self._adds_many(loop, scope)
         released = next(
             (node for node in ast.walk(loop) if self._on_session(node, scope, {"flush", "commit", "expunge_all"})), None
         )
         place = scope.module.place(released) if released is not None else None
         return ChunkLoop(f"{scope.key}:chunks", scope.module.place(loop.iter), size, adds, place)
+
+
+def _loops(node: ast.AST, outermost: ast.For, scope: Scope) -> list[ast.AST]:
+    """Return the loops around a node inside another loop."""
+    found: list[ast.AST] = []
+    for ancestor in scope.module.ancestors(node):
+        if ancestor is outermost:
+            break
+        if isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While)):
+            found.append(ancestor)
+    return found
+
+
+def _chained(loop: ast.For, added: list[ast.AST], sent: ast.AST) -> bool:
+    """Tell whether a row needs what the flush gave the row before it: its key as the next one's parent."""
+    given = [node.args[0] for node in added if isinstance(node, ast.Call) and node.args]
+    carried = {node.id for node in given if isinstance(node, ast.Name)}
+    assigned = [node for node in ast.walk(loop) if isinstance(node, ast.Assign)]
+    objects = set(carried)
+    for _ in range(2):
+        for statement in assigned:
+            if {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)} & carried:
+                targets = [inner for target in statement.targets for inner in ast.walk(target)]
+                carried |= {node.id for node in targets if isinstance(node, ast.Name) and node.id != "self"}
+    line = getattr(sent, "lineno", 0)
+    keys = {inner for statement in assigned for target in statement.targets for inner in ast.walk(target)}
+    return any(
+        isinstance(node, ast.Name) and node.id in carried - objects and node.lineno < line and node not in keys
+        for statement in loop.body
+        for node in ast.walk(statement)
+    )
 
 
 def _own_nodes(root: ast.AST) -> Iterator[ast.AST]:
