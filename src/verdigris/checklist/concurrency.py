@@ -157,7 +157,11 @@ class PoolForLoad(Box[Subject]):
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the pooled engines, what opens sessions without bound, and what holds two at once."""
         engines = evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
-        opening = evidence.source.fan_outs.where(lambda fan_out: any(arm.opens and arm.many for arm in fan_out.arms))
+        fan_outs = evidence.source.fan_outs
+        gathered = {arm.place for fan_out in fan_outs if fan_out.by != "create_task" for arm in fan_out.arms}
+        opening = fan_outs.where(
+            lambda fan_out: fan_out.place not in gathered and any(arm.opens and arm.many for arm in fan_out.arms)
+        )
         return Population((*engines, *opening, *evidence.source.held_sessions), (*engines.gaps, *opening.gaps))
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:

@@ -355,7 +355,11 @@ class Tasks:
             if call.module.role is not Role.APPLICATION or function is None:
                 continue
             around = set(call.module.ancestors(call.node))
-            held = [block for block in self.openings(function) if block in around and not _zero(call.node)]
+            held = [
+                block
+                for block in self.openings(function)
+                if block in around and not _zero(call.node) and not _given_back(block, call.node)
+            ]
             found += [(call.place, call.module.place(block)) for block in held]
         return found
 
@@ -387,3 +391,38 @@ def _targets(node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> frozenset[s
 
 def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+def _given_back(block: ast.AsyncWith, sleep: ast.Call) -> bool:
+    """Tell whether a session's last transaction is over when the sleep begins: it then holds no connection."""
+    names = {item.optional_vars.id for item in block.items if isinstance(item.optional_vars, ast.Name)}
+    over: dict[int, int] = {}  # the first and the last line of each transaction that is over at its end
+    last: tuple[int, bool] = (0, True)
+    for node in ast.walk(block):
+        if (
+            isinstance(node, ast.AsyncWith)
+            and node is not block
+            and _ends(node.items[0].context_expr, names, {"begin"})
+        ):
+            over[node.lineno] = node.end_lineno or node.lineno
+    for node in ast.walk(block):
+        ends = _ends(node, names, {"commit", "rollback", "close"})
+        if not ends and not (isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)):
+            continue
+        line = getattr(node, "lineno", 0)
+        inside = next((end for start, end in over.items() if start <= line <= end), None)
+        if inside is not None and inside < sleep.lineno:
+            last = max(last, (inside, True))
+        elif line <= sleep.lineno:
+            last = max(last, (line, ends))
+    return bool(names) and last[0] > 0 and last[1]
+
+
+def _ends(node: ast.AST, names: set[str], methods: set[str]) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in methods
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in names
+    )

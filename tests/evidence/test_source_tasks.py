@@ -1,0 +1,91 @@
+"""What the source shows of sessions that are held, and of work that runs at once."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+from verdigris.checklist.registry import boxes
+from verdigris.evidence import Evidence
+from verdigris.evidence.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = """
+import asyncio
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop")
+factory = async_sessionmaker(engine, expire_on_commit=False)
+"""
+
+
+def variants(folder: Path, box: str, text: str) -> list[str]:
+    (folder / "app.py").write_text(HEAD + dedent(text), "utf-8")
+    _, judge = boxes()[box]
+    return [finding.variant for finding in judge.conclude(Evidence(Source.read(folder))).findings]
+
+
+def test_a_sleep_after_the_transaction_is_over_holds_no_connection(tmp_path: Path) -> None:
+    found = variants(
+        tmp_path,
+        "concurrency/pool-for-load",
+        """
+        async def store(text: str) -> None:
+            for attempt in range(5):
+                async with factory() as session:
+                    try:
+                        async with session.begin():
+                            await session.get(object, text)
+                        return
+                    except ValueError:
+                        await asyncio.sleep(attempt)
+
+        async def poll() -> None:
+            async with factory() as session:
+                await session.get(object, 1)
+                await session.commit()
+                await asyncio.sleep(5)
+        """,
+    )
+
+    assert found == []
+
+
+def test_a_sleep_between_a_query_and_its_commit_holds_a_connection(tmp_path: Path) -> None:
+    found = variants(
+        tmp_path,
+        "concurrency/pool-for-load",
+        """
+        async def poll() -> None:
+            async with factory() as session:
+                await session.commit()
+                await session.get(object, 1)
+                await asyncio.sleep(5)
+                await session.commit()
+        """,
+    )
+
+    assert found == ["asleep"]
+
+
+def test_tasks_that_are_gathered_are_one_finding(tmp_path: Path) -> None:
+    found = variants(
+        tmp_path,
+        "concurrency/pool-for-load",
+        """
+        async def evaluate(item: int) -> None:
+            async with factory() as session:
+                await session.get(object, item)
+
+        async def evaluate_all(items: list[int]) -> None:
+            tasks = []
+            for item in items:
+                task = asyncio.create_task(evaluate(item))
+                tasks.append(task)
+            await asyncio.gather(*tasks)
+        """,
+    )
+
+    assert found == ["unbounded"]
