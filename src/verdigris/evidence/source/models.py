@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
 _COLUMNS = {"mapped_column", "Column", "Field", "deferred", "column_property"}
 _RELATIONSHIPS = {"relationship", "Relationship", "dynamic_loader", "backref"}
-_MAPPED = {"Mapped", "WriteOnlyMapped", "DynamicMapped"}
+_MAPPED = {"Mapped", "MappedColumn", "WriteOnlyMapped", "DynamicMapped"}  # MappedColumn is a Mapped
 _COLLECTIONS = {"list", "List", "set", "Set", "Sequence", "Collection", "dict", "Dict", "WriteOnlyMapped", "DynamicMapped"}
 
 
@@ -343,7 +343,7 @@ class Models:
         if isinstance(annotation, ast.Subscript):
             meaning = self.source.names.resolve(annotation.value, scope)
             if isinstance(meaning, External) and meaning.leaf in _MAPPED:
-                return meaning.leaf
+                return "Mapped" if meaning.leaf == "MappedColumn" else meaning.leaf
         return None
 
     def _attribute(
