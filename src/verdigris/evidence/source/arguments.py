@@ -9,6 +9,11 @@ from dataclasses import dataclass, field, replace
 from verdigris.evidence.source.modules import Scope
 
 
+CACHES = frozenset(
+    ("alru_cache", "async_cache", "cache", "cached", "cached_property", "lru_cache", "memoize", "once", "singleton")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """An expression with the scope and the call in which it is to be read."""
@@ -53,6 +58,17 @@ class Frame:
 def is_generator(function: Scope) -> bool:
     """Tell whether a function yields."""
     return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in function.nodes())
+
+
+def is_kept(function: Scope) -> bool:
+    """Tell whether a decorator keeps what a function returns."""
+    return any(_leaf(decorator) in CACHES for decorator in function.decorators)
+
+
+def _leaf(node: ast.expr) -> str:
+    while isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def short(node: ast.AST) -> str:

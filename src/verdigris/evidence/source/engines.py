@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.arguments import keyword
+from verdigris.evidence.source.arguments import is_kept, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
 from verdigris.evidence.source.escape import forgotten
 from verdigris.evidence.source.evaluate import Argument, Evaluator, Frame, Options
@@ -204,7 +204,7 @@ def _spread_url(ways: tuple[Options, ...]) -> Argument | None:
 
 
 def _outermost(call: Call, frame: Frame | None) -> Call:
-    while frame is not None and frame.call is not None and frame.caller is not None:
+    while frame is not None and frame.call is not None and frame.caller is not None and not is_kept(frame.function):
         call = Call(frame.call, frame.caller)
         frame = frame.outer
     return call

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.arguments import is_generator, keyword
+from verdigris.evidence.source.arguments import CACHES, is_generator, keyword
 from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.engines import assigned_to
 from verdigris.evidence.source.files import Role
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from verdigris.evidence.source import Source
 
 DEPTH = 8
-_CACHES = {"alru_cache", "async_cache", "cache", "cached", "cached_property", "lru_cache", "memoize", "once", "singleton"}
 _TASKS = {"actor", "periodic_task", "shared_task", "task"}
 _COMMANDS = {"callback", "command", "group"}
 _MISSED = {"AttributeError", "KeyError", "LookupError"}
@@ -114,7 +113,7 @@ class Reaches:
         route = self._routes.get(id(function.node))
         for decorator in function.decorators:
             leaf = _leaf(decorator)
-            if leaf in _CACHES:
+            if leaf in CACHES:
                 return Reach(Frequency.ONCE, f"its result is kept by @{leaf}", place)
             if leaf == "on_event" or leaf in _COMMANDS:
                 return Reach(Frequency.ONCE, "when the program starts", place)

@@ -80,9 +80,16 @@ class Urls:
         self.source = source
         self.evaluator = source.evaluator
         self._bound: dict[tuple[int, str], list[Text]] = {}
+        self._drivers: dict[tuple[int, int], tuple[Argument, list[Text]]] = {}  # arguments are kept: ids stay theirs
 
     def drivers(self, argument: Argument) -> list[Text]:
         """Return what the URL may be; a text without a scheme is one that nobody can tell."""
+        key = (id(argument.node), id(argument.frame))
+        if key not in self._drivers:
+            self._drivers[key] = (argument, self._told(argument))
+        return self._drivers[key][1]
+
+    def _told(self, argument: Argument) -> list[Text]:
         found = []
         for text in self.texts(argument):
             known = text.scheme is not None and (text.certain or is_async(text.scheme) is True)
