@@ -73,7 +73,7 @@ class LoadWatch:
                 return self._lazy(session, statement, state, unit)
             state = load._refresh_state  # noqa: SLF001 - as above
             if state is not None:
-                return self._column(session, state, load, unit)
+                return self._column(session, statement, state, load, unit)
         noted: Origin | None = options.get(ORIGIN)
         if noted is None:
             return Origin(unit, self.recorder.spot(unit))
@@ -108,11 +108,11 @@ class LoadWatch:
             session, state, unit, attribute, kind="relationship", uselist=getattr(prop, "uselist", None)
         )
 
-    def _column(self, session: Any, state: Any, load: Any, unit: Unit) -> Origin:
-        session_state: SessionState = session.__dict__[KEY]
-        if session_state.operation == "refresh" and session_state.busy == unit.owner:
+    def _column(self, session: Any, statement: Any, state: Any, load: Any, unit: Unit) -> Origin:
+        noted: SessionState = session.__dict__[KEY]
+        if load._is_user_refresh or (noted.operation == "refresh" and noted.busy == unit.owner):  # noqa: SLF001 - as above
             return Origin(unit, self.recorder.spot(unit), lazy=True)  # asked for by name
-        names = load._only_load_props or ()  # noqa: SLF001 - as above
+        names = statement._compile_options._only_load_props or ()  # noqa: SLF001 - as above
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
         touched = missing[0] if len(missing) == 1 else _touched_name() or "*"
         return self._touched(session, state, unit, f"{state.class_.__name__}.{touched}", kind="column")
