@@ -69,7 +69,7 @@ class AsyncDriver(Box[Engine]):
                 return subject.proof(f"ran on {seen.dialect}+{seen.driver}{_note(seen.driver)}", kind=Kind.RECORDING)
         promise = guaranteed(subject.maker.dotted, "driver")
         if promise is not None:
-            return subject.proof(promise.reason)
+            return self._refused(subject, evidence) or subject.proof(promise.reason)
         if subject.url is None:
             return subject.doubt("the URL is not among the arguments that the source shows")
         texts = evidence.source.urls.drivers(subject.url)
@@ -83,6 +83,15 @@ class AsyncDriver(Box[Engine]):
             return subject.doubt(f"which driver the URL of `{subject.short}` names is not settled: {reason}{said}")
         told = sorted({f"{text.scheme}://{_note(text.scheme or '')}{f', {text.by}' if text.by else ''}" for text in texts})
         return subject.proof("; ".join(told))
+
+    def _refused(self, engine: Engine, evidence: Evidence) -> Judgement | None:
+        """The library refuses another driver when it is made: a URL that names one never starts."""
+        texts = [] if engine.url is None else evidence.source.urls.drivers(engine.url)
+        named = next((text for text in texts if "+" in (text.scheme or "") and text.scheme != "postgresql+asyncpg"), None)
+        if named is None:
+            return None
+        message = f"the URL of `{engine.short}` names {named.scheme}, which Database refuses at start"
+        return engine.finding("refused", message, fix="postgresql+asyncpg://…", place=named.place)
 
     def _wrong(self, engine: Engine, text: Text) -> Judgement:
         dialect, _, driver = (text.scheme or "").partition("+")
