@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from verdigris import __version__
-from verdigris.checklist.pages import numbers
+from verdigris.checklist.pages import SECTIONS, entries, numbers
 from verdigris.checklist.registry import boxes
 from verdigris.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "src" / "verdigris" / "checklist"
 BAD = """from sqlalchemy.ext.asyncio import create_async_engine
 
 engine = create_async_engine("postgresql+asyncpg://localhost/shop")
@@ -341,8 +342,20 @@ def test_boxes_are_there_as_json(capsys):
     assert [each["name"] for each in told] == list(boxes())
 
 
-def test_the_pages_number_the_boxes_as_the_checklist_does():
-    assert numbers() == {name: number for name, (number, _) in boxes().items()}
+def test_the_checklist_that_is_read_is_the_one_that_judges():
+    registered = {name: (number, box.holds, box.fails) for name, (number, box) in boxes().items()}
+
+    assert {entry.name: (entry.number, entry.holds, entry.fails) for entry in entries()} == registered
+
+
+def pages(section):
+    return (PAGES / f"{section}.md").read_text("utf-8").splitlines()
+
+
+def test_every_box_has_its_page_in_the_checklists_order():
+    for section in SECTIONS:
+        headings = [line[3:] for line in pages(section) if line.startswith("## ")]
+        assert headings == [name for name in numbers() if name.startswith(f"{section}/")]
 
 
 @pytest.mark.parametrize("asked", ["engine/pre-ping", numbers()["engine/pre-ping"], "engine/pre-ping/off"])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from verdigris import __version__
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
-from verdigris.evidence.source.files import Role, Unread, found
+from verdigris.evidence.tree import Role, Unread, found
 from verdigris.evidence.values import Place
 from verdigris.report.report import BoxReport
 from verdigris.suppressions import Suppression

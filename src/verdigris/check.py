@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 from verdigris import __version__, baseline, cache
 from verdigris.cache import Judged
-from verdigris.checklist.registry import boxes
+from verdigris.checklist.pages import numbers
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Finding, Kind
-from verdigris.evidence.source import Source
-from verdigris.evidence.source.files import found as files_under
+from verdigris.evidence.tree import found as files_under
 from verdigris.masking import masked, masked_box
 from verdigris.report.report import BoxReport, Report, judge, order
 from verdigris.suppressions import Suppression, scan
-from verdigris.understood import understood
 from verdigris.usage import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ class Plan:
     @property
     def boxes(self) -> tuple[str, ...]:
         """The boxes to judge, in the checklist's order."""
-        chosen = (name for name in boxes() if self.selected is None or name in self.selected)
+        chosen = (name for name in numbers() if self.selected is None or name in self.selected)
         return tuple(name for name in chosen if name not in self.ignored)
 
     @property
@@ -81,7 +79,7 @@ def check(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Report:
         unread=judged.unread,
         files=judged.files,
         recorded=judged.recorded,
-        ignored=tuple((boxes()[name][0], name, reason) for name, reason in plan.ignored.items()),
+        ignored=tuple((numbers()[name], name, reason) for name, reason in plan.ignored.items()),
     )
     stale = [] if known is None else baseline.gone(report, known)
     if stale:
@@ -126,6 +124,8 @@ def _remembered(plan: Plan, tell: Callable[[str], None]) -> Judged:
 
 def _judge(plan: Plan, tell: Callable[[str], None]) -> Judged:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.source import Source
+    from verdigris.understood import understood
 
     recording = _recording(plan.recordings)
     if plan.database_url is not None:
@@ -181,9 +181,10 @@ def _suppressed(judged: Judged) -> tuple[tuple[BoxReport, ...], list[str]]:
         excused = tuple((finding, comment.reason) for finding, comment in pairs if comment is not None)
         decided.append(replace(box, findings=counting, suppressed=excused) if excused else box)
     names = {box.name for box in judged.boxes}
+    known = numbers()
     notices = []
     for comment in judged.suppressions:
-        fault = comment.fault(boxes())
+        fault = comment.fault(known)
         judged_here = any(name in names or name.rpartition("/")[0] in names for name in comment.names)
         if fault is not None:
             notices.append(fault)

@@ -63,8 +63,8 @@ def test_a_frame_has_at_most_three_lines_and_stays_within_the_file():
 
 
 def test_a_box_that_breaks_is_unproven_and_the_others_are_judged(monkeypatch, tmp_path):
+    from verdigris.checklist import registry as module
     from verdigris.evidence.source import Source
-    from verdigris.report import report as module
 
     class Held(Box):
         name = "engine/test-held"

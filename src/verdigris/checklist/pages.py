@@ -1,8 +1,13 @@
-"""The boxes' pages: ten Markdown files, a heading for each box. Read here without importing a single box."""
+"""The checklist to read: ten modules and their ten pages, a heading for each box. No box is imported for it."""
 
 from __future__ import annotations
 
 import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import ast
 
 SECTIONS = (
     "engine",
@@ -16,6 +21,7 @@ SECTIONS = (
     "testing",
     "performance",
 )
+_NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)
 _HERE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs more to import than this module to run
 
 
@@ -30,25 +36,60 @@ def page(name: str) -> str:
 
 
 def numbers() -> dict[str, str]:
-    """Return the number of each box that has a page, in the checklist's order: the headings keep that order."""
+    """Return the number of each box by its name, in the checklist's order."""
     return {
-        heading: f"{place}.{ordinal}"
+        name: f"{place}.{ordinal}"
         for place, section in enumerate(SECTIONS, 1)
-        for ordinal, (heading, _) in enumerate(_parts(section), 1)
+        for ordinal, name in enumerate(_NAME.findall(_read(f"{section}.py")), 1)
     }
+
+
+class Entry(NamedTuple):
+    """What a box says of itself."""
+
+    number: str
+    name: str
+    holds: str
+    fails: str
+
+
+def entries() -> list[Entry]:
+    """Return the checklist as its modules state it, read like anybody's source: no box is imported for it."""
+    import ast
+
+    numbered = numbers()
+    bodies = [node for section in SECTIONS for node in ast.parse(_read(f"{section}.py")).body]
+    said = [_said(node) for node in bodies if isinstance(node, ast.ClassDef)]
+    boxes = (each for each in said if each.get("name") in numbered)
+    return [Entry(numbered[each["name"]], each["name"], each["holds"], each["fails"]) for each in boxes]
+
+
+def _said(box: ast.ClassDef) -> dict[str, str]:
+    """Return the texts that a class body assigns to names."""
+    import ast
+
+    said = {}
+    for node in box.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                said[name] = text
+    return said
 
 
 def _parts(section: str) -> list[tuple[str, str]]:
     """Return each heading of a section's file with its text, the heading included."""
-    try:
-        with open(os.path.join(_HERE, f"{section}.md"), encoding="utf-8") as file:  # noqa: PTH118, PTH123 - as above
-            lines = file.readlines()
-    except FileNotFoundError:
-        return []
     parts: list[tuple[str, list[str]]] = []
-    for line in lines:
+    for line in _read(f"{section}.md").splitlines(keepends=True):
         if line.startswith("## "):
             parts.append((line[3:].strip(), [line]))
         elif parts:
             parts[-1][1].append(line)
     return [(heading, "".join(text)) for heading, text in parts]
+
+
+def _read(file: str) -> str:
+    try:
+        with open(os.path.join(_HERE, file), encoding="utf-8") as text:  # noqa: PTH118, PTH123 - as above
+            return text.read()
+    except FileNotFoundError:
+        return ""

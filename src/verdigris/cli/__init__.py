@@ -29,10 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with suppress(AttributeError, ValueError):  # a stream of another kind, or a closed one
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as above
     try:
-        return _dispatch(given)
+        code = _dispatch(given)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+        return 141  # as a shell says of a command that ended so
     except KeyboardInterrupt:
         sys.stderr.write("verdigris: stopped.\n")
         return 130
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"verdigris: {told}\n")
         return 2
+    return code
 
 
 def _dispatch(given: list[str]) -> int:

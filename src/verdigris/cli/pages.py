@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from verdigris.checklist.pages import numbers
+from verdigris.checklist.pages import entries, numbers
 from verdigris.checklist.pages import page as page_of
 from verdigris.cli.options import Parser, choice
 
@@ -16,19 +16,14 @@ def boxes(given: list[str]) -> int:
         "--output-format", metavar="FORMAT", type=choice("text", "json"), default="text", help="text, json"
     )
     options = parser.read(given)
-    from verdigris.checklist.registry import boxes as registered
-
-    listed = [(number, name, box) for name, (number, box) in registered().items()]
+    listed = entries()
     if options.output_format == "json":
         import json
 
-        plain = [
-            {"number": number, "name": name, "holds": box.holds, "fails": box.fails} for number, name, box in listed
-        ]
-        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+        sys.stdout.write(json.dumps([entry._asdict() for entry in listed], indent=2) + "\n")
         return 0
-    widest = max(len(name) for _, name, _ in listed)
-    sys.stdout.writelines(f"{number:>4}  {name:<{widest}}  {box.holds}\n" for number, name, box in listed)
+    widest = max(len(entry.name) for entry in listed)
+    sys.stdout.writelines(f"{entry.number:>4}  {entry.name:<{widest}}  {entry.holds}\n" for entry in listed)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris import baseline as baselines
 from verdigris.check import Plan
-from verdigris.checklist.registry import boxes
+from verdigris.checklist.pages import numbers
 from verdigris.cli.options import Parser, positive, words
 from verdigris.config import Config, find, kind
 from verdigris.evidence.judgement import Kind
@@ -39,7 +39,7 @@ def plan(options: Namespace) -> Plan:
     """Settle what is checked, on which evidence, and what the team has decided."""
     path = Path(options.path)
     config = find(path.resolve())
-    known = {name: number for name, (number, _) in boxes().items()}
+    known = numbers()
     table = f"[tool.verdigris] of {config.file}"
     kinds = _kinds(options, config)
     settled = Plan(

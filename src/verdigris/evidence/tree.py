@@ -84,7 +84,8 @@ def role_of(relative: str, text: str = "") -> Role:
     path = PurePosixPath(relative)
     folders = {part.lower() for part in path.parts[:-1]}
     name = path.name
-    if folders & {"tests", "test", "testing"} or name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py":
+    named_test = name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
+    if folders & {"tests", "test", "testing"} or named_test:
         return Role.TEST
     if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
         return Role.MIGRATION

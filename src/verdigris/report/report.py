@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Conclusion, Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
 
@@ -164,6 +163,8 @@ class Report:
 
 def judge(evidence: Evidence, selected: Iterable[str] | None = None) -> tuple[BoxReport, ...]:
     """Judge every selected box on the evidence; a box that breaks is unproven and says so."""
+    from verdigris.checklist.registry import boxes
+
     wanted = None if selected is None else frozenset(selected)
     reports = []
     for name, (number, box) in boxes().items():
