@@ -115,7 +115,11 @@ def depends_on_parameters(call: ast.Call, function: Scope) -> bool:
     own = {parameter.arg for parameter in function.parameters} - {"self", "cls"}
     if isinstance(arguments, ast.arguments) and arguments.kwarg is not None:
         own.add(arguments.kwarg.arg)
-    return any(isinstance(node, ast.Name) and node.id in own for node in ast.walk(call) if node is not call.func)
+    used = {node.id for node in ast.walk(call) if isinstance(node, ast.Name) and node is not call.func}
+    made_here = {name for name in used - own if any(each.kind == "value" for each in function.bindings.get(name, ()))}
+    if made_here:  # a local dictionary or URL may be made of parameters
+        used |= {node.id for node in function.nodes() if isinstance(node, ast.Name)}
+    return bool(used & own)
 
 
 def _leaf(node: ast.expr) -> str:

@@ -168,6 +168,8 @@ class Names:
 
     def _name(self, name: str, scope: Scope, depth: int) -> Meaning | None:
         found = scope.lookup(name)
+        if depth > DEPTH:
+            return None
         if found is None:
             return self._starred(name, scope.module, depth)
         owner, bindings = found
