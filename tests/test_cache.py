@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from verdigris import cache, check
 from verdigris.check import Plan
 from verdigris.evidence.source import Source
 
+ROOT = Path(__file__).parents[1]
 BAD = (
     'from sqlalchemy.ext.asyncio import create_async_engine\nengine = create_async_engine("postgresql+asyncpg://h/d")\n'
 )
@@ -176,3 +180,20 @@ def test_an_entry_holds_no_source_text_but_what_findings_say(project, tmp_path):
     assert "do-not-copy-this" not in entry.read_text()
     assert json.loads(entry.read_text())["files"] == 2
     assert entry.stat().st_mode & 0o077 == 0
+
+
+def test_an_unchanged_tree_is_checked_without_the_source_index_or_the_boxes(project, tmp_path):
+    program = (
+        "import sys; from verdigris.cli import main; "
+        "main(['check', sys.argv[1], '-q']); print(sorted(sys.modules), file=sys.stderr)"
+    )
+    environment = {"PYTHONPATH": str(ROOT / "src"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", program, str(project)]
+
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)
+    )
+
+    assert first.stdout == second.stdout
+    assert "verdigris.evidence.source" in eval(first.stderr)
+    assert {"verdigris.evidence.source", "verdigris.checklist.engine"}.isdisjoint(eval(second.stderr))
