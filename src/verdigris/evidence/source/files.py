@@ -16,7 +16,10 @@ from pathlib import Path
 from verdigris.evidence.tree import Role, Unread, found, role_of
 
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
-RELEVANT = re.compile(rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession|pytest")
+RELEVANT = re.compile(
+    rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession"
+    rb"|pytest"
+)
 
 
 @dataclass(slots=True)
