@@ -204,7 +204,7 @@ class RetryTransient(Box[Subject]):
         promise = guaranteed(engine.maker.dotted, "retry")
         if promise is not None:
             return engine.proof(promise.reason)
-        whole = [each for each in evidence.source.retries.every if each.unit == "whole" and not each.dead]
+        whole = [each for each in evidence.source.retries.every if each.unit == "whole" and each.writes and not each.dead]
         units = [each.place for each in whole] + evidence.source.retries.units
         if units:
             return engine.proof(f"whole transactions are repeated at {len(units)} places, first {units[0]}")

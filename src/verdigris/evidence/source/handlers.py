@@ -94,12 +94,11 @@ class Handlers:
 
     @cached_property
     def applications(self) -> list[Application]:
-        """Every FastAPI application that application code makes."""
-        return [
-            self._application(call)
-            for call, _ in self.source.calls.outside({"fastapi"}, "FastAPI")
-            if call.module.role is Role.APPLICATION
-        ]
+        """The FastAPI application that application code makes: of several, the one that mounts routers."""
+        made = [call for call, _ in self.source.calls.outside({"fastapi"}, "FastAPI") if call.module.role is Role.APPLICATION]
+        mounts = {call.module.path for call in self.source.calls.named("include_router", "install")}
+        made.sort(key=lambda call: (call.module.path not in mounts, call.module.path.count("/"), call.place))
+        return [self._application(call) for call in made[:1]]
 
     def _application(self, call: Call) -> Application:
         classes: list[str] = []
@@ -171,8 +170,12 @@ class Handlers:
                 session = self._written(node.body, function)
                 if session is None:
                     continue
-                for handler, what in catching_first(node, function, self.source.names):
-                    yield self._clause(function, node, handler, session, _told(handler, what))
+                found = [
+                    self._clause(function, node, handler, session, _told(handler, what))
+                    for handler, what in catching_first(node, function, self.source.names)
+                ]
+                ends = {clause.end: clause for clause in reversed(found)}  # what all clauses of a try do alike is said once
+                yield from sorted(ends.values(), key=lambda clause: clause.place)
             elif isinstance(node, ast.With):
                 session = self._suppressed(node, function)
                 if session is not None:
@@ -234,6 +237,8 @@ class Handlers:
                 return "rolled back", "", None
             if isinstance(node, ast.Call) and any(ast.unparse(arg) == name for arg in node.args):
                 return "rolled back", "", None  # handed to a function that sees to it
+            if self._is_use(node, name):
+                return "raised", "", None  # whatever is sent in a failed transaction raises
         used = self._used_after(function, attempt, handler, name)
         if used is not None:
             return "swallowed", "this function", used
@@ -254,6 +259,7 @@ class Handlers:
         """Return where the same function goes on with the session after the clause: behind it, or in the loop's next round."""
         gone = leaves(handler)
         last = handler[-1] if handler else None
+        marks = {node.id for node in own(handler) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         if gone and isinstance(last, ast.Return):
             return None
         module = function.module
@@ -262,7 +268,7 @@ class Handlers:
         for ancestor in module.ancestors(attempt):
             if isinstance(ancestor, (ast.AsyncWith, ast.With)) and name in _bound(ancestor):
                 body_end = getattr(ancestor, "end_lineno", 0)
-                return self._use(function, name, end, body_end)
+                return self._use(function, name, end, body_end, marks)
             if isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While)) and inner in ancestor.body and not isinstance(last, ast.Break):
                 first = next((node for node in own(list(ancestor.body)) if self._is_use(node, name)), None)
                 if first is not None and not self._rebound(ancestor, name):
@@ -270,15 +276,20 @@ class Handlers:
             if ancestor is function.node:
                 break
             inner = ancestor
-        return self._use(function, name, end, None)
+        return self._use(function, name, end, None, marks)
 
     def _rebound(self, loop: ast.AST, name: str) -> bool:
         return any(isinstance(node, (ast.AsyncWith, ast.With)) and name in _bound(node) for node in ast.walk(loop))
 
-    def _use(self, function: Scope, name: str, after: int, until: int | None) -> Place | None:
+    def _use(self, function: Scope, name: str, after: int, until: int | None, marks: set[str]) -> Place | None:
+        """Return the first use in some lines; what a clause marks as failed (`folder = None`) may keep the code from it."""
         for node in function.nodes():
             line = getattr(node, "lineno", 0)
-            if line > after and (until is None or line <= until) and self._is_use(node, name):
+            if line <= after or (until is not None and line > until):
+                continue
+            if isinstance(node, ast.If) and marks & {inner.id for inner in ast.walk(node.test) if isinstance(inner, ast.Name)}:
+                return None
+            if self._is_use(node, name):
                 return function.module.place(node)
         return None
 
@@ -308,7 +319,10 @@ class Handlers:
                 handed = ast.unparse(call.node.func.value) if ast.unparse(call.node.func.value) != "self" else name
             if handed is None:
                 continue
-            used = self._used_after(call.scope.function, _statement(call), [], handed)
+            statement = _statement(call)
+            if not isinstance(statement, ast.Expr):
+                continue  # the caller looks at what it is told
+            used = self._used_after(call.scope.function, statement, [], handed)
             if used is not None:
                 return "swallowed", f"{call.scope.function.name}()", used
         return "unknown", "", None

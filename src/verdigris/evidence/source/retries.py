@@ -13,6 +13,7 @@ from verdigris.evidence.source.excepts import Caught, caught, named, own
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
+from verdigris.evidence.source.transactions import WRITES, writes
 from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Repetition(Subject):
     session: str | None
     catches: str
     dead: bool  # it waits for an error that asyncpg's dialect never raises
+    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,14 @@ class Retries:
                 rolled = any(isinstance(inner, ast.Attribute) and inner.attr in {"rollback", "close"} for inner in own(handler.body))
                 saved = any("begin_nested" in ast.unparse(inner) for inner in attempt.body)
                 unit = "whole" if rolled or saved else "statement"
-            return Repetition(f"{function.key}:loop", place, unit, session, catches, self._dead(what))
+            return Repetition(f"{function.key}:loop", place, unit, session, catches, self._dead(what), self._writes(attempt.body))
         return None
+
+    def _writes(self, body: object) -> bool:
+        """Tell whether statements write in sight: reads that are repeated prove nothing of transactions."""
+        nodes = own(body) if isinstance(body, list) else ()
+        calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        return any(node.func.attr in {*WRITES, "commit", "begin"} or (node.args and writes(node)) for node in calls if isinstance(node.func, ast.Attribute))
 
     def _session(self, body: list[ast.stmt], function: Scope) -> str | None:
         """Name a session that was opened before the attempt and is used in it."""
@@ -153,7 +161,7 @@ class Retries:
                 if session is not None and any("begin_nested" in ast.unparse(n) or ".rollback" in ast.unparse(n) for n in function.nodes() if isinstance(n, ast.Call)):
                     unit = "whole"
                 place = function.module.place(decorator)
-                yield Repetition(f"{function.key}:retry", place, unit, session, ", ".join(what.leaves) or "Exception", self._dead(what))
+                yield Repetition(f"{function.key}:retry", place, unit, session, ", ".join(what.leaves) or "Exception", self._dead(what), self._writes(function.node.body))
 
     def _condition(self, decorator: ast.expr, function: Scope) -> Caught:
         """Read which errors a decorator waits for: `retry_if_exception_type(E)`, `on=E`, the first argument of backoff."""

@@ -9,7 +9,7 @@ from verdigris.evidence.source.modules import Binding, Scope
 from verdigris.evidence.source.names import Assigned, External, Meaning, Names
 
 Type: TypeAlias = External | Scope
-DEPTH = 14
+DEPTH = 24
 ASYNC_SESSION = External("sqlalchemy.ext.asyncio.AsyncSession")
 SYNC_SESSION = External("sqlalchemy.orm.Session")
 ASYNC_FACTORY = External("sqlalchemy.ext.asyncio.async_sessionmaker")
