@@ -8,13 +8,14 @@ with its reason.
 from __future__ import annotations
 
 import ast
+import sys
 from dataclasses import replace
 from typing import Any
 
 from verdigris.evidence.source.arguments import Argument, Frame, Options, is_generator, keyword, short
 from verdigris.evidence.source.mappings import DEPTH, Mappings
 from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import Assigned, External, Names
+from verdigris.evidence.source.names import FIELD, Assigned, External, Names
 from verdigris.evidence.source.types import Types, self_assignments
 from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
 
@@ -120,8 +121,10 @@ class Evaluator:
         meaning = self.names.resolve(node, scope)
         if isinstance(meaning, Assigned):
             return self.assigned(meaning, frame, depth + 1)
-        if isinstance(meaning, (External, Scope)):
+        if isinstance(meaning, Scope) or (isinstance(meaning, External) and _is_itself(meaning)):
             return Known(meaning)
+        if isinstance(meaning, External):
+            return Unknown(f"`{short(node)}` comes from outside the source")
         if isinstance(node, ast.Attribute):
             owner = self.types.of(node.value, scope)
             if isinstance(owner, Scope):
@@ -337,3 +340,9 @@ def _converted(worth: Value, name: str) -> Value:
 
 def _from_environment(variable: str) -> Unknown:
     return Unknown(f"it comes from the environment variable {variable}", variable)
+
+
+def _is_itself(meaning: External) -> bool:
+    """A class or a function from outside is a value by its name; a constant is not: nobody knows what it holds."""
+    known = meaning.package in FIELD or meaning.package in sys.stdlib_module_names
+    return (known and not meaning.leaf.isupper()) or (meaning.leaf[:1].isupper() and not meaning.leaf.isupper())
