@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Judgement, Population, Severity
-from verdigris.evidence.source.models import Column, Model, Relationship
+from verdigris.evidence.source.mapped import Column, Model, Relationship
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.handlers import Application, Handlers
 from verdigris.evidence.source.lifetimes import Escape, Lifetimes
 from verdigris.evidence.source.limits import Waiting
-from verdigris.evidence.source.models import Model, Models
+from verdigris.evidence.source.mapped import Model
+from verdigris.evidence.source.models import Models
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.opened import Opened

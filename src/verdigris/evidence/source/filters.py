@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.models import Column, Index, Model, column_named
+from verdigris.evidence.source.indexes import column_named
+from verdigris.evidence.source.mapped import Column, Index, Model
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.values import Known, Missing, Place
 

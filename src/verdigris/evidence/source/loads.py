@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.models import Model
+    from verdigris.evidence.source.mapped import Model
     from verdigris.evidence.source.opened import Flags
 
 DEPTH = 3

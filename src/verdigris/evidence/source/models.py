@@ -1,192 +1,39 @@
-"""Mapped classes of a code base: tables, columns, relationships and what is indexed, in every style in use."""
+"""Mapped classes of a code base, in every style in use: declarative, mixins, declared_attr, SQLModel, 1.x columns."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.evaluate import Argument, Evaluator, Options
-from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.evaluate import Argument, Options
+from verdigris.evidence.source.indexes import indexes
+from verdigris.evidence.source.mapped import Column, Model, Relationship, leaf_of
 from verdigris.evidence.source.modules import Binding, Scope
-from verdigris.evidence.source.names import Assigned, External
+from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
 
 _BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
 _COLUMNS = {"mapped_column", "Column", "Field", "deferred", "column_property"}
 _RELATIONSHIPS = {"relationship", "Relationship", "dynamic_loader", "backref"}
 _MAPPED = {"Mapped", "MappedColumn", "WriteOnlyMapped", "DynamicMapped"}  # MappedColumn is a Mapped
-_COLLECTIONS = {"list", "List", "set", "Set", "Sequence", "Collection", "dict", "Dict", "WriteOnlyMapped", "DynamicMapped"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Subject):
-    """A column of a mapped class. `made` is mapped_column, Column, Field or annotation (no call at all)."""
-
-    key: str
-    place: Place
-    model: str
-    name: str
-    made: str
-    annotated: bool
-    ways: tuple[Options, ...]
-    arguments: tuple[Argument, ...]
-    evaluator: Evaluator = field(repr=False)
-    mixin: bool = False
-
-    def option(self, name: str) -> Value:
-        """Return a keyword of the column."""
-        return agree([self._option(way, name) for way in self.ways])
-
-    def _option(self, way: Options, name: str) -> Value:
-        if name in way.values:
-            return self.evaluator.value(way.values[name])
-        return Unknown(way.open) if way.open is not None else Missing()
-
-    @property
-    def annotated_form(self) -> str:
-        """Return this column as `name: Mapped[...] = mapped_column(...)`, to paste."""
-        arguments = [ast.unparse(argument.node) for argument in self.arguments]
-        for way in self.ways[:1]:
-            kept = {key: value for key, value in way.values.items() if key != "nullable"}
-            arguments += [f"{key}={ast.unparse(value.node)}" for key, value in kept.items()]
-        python = next((name for name in map(_python_type, (a.node for a in self.arguments)) if name), "...")
-        nullable = self.option("nullable")
-        never = self.option("primary_key") == Known(value=True) or nullable == Known(value=False) or (self.annotated and nullable == Missing())
-        return f"{self.name}: Mapped[{python if never else f'{python} | None'}] = mapped_column({', '.join(arguments)})"
-
-    @property
-    def column_name(self) -> str:
-        """Its name in the table."""
-        first = self.arguments[0].node if self.arguments else None
-        if isinstance(first, ast.Constant) and isinstance(first.value, str) and self.made != "Field":
-            return first.value
-        return self.name
-
-    @property
-    def foreign_key(self) -> Value:
-        """The `table.column` it refers to; Missing if it is no foreign key."""
-        named = self.option("foreign_key") if self.made == "Field" else Missing()
-        if not isinstance(named, Missing):
-            return named
-        for argument in self.arguments:
-            node = argument.node
-            if isinstance(node, ast.Call) and _leaf(node.func) == "ForeignKey":
-                target = next((kw.value for kw in node.keywords if kw.arg == "column"), None) or next(iter(node.args), None)
-                if target is None:
-                    return Unknown("the foreign key names no column")
-                worth = self.evaluator.value(Argument(target, argument.scope, argument.frame))
-                if isinstance(worth, Known) and isinstance(worth.value, str):
-                    return worth
-                return Known(" ".join(ast.unparse(target).split()))
-        return Missing()
-
-
-@dataclass(frozen=True, slots=True)
-class Relationship(Subject):
-    """A relationship of a mapped class, backrefs included; `target` is a class of the tree when it is resolved."""
-
-    key: str
-    place: Place
-    model: str
-    name: str
-    made: str
-    target: Value  # Known(name of the mapped class)
-    uselist: Value
-    ways: tuple[Options, ...]
-    arguments: tuple[Argument, ...]
-    evaluator: Evaluator = field(repr=False)
-    base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
-
-    def option(self, name: str) -> Value:
-        """Return a keyword of the relationship."""
-        return agree([self._option(way, name) for way in self.ways])
-
-    def _option(self, way: Options, name: str) -> Value:
-        if name in way.values:
-            return self.evaluator.value(way.values[name])
-        return Unknown(way.open) if way.open is not None else Missing()
-
-    @property
-    def written_lazy(self) -> Value:
-        """Its loading strategy as written; the annotations WriteOnlyMapped and DynamicMapped say it too."""
-        if self.made in {"WriteOnlyMapped", "DynamicMapped"}:
-            return Known({"WriteOnlyMapped": "write_only", "DynamicMapped": "dynamic"}[self.made], f"{self.made}[...]")
-        return self.option("lazy")
-
-    def with_lazy(self, lazy: str) -> str:
-        """Return the call that makes this relationship with a loading strategy, to paste."""
-        way = self.ways[0] if self.ways else Options()
-        if self.made == "backref":
-            kept = [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"lazy", "name"}]
-            return f'backref=backref({", ".join([repr(self.name), *kept, f"lazy={chr(34)}{lazy}{chr(34)}"])})'
-        if self.made == "Relationship":
-            given = way.values.get("back_populates")
-            first = [f"back_populates={ast.unparse(given.node)}"] if given is not None else []
-            return f"{self.name} = Relationship({', '.join([*first, f'sa_relationship_kwargs={{{chr(34)}lazy{chr(34)}: {chr(34)}{lazy}{chr(34)}}}'])})"
-        arguments = [ast.unparse(argument.node) for argument in self.arguments]
-        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "lazy"]
-        return f'{self.name} = {self.made}({", ".join([*arguments, f"lazy={chr(34)}{lazy}{chr(34)}"])})'
-
-    @property
-    def lazy(self) -> Value:
-        """Its loading strategy as written, or as the library's Base promises where none is written."""
-        written = self.written_lazy
-        if isinstance(written, Missing) and self.base is not None:
-            promise = guaranteed(self.base, "lazy")
-            if promise is not None:
-                return Known(promise.value, promise.reason)
-        return written
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """Columns of one table that an index, a unique constraint or a primary key begins with, in order."""
-
-    table: str
-    columns: tuple[str, ...]
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class Model(Subject):
-    """A mapped class with a table."""
-
-    key: str
-    place: Place
-    name: str
-    table: Value
-    scope: Scope
-    style: str  # declarative, sqlmodel
-    columns: tuple[Column, ...]
-    relationships: tuple[Relationship, ...]
-    indexes: tuple[Index, ...]
-    base: str | None = None
-
-    @property
-    def own_columns(self) -> tuple[Column, ...]:
-        """The columns that its own class body declares."""
-        return tuple(column for column in self.columns if not column.mixin)
-
-    @property
-    def own_relationships(self) -> tuple[Relationship, ...]:
-        """The relationships that its own class body declares."""
-        return tuple(each for each in self.relationships if self.scope.place.covers(each.place))
-
-    def column(self, name: str) -> Column | None:
-        """Find a column by attribute or column name."""
-        return next((column for column in self.columns if name in {column.name, column.column_name}), None)
-
-    def relationship(self, name: str) -> Relationship | None:
-        """Find a relationship by name."""
-        return next((relationship for relationship in self.relationships if relationship.name == name), None)
+_COLLECTIONS = {
+    "list",
+    "List",
+    "set",
+    "Set",
+    "Sequence",
+    "Collection",
+    "dict",
+    "Dict",
+    "WriteOnlyMapped",
+    "DynamicMapped",
+}
 
 
 class Models:
@@ -199,11 +46,7 @@ class Models:
     @cached_property
     def every(self) -> list[Model]:
         """Each mapped class of application code that has a table."""
-        found = []
-        for scope in self.source.classes:
-            if self._is_model(scope):
-                found.append(self._model(scope))
-        return found
+        return [self._model(scope) for scope in self.source.classes if self._is_model(scope)]
 
     def of(self, scope: Scope | None) -> Model | None:
         """Return the model a class is."""
@@ -229,7 +72,10 @@ class Models:
         lineage = list(self.source.names.lineage(scope))
         if any(isinstance(base, External) and base.named("sqlmodel", "SQLModel") for base in lineage):
             keywords = scope.node.keywords if isinstance(scope.node, ast.ClassDef) else []
-            return any(keyword.arg == "table" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True for keyword in keywords)
+            return any(
+                keyword.arg == "table" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+                for keyword in keywords
+            )
         mapped = self._mapped(scope, lineage)
         if not mapped or _constant(scope, "__abstract__") is True:
             return False
@@ -240,22 +86,35 @@ class Models:
 
     def _mapped(self, scope: Scope, lineage: list[Scope | External]) -> bool:
         for base in lineage:
-            if isinstance(base, External) and base.package in {"sqlalchemy", "verdigris", "flask_sqlalchemy", "advanced_alchemy"} and base.leaf in _BASES:
+            if (
+                isinstance(base, External)
+                and base.package in {"sqlalchemy", "verdigris", "flask_sqlalchemy", "advanced_alchemy"}
+                and base.leaf in _BASES
+            ):
                 return True
-            if isinstance(base, Scope) and any(_leaf(decorator) == "as_declarative" for decorator in base.decorators):
+            if isinstance(base, Scope) and any(leaf_of(decorator) == "as_declarative" for decorator in base.decorators):
                 return True
         return "__tablename__" in scope.bindings and any(True for _ in self._attributes(scope))
 
     def _is_base(self, scope: Scope) -> bool:
         bases = scope.node.bases if isinstance(scope.node, ast.ClassDef) else []
         direct = [self.source.names.resolve(base, scope.parent or scope.module.scope) for base in bases]
-        return any(isinstance(base, External) and base.leaf in {"DeclarativeBase", "DeclarativeBaseNoMeta"} for base in direct)
+        return any(
+            isinstance(base, External) and base.leaf in {"DeclarativeBase", "DeclarativeBaseNoMeta"} for base in direct
+        )
 
     def _model(self, scope: Scope) -> Model:
-        lineage = [base for base in self.source.names.lineage(scope)]
-        library = any(isinstance(base, External) and base.dotted in {"verdigris.Base", "verdigris.models.Base"} for base in lineage)
+        lineage = list(self.source.names.lineage(scope))
+        library = any(
+            isinstance(base, External) and base.dotted in {"verdigris.Base", "verdigris.models.Base"}
+            for base in lineage
+        )
         base = "verdigris.Base" if library else None
-        style = "sqlmodel" if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage) else "declarative"
+        style = (
+            "sqlmodel"
+            if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage)
+            else "declarative"
+        )
         table = self._table(scope, lineage)
         columns: dict[str, Column] = {}
         relationships: dict[str, Relationship] = {}
@@ -271,8 +130,8 @@ class Models:
                     back = self._backref(made, where)
                     if back is not None:
                         relationships[back.key] = back
-        model = Model(
-            f"{scope.key}",
+        return Model(
+            scope.key,
             scope.place,
             scope.name,
             table,
@@ -280,16 +139,14 @@ class Models:
             style,
             tuple(columns.values()),
             tuple(relationships.values()),
-            tuple(self._indexes(scope, lineage, table, columns)),
+            tuple(indexes(scope, lineage, table, columns)),
             base,
         )
-        return model
 
     def _table(self, scope: Scope, lineage: list[Scope | External]) -> Value:
         for base in lineage:
             if isinstance(base, Scope) and "__tablename__" in base.bindings:
-                found = self.source.evaluator.attribute(base, "__tablename__")
-                return found
+                return self.source.evaluator.attribute(base, "__tablename__")
         if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage):
             return Known(scope.name.lower())
         return Unknown(f"{scope.name} has no `__tablename__` that the source settles")
@@ -302,10 +159,16 @@ class Models:
                 yield name, scope, last
             elif last.kind == "function":
                 method = scope.member(name)
-                if method is not None and any(_leaf(decorator) in {"declared_attr", "directive", "cascading"} for decorator in method.decorators):
+                if method is not None and any(
+                    leaf_of(decorator) in {"declared_attr", "directive", "cascading"} for decorator in method.decorators
+                ):
                     for node in method.nodes():
                         if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
-                            annotation = method.node.returns if isinstance(method.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+                            annotation = (
+                                method.node.returns
+                                if isinstance(method.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+                                else None
+                            )
                             binding = Binding("value", node, node.value, annotation)
                             if self._made(binding, method) is not None:
                                 yield name, method, binding
@@ -315,7 +178,11 @@ class Models:
         """Tell what makes an attribute: mapped_column, Column, Field, relationship, …, annotation."""
         if isinstance(binding.value, ast.Call):
             meaning = self.source.names.resolve(binding.value.func, scope)
-            if isinstance(meaning, External) and meaning.package in {"sqlalchemy", "sqlmodel"} and meaning.leaf in _COLUMNS | _RELATIONSHIPS:
+            if (
+                isinstance(meaning, External)
+                and meaning.package in {"sqlalchemy", "sqlmodel"}
+                and meaning.leaf in _COLUMNS | _RELATIONSHIPS
+            ):
                 return meaning.leaf
             if isinstance(meaning, Scope) and meaning.is_function:
                 return self._helper(meaning)
@@ -330,7 +197,11 @@ class Models:
         for node in function.nodes():
             if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
                 meaning = self.source.names.resolve(node.value.func, function)
-                if isinstance(meaning, External) and meaning.package == "sqlalchemy" and meaning.leaf in _COLUMNS | _RELATIONSHIPS:
+                if (
+                    isinstance(meaning, External)
+                    and meaning.package == "sqlalchemy"
+                    and meaning.leaf in _COLUMNS | _RELATIONSHIPS
+                ):
                     return meaning.leaf
         return None
 
@@ -355,7 +226,7 @@ class Models:
         place = scope.module.place(binding.node)
         mapped = binding.annotation is not None and self._mapped_annotation(binding.annotation, scope) is not None
         if made in {"WriteOnlyMapped", "DynamicMapped"} or made in _RELATIONSHIPS:
-            return self._relationship(model, name, scope, binding, str(made), place, base)
+            return self._relationship(model, name, scope, binding, made=str(made), place=place, base=base)
         if call is None and made == "annotation":
             target = _inner(binding.annotation)
             if target is not None and self._class_named(target, scope) is not None:
@@ -365,7 +236,18 @@ class Models:
             return None
         inner = self._sa_column(call, scope)
         ways, arguments = self._call_options(inner, scope)
-        return Column(f"{model}.{name}", place, model, name, _leaf(inner.func) if made == "Field" else str(made), mapped, ways, arguments, evaluator, mixin)
+        return Column(
+            f"{model}.{name}",
+            place,
+            model,
+            name,
+            leaf_of(inner.func) if made == "Field" else str(made),
+            mapped,
+            ways,
+            arguments,
+            evaluator,
+            mixin,
+        )
 
     def _sa_column(self, call: ast.Call, scope: Scope) -> ast.Call:
         """SQLModel's `Field(sa_column=Column(...))` is the column it names."""
@@ -385,8 +267,8 @@ class Models:
         ways = self.source.evaluator.options(call, scope)
         return tuple(ways), tuple(Argument(arg, scope) for arg in call.args)
 
-    def _relationship(  # noqa: PLR0913 - one value for each thing a relationship is
-        self, model: str, name: str, scope: Scope, binding: Binding, made: str, place: Place, base: str | None
+    def _relationship(
+        self, model: str, name: str, scope: Scope, binding: Binding, *, made: str, place: Place, base: str | None
     ) -> Relationship:
         call = binding.value if isinstance(binding.value, ast.Call) else None
         ways, arguments = self._call_options(call, scope) if call is not None else ((Options(),), ())
@@ -395,7 +277,9 @@ class Models:
         mapped = self._mapped_annotation(binding.annotation, scope) if binding.annotation is not None else None
         kind = mapped if mapped in {"WriteOnlyMapped", "DynamicMapped"} else made
         target, many = self._target(binding, scope, arguments, ways)
-        return Relationship(f"{model}.{name}", place, model, name, str(kind), target, many, ways, arguments, self.source.evaluator, base)
+        return Relationship(
+            f"{model}.{name}", place, model, name, str(kind), target, many, ways, arguments, self.source.evaluator, base
+        )
 
     def _backref(self, owner: Relationship, scope: Scope) -> Relationship | None:
         """Return the relationship that `backref=` makes on the other class, declared where its owner is."""
@@ -413,7 +297,19 @@ class Models:
         target = owner.target.value if isinstance(owner.target, Known) else "?"
         many = Unknown("a backref does not say how many")
         this = Known(owner.model)
-        return Relationship(f"{target}.{name.value}", owner.place, str(target), name.value, "backref", this, many, ways, (), self.source.evaluator, owner.base)
+        return Relationship(
+            f"{target}.{name.value}",
+            owner.place,
+            str(target),
+            name.value,
+            "backref",
+            this,
+            many,
+            ways,
+            (),
+            self.source.evaluator,
+            owner.base,
+        )
 
     def _sqlmodel_ways(self, way: Options) -> list[Options]:
         given = way.values.get("sa_relationship_kwargs")
@@ -432,13 +328,20 @@ class Models:
         written = agree([self._flag(way) for way in ways])
         annotation = _inner(binding.annotation) if binding.annotation is not None else None
         if annotation is not None:
-            collection, element = _element(annotation, {"WriteOnlyMapped", "DynamicMapped"} if _leaf_of(binding.annotation) in {"WriteOnlyMapped", "DynamicMapped"} else set())
+            collection, element = _element(
+                annotation,
+                {"WriteOnlyMapped", "DynamicMapped"}
+                if _leaf_of(binding.annotation) in {"WriteOnlyMapped", "DynamicMapped"}
+                else set(),
+            )
             found = self._class_named(element, scope)
             if isinstance(named, Unknown) and found is not None:
                 named = Known(found)
             if isinstance(written, Missing):
                 written = Known(collection)
-        return named, written if not isinstance(written, Missing) else Unknown("neither annotation nor `uselist` says how many")
+        return named, written if not isinstance(written, Missing) else Unknown(
+            "neither annotation nor `uselist` says how many"
+        )
 
     def _flag(self, way: Options) -> Value:
         return self.source.evaluator.value(way.values["uselist"]) if "uselist" in way.values else Missing()
@@ -453,65 +356,8 @@ class Models:
         meaning = self.source.names.resolve(node, scope)
         if isinstance(meaning, Scope) and meaning.is_class:
             return meaning.name
-        leaf = _leaf(node)
+        leaf = leaf_of(node)
         return leaf if leaf in self.source.class_names and isinstance(node, ast.Name) and meaning is None else None
-
-    def _indexes(
-        self, scope: Scope, lineage: list[Scope | External], table: Value, columns: dict[str, Column]
-    ) -> Iterator[Index]:
-        name = str(table.value) if isinstance(table, Known) else scope.name
-        keyed = []
-        for column in columns.values():
-            for option in ("index", "unique", "primary_key"):
-                worth = column.option(option)
-                if isinstance(worth, Known) and worth.value:
-                    if option == "primary_key":
-                        keyed.append(column.name)
-                    else:
-                        yield Index(name, (column.name,), column.place)
-        if keyed:
-            yield Index(name, tuple(keyed), scope.place)
-        for owner in (owner for owner in lineage if isinstance(owner, Scope)):
-            for call, where in _table_arguments(owner):
-                found = _index_columns(call)
-                if found:
-                    yield Index(name, found, where.module.place(call))
-
-
-def _table_arguments(scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
-    """Yield the Index, UniqueConstraint and PrimaryKeyConstraint calls of `__table_args__`, declared_attr or not."""
-    roots: list[tuple[ast.AST, Scope]] = []
-    for binding in scope.bindings.get("__table_args__", ()):
-        if binding.value is not None:
-            roots.append((binding.value, scope))
-    method = scope.member("__table_args__")
-    if method is not None:
-        roots += [(node, method) for node in method.nodes() if isinstance(node, ast.Return)]
-    for root, where in roots:
-        for node in ast.walk(root):
-            if isinstance(node, ast.Call) and _leaf(node.func) in {"Index", "UniqueConstraint", "PrimaryKeyConstraint"}:
-                yield node, where
-
-
-def _index_columns(call: ast.Call) -> tuple[str, ...]:
-    """Read an index's columns: strings, attributes, `.desc()` and the like; the first string of Index is its name."""
-    arguments = call.args[1:] if _leaf(call.func) == "Index" else call.args
-    return tuple(name for name in map(column_named, arguments) if name)
-
-
-def column_named(node: ast.expr) -> str:
-    """Return the column an expression in an index names, or an empty text for an expression of several."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case ast.Call(func=ast.Attribute(value=base, attr="desc" | "asc" | "nulls_last" | "nulls_first")):
-            return column_named(base)
-        case ast.Call(func=func, args=[first, *_]) if _leaf(func) in {"desc", "asc", "text"}:
-            return column_named(first)
-        case _:
-            return ""
 
 
 def _inner(annotation: ast.expr | None) -> ast.expr | None:
@@ -521,13 +367,13 @@ def _inner(annotation: ast.expr | None) -> ast.expr | None:
             annotation = ast.parse(annotation.value, mode="eval").body
         except (SyntaxError, ValueError):
             return None
-    if isinstance(annotation, ast.Subscript) and _leaf(annotation.value) in _MAPPED:
+    if isinstance(annotation, ast.Subscript) and leaf_of(annotation.value) in _MAPPED:
         return annotation.slice
     return annotation
 
 
 def _leaf_of(annotation: ast.expr | None) -> str:
-    return _leaf(annotation.value) if isinstance(annotation, ast.Subscript) else ""
+    return leaf_of(annotation.value) if isinstance(annotation, ast.Subscript) else ""
 
 
 def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
@@ -543,38 +389,11 @@ def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
     if isinstance(annotation, ast.Subscript):
         inner = annotation.slice
         last = inner.elts[-1] if isinstance(inner, ast.Tuple) and inner.elts else inner
-        if _leaf(annotation.value) in _COLLECTIONS:
+        if leaf_of(annotation.value) in _COLLECTIONS:
             return True, _element(last, outer)[1]
-        if _leaf(annotation.value) == "Optional":
+        if leaf_of(annotation.value) == "Optional":
             return _element(last, outer)
     return bool(outer), annotation
-
-
-_PYTHON = {
-    "Integer": "int",
-    "BigInteger": "int",
-    "SmallInteger": "int",
-    "String": "str",
-    "Text": "str",
-    "Unicode": "str",
-    "Boolean": "bool",
-    "Float": "float",
-    "Double": "float",
-    "Numeric": "Decimal",
-    "DateTime": "datetime",
-    "Date": "date",
-    "Time": "time",
-    "Interval": "timedelta",
-    "LargeBinary": "bytes",
-    "UUID": "UUID",
-    "Uuid": "UUID",
-    "JSON": "dict[str, Any]",
-    "JSONB": "dict[str, Any]",
-}
-
-
-def _python_type(node: ast.expr) -> str | None:
-    return _PYTHON.get(_leaf(node))
 
 
 def _constant(scope: Scope, name: str) -> object:
@@ -582,18 +401,3 @@ def _constant(scope: Scope, name: str) -> object:
         if isinstance(binding.value, ast.Constant):
             return binding.value.value
     return None
-
-
-def _leaf(node: ast.expr) -> str:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case ast.Call(func=func):
-            return _leaf(func)
-        case ast.Subscript(value=value):
-            return _leaf(value)
-        case _:
-            return ""
-
-
-__all__ = ["Assigned", "Column", "Index", "Model", "Models", "Relationship", "Role", "column_named"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from verdigris.evidence.source.files import Role, SourceFile
 from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source.files import Role, SourceFile
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 ScopeNode: TypeAlias = ast.Module | ast.ClassDef | FunctionNode
@@ -46,7 +49,9 @@ class Scope:
     scopes: list[Scope] = field(default_factory=list)
     calls: list[ast.Call] = field(default_factory=list)
     outer: set[str] = field(default_factory=set)  # names that a `global` statement gives to the module
-    own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]] | None = None  # a class's `self.x = ...`, once asked
+    own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]] | None = (
+        None  # a class's `self.x = ...`, once asked
+    )
     flat: tuple[ast.AST, ...] | None = None  # the nodes of its own body, once asked
 
     @property

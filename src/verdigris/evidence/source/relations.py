@@ -20,7 +20,7 @@ from verdigris.evidence.values import Known, Missing, Place, Unknown, Value
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.models import Column, Model, Relationship
+    from verdigris.evidence.source.mapped import Column, Model, Relationship
 
 EAGER = frozenset({"selectin", "joined", "subquery", "immediate"})
 UNLOADABLE = frozenset({"dynamic", "write_only"})

@@ -18,7 +18,7 @@ from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.models import Model
+    from verdigris.evidence.source.mapped import Model
     from verdigris.evidence.source.relations import Relation
 
 EAGER = ("joinedload", "selectinload", "subqueryload", "immediateload", "contains_eager")
