@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.modules import Binding
 
 DEPTH = 6  # names, calls and callers followed
 _WRAPPERS = {"list", "tuple", "set", "frozenset", "sorted", "reversed", "enumerate", "iter", "product", "dict", "chain"}
@@ -104,8 +105,9 @@ class Lengths:
             return self._parameter(meaning, depth)
         if kinds != {"value"}:
             return None
-        values = [binding.value for binding in meaning.bindings if binding.value is not None and not binding.unpacked]
-        if len(values) != sum(binding.kind == "value" for binding in meaning.bindings):
+        bindings = _before(node, [binding for binding in meaning.bindings if binding.kind == "value"], scope)
+        values = [binding.value for binding in bindings if binding.value is not None and not binding.unpacked]
+        if len(values) != len(bindings):
             return None
         told = self._all(values, meaning.scope, depth)
         return _together([told, *self._put_in(meaning, depth)])
@@ -136,7 +138,8 @@ class Lengths:
             return True
         callers = [call for call in self.source.calls.to(function) if call.module.role is Role.APPLICATION]
         if not callers:
-            return False
+            named = any(call.module.role is Role.APPLICATION for call in self.source.calls.named(function.name))
+            return None if named else False
         told: list[bool | None] = []
         for call in callers:
             frame = self.source.evaluator.frame(call.node, call.scope, function)
@@ -160,6 +163,20 @@ class Lengths:
         return owner.is_class and any(
             isinstance(base, External) and base.package == "enum" for base in self.source.names.lineage(owner)
         )
+
+
+def _before(node: ast.AST, bindings: list[Binding], scope: Scope) -> list[Binding]:
+    """Leave only the last assignment above a use, if it stands in a block around the use."""
+    around = set(map(id, scope.module.ancestors(node)))
+    above = [
+        binding
+        for binding in bindings
+        if getattr(binding.node, "lineno", 0) < getattr(node, "lineno", 0)
+        and id(scope.module.parents.get(binding.node)) in around
+        and id(binding.node) not in around
+    ]
+    last = max(above, key=lambda binding: getattr(binding.node, "lineno", 0), default=None)
+    return bindings if last is None else [last]
 
 
 def _together(told: Iterable[bool | None]) -> bool | None:

@@ -229,6 +229,8 @@ class _Builder:
                 name == self.name
             ):
                 return [self._set(way, key, value) for way in ways]
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=value):
+                return [self._unpack(way, targets, value) for way in ways]
             case ast.AugAssign(target=ast.Name(id=name), op=ast.BitOr(), value=value) if name == self.name:
                 return [way.merged(more) for way in ways for more in self._mappings(value)]
             case ast.Delete(targets=[ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(key)))]) if (
@@ -250,6 +252,15 @@ class _Builder:
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
             return way.with_(**{key.value: Argument(value, self.scope, self.frame)})
         return replace(way, open=f"`{self.name}[{short(key)}]` is computed")
+
+    def _unpack(self, way: Options, targets: list[ast.expr], value: ast.expr) -> Options:
+        """`options["pool_size"], options["max_overflow"] = sizes()` sets both, each to its part."""
+        parts = value.elts if isinstance(value, ast.Tuple) and len(value.elts) == len(targets) else None
+        for place, target in enumerate(targets):
+            match target:
+                case ast.Subscript(value=ast.Name(id=name), slice=key) if name == self.name:
+                    way = self._set(way, key, _part(value, place) if parts is None else parts[place])
+        return way
 
     def _call(self, call: ast.Call, ways: list[Options]) -> list[Options]:
         match call:
@@ -286,6 +297,11 @@ class _Builder:
 
     def _mappings(self, value: ast.expr) -> list[Options]:
         return self.mappings.of(Argument(value, self.scope, self.frame), self.depth + 1)
+
+
+def _part(value: ast.expr, place: int) -> ast.expr:
+    part = ast.copy_location(ast.Subscript(value, ast.Constant(place), ast.Load()), value)
+    return ast.fix_missing_locations(part)
 
 
 def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
