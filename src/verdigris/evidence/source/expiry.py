@@ -307,6 +307,7 @@ class _Walk:
             if self.source.types.session(call.func.value, self.function) == "async":  # type: ignore[attr-defined]  # receiver() saw an attribute
                 state.sessions[session] = self.source.opened.everywhere
         if session is None or session not in state.sessions:
+            self._handed_over(call, state)
             for passed in self.loads.ends(call, self.function, state.sessions, state.held):
                 again = self.loads.refreshes(call, self.function, state.held)
                 self._end(passed, "commit", self.module.place(call), state)
@@ -336,17 +337,20 @@ class _Walk:
                 self._populated(session, call, state)
             self._queried(call, state)
 
+    def _handed_over(self, call: ast.Call, state: _State) -> None:
+        """Whoever gets an expired object and its session may load it again."""
+        given = _given(call)
+        if given & state.sessions.keys():
+            for name in given & state.stale.keys():
+                state.stale.pop(name)
+
     def _queried(self, call: ast.Call, state: _State) -> None:
         """A query that selects a model again may have filled the expired objects in."""
         if not state.stale:
             return
-        given = {arg.id for arg in [*call.args, *(kw.value for kw in call.keywords)] if isinstance(arg, ast.Name)}
-        if given & state.sessions.keys():
-            for name in given & state.stale.keys():  # whoever gets both may load it again
-                state.stale.pop(name)
         held = self.loads.holding(call, self.function, state.sessions, state.held)
         model = held.model if held is not None else self.loads.selected(call, self.function)
-        if model is None and given & state.sessions.keys() and isinstance(call.func, ast.Attribute):
+        if model is None and _given(call) & state.sessions.keys() and isinstance(call.func, ast.Attribute):
             model = self.loads.model(call.func.value, self.function)  # Model.one_by_id(session, id)
         if model is not None:
             again = {model.name, *self.loads.collected(model)}
@@ -471,6 +475,10 @@ def _own(node: ast.AST) -> list[ast.AST]:
 def _calls(node: ast.AST) -> list[ast.Call]:
     """The calls of an expression, innermost first, as they are made."""
     return [inner for inner in reversed(_own(node)) if isinstance(inner, ast.Call)]
+
+
+def _given(call: ast.Call) -> set[str]:
+    return {arg.id for arg in [*call.args, *(kw.value for kw in call.keywords)] if isinstance(arg, ast.Name)}
 
 
 def _leaf(node: ast.expr) -> str:
