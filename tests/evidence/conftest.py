@@ -17,7 +17,8 @@ RECORDED = Path(__file__).with_name("recorded")
 REQUESTS = (
     "GET /orders/1", "GET /orders/2", "GET /orders/1/lazy", "GET /orders/2/strict", "GET /orders/3/note",
     "GET /orders/3/again", "GET /orders", "GET /orders-touched", "GET /orders-joined", "GET /orders-pages",
-    "POST /orders?name=late", "POST /orders?name=late", "POST /orders-early?name=early", "POST /orders-early?name=early",
+    "POST /orders?name=late", "POST /orders?name=late", "POST /orders-early?name=early",
+    "POST /orders-early?name=early",
     "POST /orders-swallowed", "GET /orders-shared", "GET /orders-leak", "GET /orders-fan", "GET /orders-stream",
     "POST /orders-bulk", "GET /orders-perrequest", "GET /orders-perrequest", "GET /orders-blocking", "GET /nowhere",
 )  # fmt: skip
@@ -36,15 +37,14 @@ def debugging(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def service(postgres, request):
+def service(postgres):
     """The service, driven through every route while recorded: its module, the answers and the recording."""
-    patch = pytest.MonkeyPatch()
-    request.addfinalizer(patch.undo)
-    patch.setenv("DATABASE_URL", str(postgres.url))
-    patch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
-    with record(RECORDED) as recorder:
-        module = load("orders")
-        answers, recording = asyncio.run(drive(module, recorder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", str(postgres.url))
+        patch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+        with record(RECORDED) as recorder:
+            module = load("orders")
+            answers, recording = asyncio.run(drive(module, recorder))
     return module, answers, recording
 
 

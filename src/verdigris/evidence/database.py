@@ -7,6 +7,7 @@ user may not read, or what is not installed, is left out of the catalogue.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -74,7 +75,7 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
     except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
         reason = _reason(error, timeout)
         for secret in secrets:
-            reason = reason.replace(secret, "***")
+            reason = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", reason)
         raise DatabaseUnreachableError(
             f"{masked} could not be asked.",
             why=reason,

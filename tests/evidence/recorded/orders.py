@@ -1,5 +1,7 @@
 """A small service as people write them, with no word of verdigris: what the recorder is pointed at in tests."""
 
+# ruff: noqa: A001, A002, BLE001, SIM105 - as people write them
+
 import asyncio
 import os
 from contextlib import asynccontextmanager

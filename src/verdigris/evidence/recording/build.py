@@ -182,7 +182,7 @@ class _Builder:
             **state.facts,
             **(factory_facts(maker) if maker is not None else {}),
         }  # configure() may have come later
-        engine = facts.pop("engine")
+        engine = facts.pop("engine") or state.facts["engine"]
         return artefact.Factory(
             id=self.factory_ids[state],
             site=self.site(state.spot),
@@ -421,8 +421,17 @@ def _listeners(state: EngineState, *names: str, pool: bool = False) -> tuple[str
     for engine in filter(None, (ref() for ref in state.engines)):
         target = engine.pool if pool else engine
         for name in names:
-            found.update(dict.fromkeys(name_of(function) for function in getattr(target.dispatch, name, ())))
+            found.update(dict.fromkeys(name_of(_listener(function)) for function in getattr(target.dispatch, name, ())))
     return tuple(name for name in found if not name.startswith(("sqlalchemy.", "verdigris.evidence.")))
+
+
+def _listener(function: Any) -> Any:
+    """Look through what SQLAlchemy puts around a listener to give it another signature."""
+    if str(getattr(function, "__module__", "")).startswith("sqlalchemy."):
+        for cell in getattr(function, "__closure__", None) or ():
+            if callable(cell.cell_contents):
+                return cell.cell_contents
+    return function
 
 
 def _wrappers(state: EngineState) -> tuple[str, ...]:

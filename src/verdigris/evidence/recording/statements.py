@@ -49,7 +49,7 @@ _EXPLAIN = re.compile(
 
 def normalise(sql: str) -> str:
     """Return the statement with `?` for each value and placeholder, one list of values for many, single spaces."""
-    return _collapse(_TOKEN.sub(_token, sql).strip().rstrip(";"))
+    return _collapse(_TOKEN.sub(_token, sql).strip(" ;"))
 
 
 def _token(match: re.Match[str]) -> str:

@@ -1,0 +1,163 @@
+"""`verdigris record`: any command, every process of it, whatever its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.evidence.conftest import RECORDED
+
+from verdigris.evidence.failure import EvidenceError
+from verdigris.evidence.recording import Recording
+from verdigris.evidence.recording.command import run
+
+SOURCE = Path(__file__).parents[2] / "src"
+RECORD = (
+    "import sys; from pathlib import Path; from verdigris.evidence.recording.command import run;"
+    "sys.exit(run(sys.argv[3:], output=Path(sys.argv[1]), root=Path(sys.argv[2])))"
+)
+
+
+@pytest.fixture
+def output(tmp_path, postgres, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", str(postgres.url))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    monkeypatch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+    monkeypatch.delenv("PYTEST_PLUGINS", raising=False)
+    return tmp_path / "recording.json"
+
+
+def script(*arguments):
+    return [sys.executable, str(RECORDED / "script.py"), *arguments]
+
+
+def count(recording):
+    return sum(statement.count for statement in recording.statements)
+
+
+@pytest.mark.parametrize(("how", "processes", "statements"), [("alone", 1, 5), ("fork", 2, 8), ("spawn", 2, 8)])
+def test_every_process_of_a_command_is_part_of_one_recording(output, how, processes, statements, capfd):
+    code = run(script(how, "0"), output=output, root=RECORDED)
+
+    recording = Recording.load(output)
+    assert code == recording.exit_code == 0
+    assert (recording.processes, count(recording)) == (processes, statements)
+    assert recording.engines[0].site == "script.py:13"
+    assert recording.recorder_errors == ()
+    assert f"{statements} statements in {output}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("end", "code"), [("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)])
+def test_the_exit_code_is_the_commands_and_a_crash_leaves_a_recording(output, end, code):
+    assert run(script("alone", end), output=output, root=RECORDED) == code
+
+    assert count(Recording.load(output)) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_reaches_the_command_and_leaves_a_recording(output, number):
+    command = [sys.executable, "-c", RECORD, str(output), str(RECORDED), *script("alone", "wait")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+
+    process.send_signal(number)
+    code = process.wait(20)
+    process.stdout.close()
+
+    assert code == (130 if number == signal.SIGINT else 128 + number)
+    assert count(Recording.load(output)) == 5
+
+
+def test_a_test_suite_tells_what_ran_where_and_what_it_left(output):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        str(RECORDED / "checks.py"),
+    ]
+
+    assert run(command, output=output, root=RECORDED) == 1
+
+    tests = Recording.load(output).tests
+    assert (tests.run, tests.failed) == (5, 1)
+    assert [name.rpartition("::")[2] for name in tests.committing] == [
+        "test_that_leaves_rows[1]",
+        "test_that_leaves_rows[2]",
+        "test_that_cleans_up",
+    ]
+    assert tests.rows_left == {"left_behind": 2}
+    assert tests.cleanups == {"TRUNCATE TABLE": 1}
+    assert list(tests.databases.values()) == [4]
+    assert ":***@" in next(iter(tests.databases))
+
+
+def test_a_sitecustomize_that_was_there_runs_too(output, tmp_path, monkeypatch, capfd):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("import sys; sys.stderr.write(f'{__name__} of old\\n')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(other), str(SOURCE)]))
+
+    run(script("alone", "0"), output=output, root=RECORDED)
+
+    assert "sitecustomize of old" in capfd.readouterr().err
+    assert count(Recording.load(output)) == 5
+
+
+def test_an_environment_without_verdigris_is_recorded_too(output):
+    shell = f'PYTHONPATH="${{PYTHONPATH%%:*}}" exec "{sys.executable}" "{RECORDED / "script.py"}" alone 0'
+
+    run(["sh", "-c", shell], output=output, root=RECORDED)
+
+    assert count(Recording.load(output)) == 5
+
+
+def test_a_command_without_a_database_leaves_an_empty_recording_that_says_so(output, capfd):
+    assert run(["true"], output=output, root=RECORDED) == 0
+
+    assert Recording.load(output).processes == 0
+    assert "Nothing was recorded" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"), [([], "no command to record"), (["no-such-command"], "no-such-command could not be started")]
+)
+def test_what_cannot_be_run_is_said_before_anything_happens(output, argv, message):
+    with pytest.raises(EvidenceError, match=message):
+        run(argv, output=output, root=RECORDED)
+
+    assert not output.exists()
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_command_runs(output, tmp_path):
+    with pytest.raises(EvidenceError, match="It is a directory"):
+        run(["touch", str(tmp_path / "ran")], output=tmp_path, root=RECORDED)
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_root_that_is_no_directory_is_said(output, tmp_path):
+    with pytest.raises(EvidenceError, match="is no directory"):
+        run(["true"], output=output, root=tmp_path / "none")
+
+
+def test_a_process_that_outlives_the_recording_is_left_in_peace(output, tmp_path):
+    later = f"import time, pathlib; time.sleep(1.5); import sqlalchemy; pathlib.Path(r'{tmp_path}/done').write_text('')"
+
+    code = run(["sh", "-c", f'"{sys.executable}" -c "{later}" & exit 0'], output=output, root=RECORDED)
+
+    assert code == 0
+    for _ in range(100):
+        if (tmp_path / "done").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "done").exists()
