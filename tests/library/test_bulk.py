@@ -171,6 +171,12 @@ class Versioned(Base):
     __mapper_args__: ClassVar = {"version_id_col": version}
 
 
+class Numbered(Base):
+    __tablename__ = "numbered"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
 class Odd(Base):
     __tablename__ = "odd"
 
@@ -419,6 +425,14 @@ async def test_what_copy_cannot_carry_goes_by_insert_and_the_outcome_says_why(db
     assert done.method == "insert"
     assert done.reason.startswith(reason)
     assert await number_of(db, entity) == len(rows)
+
+
+async def test_rows_without_any_value_get_the_servers(db):
+    async with db.session.begin() as session:
+        done = await bulk.insert(session, Numbered, [{}, {}])
+
+    assert done.reason == "the rows name no column"
+    assert await number_of(db, Numbered) == 2
 
 
 async def test_only_the_chunk_that_holds_an_expression_goes_by_insert(db):

@@ -75,11 +75,13 @@ async def insert(
 async def _batches(rows: Any, batches: Batches) -> AsyncIterator[Batch]:
     if isinstance(rows, collections.abc.AsyncIterable):
         async for row in rows:
-            for batch in batches.add(row):
+            batch = batches.add(row)
+            if batch is not None:
                 yield batch
     else:
         for row in rows:
-            for batch in batches.add(row):
+            batch = batches.add(row)
+            if batch is not None:
                 yield batch
     last = batches.rest()
     if last is not None:

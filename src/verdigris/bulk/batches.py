@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.sql import ClauseElement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from verdigris.bulk.columns import Columns
     from verdigris.bulk.tuning import Tuner
@@ -40,7 +40,7 @@ class Batch:
 
 
 class Batches:
-    """Takes rows one by one and gives a batch back when it is full, or when the next row has another shape.
+    """Takes rows one by one and gives a batch back when the next row no longer fits: it is full, or of another shape.
 
     A row that leaves out attributes which may be null joins the others, with None; one that brings further such
     attributes starts a batch that has them all: rows of changing shape soon share one.
@@ -53,32 +53,35 @@ class Batches:
         self._values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = tuple
         self._count = 0
 
-    def add(self, row: Mapping[str, Any]) -> Iterator[Batch]:
-        """Take one row; yield what is complete."""
-        batch, values = self._batch, None
-        if batch is not None:
-            if len(row) == len(batch.keys):
-                try:
-                    values = self._values(row)
-                except KeyError:
-                    values = None
-            if values is None:
-                values = self._filled(batch, row)
-            if values is None:
-                self._columns.check(row, self._count)
-                yield batch
+    def add(self, row: Mapping[str, Any]) -> Batch | None:
+        """Take one row; return the batch that is complete without it, if there is one."""
+        batch = self._batch
+        done = None
+        if batch is not None and len(batch.rows) >= self._tuner.size:
+            done = batch
+            batch = self._batch = Batch(batch.keys, self._count)
+        values = self._fitting(batch, row) if batch is not None else None
         if batch is None or values is None:
+            self._columns.check(row, self._count)
+            done = done or batch
             batch, values = self._start(row)
         batch.rows.append(values)
         batch.kinds.update(map(type, values))
         self._count += 1
-        if len(batch.rows) >= self._tuner.size:
-            self._batch = Batch(batch.keys, self._count)
-            yield batch
+        return done
 
     def rest(self) -> Batch | None:
         """Return the rows that have not been given back yet."""
-        return self._batch if self._batch is not None and self._batch.rows else None
+        return self._batch
+
+    def _fitting(self, batch: Batch, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Return a row's values in the order of the batch; None where it is of another shape."""
+        if len(row) == len(batch.keys):
+            try:
+                return self._values(row)
+            except KeyError:
+                pass
+        return self._filled(batch, row)
 
     def _filled(self, batch: Batch, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
         missing = [key for key in batch.keys if key not in row]
@@ -87,7 +90,6 @@ class Batches:
         return tuple(row.get(key) for key in batch.keys)
 
     def _start(self, row: Mapping[str, Any]) -> tuple[Batch, tuple[Any, ...]]:
-        self._columns.check(row, self._count)
         keys = tuple(row)
         if self._batch is not None:
             missing = [key for key in self._batch.keys if key not in row]

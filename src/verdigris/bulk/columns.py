@@ -135,6 +135,8 @@ class Columns:
                 return refused or str(default)
             names.append(column.name)
             defaults.append(_processed(default, _processor(column, self.dialect)))
+        if not names:
+            return "the rows name no column"  # which COPY would take for all of them
         return Copied(tuple(names), tuple(processes), tuple(defaults))
 
     def filled(self, keys: tuple[str, ...], row: Mapping[str, Any]) -> dict[str, Any]:
