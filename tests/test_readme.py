@@ -1,0 +1,69 @@
+"""What the README shows works: its commands run, its application starts, its report is what the checker prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.demo.breaks import BREAKS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SHOWN = ("engine/pre-ping", "models/explicit-lazy", "concurrency/separate-sessions")
+COMMANDS = re.findall(r"^\$ verdigris (.+)$", README, re.MULTILINE)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def verdigris(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from verdigris.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(command: str) -> None:
+    done = verdigris(*shlex.split(command), cwd=ROOT / "examples" / "shop")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+def test_there_are_commands_in_the_readme() -> None:
+    assert len(COMMANDS) >= 4
+
+
+def test_the_report_in_the_readme_is_the_one_that_is_printed(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shutil.copytree(ROOT / "examples" / "shop", shop, ignore=shutil.ignore_patterns("__pycache__"))
+    for each in BREAKS:
+        if each.box in SHOWN:
+            each.apply(shop)
+
+    done = verdigris("check", "shop", "--no-cache", "--color", "never", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert steady(done.stdout) == steady(blocks("text")[0])
+
+
+def test_the_application_of_the_readme_starts(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(blocks("python")[0], "utf-8")
+    paths = [str(tmp_path), str(ROOT / "src"), str(ROOT / "examples" / "shop")]
+    code = f"import sys; sys.path[:0] = {paths!r}; import app; print(sorted(app.app.openapi()['paths']))"
+    environment = {"DATABASE_URL": "postgresql://localhost/shop", "PATH": ""}
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+
+    assert done.stdout.strip() == "['/orders/{id}']", done.stderr
+
+
+def steady(report: str) -> str:
+    """Leave out what differs from run to run: the seconds, and spaces at the ends of lines."""
+    return re.sub(r" · [\d.]+ s$", "", "\n".join(line.rstrip() for line in report.strip().splitlines()))
