@@ -14,6 +14,7 @@ from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.values import Place
 
 PATIENCE = 250.0  # ms: a checkout that waits longer than this at the 99th percentile is a queue that clients feel
 EACH_ITS_OWN = "await db.gather(first, second)   # each unit gets a session of its own: async def first(session): ..."
@@ -223,3 +224,9 @@ def _guard(subject: Subject) -> str | None:
         return None
     promise = guaranteed(subject.maker.dotted, "guard_tasks")
     return promise.reason if promise is not None else None
+
+
+def _carriers(fan_out: FanOut) -> tuple[tuple[Place, str], ...]:
+    """Return where the shared session is carried, once a line."""
+    lines = {arm.place.line: arm.place for arm in fan_out.arms if arm.session == fan_out.shared}
+    return tuple((place, "carries it") for place in list(lines.values())[:4])
