@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source import Source
 
 _BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
+_GUARDED = {"verdigris.Base", "verdigris.models.Base", "verdigris.Guarded", "verdigris.models.Guarded"}
 _COLUMNS = {"mapped_column", "Column", "Field", "deferred", "column_property"}
 _RELATIONSHIPS = {"relationship", "Relationship", "dynamic_loader", "backref"}
 _MAPPED = {"Mapped", "MappedColumn", "WriteOnlyMapped", "DynamicMapped"}  # MappedColumn is a Mapped
@@ -105,11 +106,8 @@ class Models:
 
     def _model(self, scope: Scope) -> Model:
         lineage = list(self.source.names.lineage(scope))
-        library = any(
-            isinstance(base, External) and base.dotted in {"verdigris.Base", "verdigris.models.Base"}
-            for base in lineage
-        )
-        base = "verdigris.Base" if library else None
+        base = self._guarding(lineage)
+        lazy_base = None if any(isinstance(b, Scope) and "__unnamed_lazy__" in b.bindings for b in lineage) else base
         style = (
             "sqlmodel"
             if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage)
@@ -122,7 +120,7 @@ class Models:
             for name, where, binding in self._attributes(owner):
                 if name in columns or name in relationships:
                     continue
-                made = self._attribute(scope.name, name, where, binding, mixin=owner is not scope, base=base)
+                made = self._attribute(scope.name, name, where, binding, mixin=owner is not scope, base=lazy_base)
                 if isinstance(made, Column):
                     columns[name] = made
                 elif isinstance(made, Relationship):
@@ -142,6 +140,19 @@ class Models:
             tuple(indexes(scope, lineage, table, columns)),
             base,
         )
+
+    def _guarding(self, lineage: list[Scope | External]) -> str | None:
+        """Name the library's base that guards a class, unless its table asks for no indexes."""
+        if not any(isinstance(base, External) and base.dotted in _GUARDED for base in lineage):
+            return None
+        written = (
+            binding.value
+            for base in lineage
+            if isinstance(base, Scope)
+            for binding in base.bindings.get("__table_args__", ())
+        )
+        opted_out = any(value is not None and "index_foreign_keys" in ast.unparse(value) for value in written)
+        return None if opted_out else "verdigris.Base"
 
     def _table(self, scope: Scope, lineage: list[Scope | External]) -> Value:
         for base in lineage:
