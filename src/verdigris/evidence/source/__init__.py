@@ -28,6 +28,7 @@ from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.flow import Flow
+from verdigris.evidence.source.fixtures import Suite, Tests
 from verdigris.evidence.source.handlers import Application, Handlers
 from verdigris.evidence.source.lifetimes import Escape, Lifetimes
 from verdigris.evidence.source.limits import Waiting
@@ -75,6 +76,7 @@ class Source:
         self.handlers = Handlers(self)
         self.waiting = Waiting(self)
         self.retries = Retries(self)
+        self.tests = Tests(self)
         self.filters = Filters(self)
         self.relations = Relations(self)
         self.statements = Statements(self)
@@ -163,6 +165,13 @@ class Source:
     def escapes(self) -> list[Escape]:
         """Every session of a request that something uses after it."""
         return _distinct(self.lifetimes.escapes)
+
+    @cached_property
+    def test_suite(self) -> Population[Suite]:
+        """The tests, as one subject."""
+        found = [self.tests.suite] if self.tests.suite is not None else []
+        gaps = ("no tests are among the files",) if self.uses_sqlalchemy and not self.tests.functions else ()
+        return self.population(found, *gaps, roles=frozenset({Role.TEST}))
 
     @cached_property
     def applications(self) -> Population[Application]:

@@ -1,0 +1,172 @@
+"""Section 9: the tests' database, what they leave in it, and their event loops."""
+
+from __future__ import annotations
+
+from verdigris.checklist.box import Box
+from verdigris.evidence import Evidence
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.source.fixtures import Fact, Suite
+
+OWN = "--verdigris-url, VERDIGRIS_TEST_DATABASE_URL, or neither: verdigris_database boots a PostgreSQL of its own"
+SANDBOX = 'AsyncSession(connection, join_transaction_mode="create_savepoint")   # over a transaction that is rolled back'
+
+
+class TestDatabase(Box[Suite]):
+    """9.1."""
+
+    __test__ = False
+    name = "testing/test-database"
+    holds = "Tests run on a database of their own"
+    fails = "Tests run on whatever database the application is pointed at"
+    consequence = "The day somebody runs them with production's environment, they empty production."
+
+    def subjects(self, evidence: Evidence) -> Population[Suite]:
+        """Name the suite."""
+        return evidence.source.test_suite
+
+    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+        """Ask which databases the tests name, and whether anything separates them from the application's."""
+        targets = evidence.source.tests.targets
+        stranger = next((target for target in targets if target.whose == "stranger"), None)
+        if stranger is not None:
+            return subject.finding("not-named", f"the tests run on {stranger.told}, which nothing marks as a test database", place=stranger.place, fix=OWN)
+        own = next((target for target in targets if target.whose == "own"), None)
+        promise = guaranteed("verdigris.pytest_plugin", "test_database") if evidence.source.tests.ours else None
+        if promise is not None:
+            return subject.proof(promise.reason)
+        theirs = next((target for target in targets if target.whose == "application"), None)
+        if own is not None:
+            return subject.proof(f"the tests have their own: {own.told}", place=own.place)
+        destructive = evidence.source.tests.destructive
+        unknown = next((target for target in targets if target.whose == "unknown"), None)
+        if theirs is not None and destructive is not None and unknown is None:
+            return subject.finding(
+                "application",
+                f"the tests' engine takes the application's own URL, {theirs.told}, and the tests create or drop its tables",
+                place=theirs.place,
+                fix=OWN,
+                related=((destructive, "tables are made or dropped here"),),
+            )
+        if theirs is not None:
+            return subject.doubt(f"the tests' engine takes the application's own URL, {theirs.told}: only the environment tells them apart", place=theirs.place)
+        return subject.doubt(unknown.told if unknown is not None else "which database the tests reach is not settled by the source")
+
+
+class RolledBack(Box[Suite]):
+    """9.2."""
+
+    name = "testing/rolled-back"
+    holds = "What a test writes is gone when the next one begins"
+    fails = "What a test commits stays in the database"
+    consequence = "Tests pass or fail by what ran before them."
+
+    def subjects(self, evidence: Evidence) -> Population[Suite]:
+        """Name the suite."""
+        return evidence.source.test_suite
+
+    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+        """Accept a rolled-back transaction, emptied tables and a fresh database alike."""
+        recorded = evidence.recording.tests if evidence.recording is not None else None
+        if recorded is not None and recorded.rows_left:
+            table, rows = next(iter(recorded.rows_left.items()))
+            return subject.finding("left", f"{rows} rows of {table} outlived the test that wrote them", kind=Kind.RECORDING, fix=SANDBOX)
+        tests = evidence.source.tests
+        wrong = next((fact for fact in tests.cleaning if fact.kind in {"leaks", "savepoint"}), None)
+        right = next((fact for fact in tests.cleaning if fact.kind in {"rolled back", "emptied", "fresh"}), None)
+        if wrong is not None and (wrong.kind == "leaks" or right is None):
+            return subject.finding(wrong.kind, _LEAKS.get(wrong.kind, "{}").format(wrong.told), place=wrong.place, fix=SANDBOX)
+        promise = guaranteed("verdigris.pytest_plugin", "rolled_back") if tests.ours else None
+        if promise is not None:
+            return subject.proof(promise.reason)
+        if right is not None:
+            return subject.proof(right.told, place=right.place)
+        if recorded is not None and recorded.run and not recorded.committing:
+            return subject.proof(f"{recorded.run} tests ran and none of them committed for good", kind=Kind.RECORDING)
+        if tests.commits is not None and tests.engines:
+            return subject.finding("left", "the tests commit, and nothing undoes it before the next test", place=tests.commits, fix=SANDBOX)
+        return subject.doubt("how a test's writes vanish is not settled by the source", settle="record the tests: verdigris record -- pytest")
+
+
+class AsyncFixtures(Box[Suite]):
+    """9.3."""
+
+    name = "testing/async-fixtures"
+    holds = "Async tests and fixtures run, each engine on one event loop"
+    fails = "An async fixture is never awaited, or an engine is used on two event loops"
+    consequence = "The test gets a coroutine instead of a session, or fails with `attached to a different loop`."
+
+    def subjects(self, evidence: Evidence) -> Population[Suite]:
+        """Name the suite, if anything in it is async."""
+        return evidence.source.test_suite.where(lambda _: evidence.source.tests.has_async)
+
+    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+        """Compare decorators and marks with the mode that pytest's settings name."""
+        for engine in evidence.recording.engines if evidence.recording is not None else ():
+            if engine.loop_crossings:
+                where = next(iter(engine.loop_crossings))
+                return subject.finding("crosses", f"a connection of {engine.site} was used on another event loop at {where}", kind=Kind.RECORDING, fix=_LOOPS)
+        tests = evidence.source.tests
+        for fact in tests.loops:
+            severity = Severity.ADVICE if fact.kind == "event-loop" else Severity.ERROR
+            more = [other for other in tests.loops if other.kind == fact.kind and other is not fact]
+            return subject.finding(
+                fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], severity=severity, related=tuple((other.place, "here too") for other in more[:4])
+            )
+        mode = tests.setting(subject.place.path, "asyncio_mode")
+        if tests.anyio:
+            return subject.proof("anyio's plugin runs the async tests and fixtures")
+        return subject.proof(f"asyncio_mode is {mode or 'strict'}, and every async test and fixture fits it")
+
+
+class Isolated(Box[Suite]):
+    """9.4."""
+
+    name = "testing/isolated"
+    holds = "Tests pass in any order and side by side"
+    fails = "A test can see what another one did"
+    consequence = "A test that passes alone fails in the suite, and the suite fails on two workers."
+
+    def subjects(self, evidence: Evidence) -> Population[Suite]:
+        """Name the suite."""
+        return evidence.source.test_suite
+
+    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+        """Look for what tests share; then ask what keeps them apart."""
+        tests = evidence.source.tests
+        errors = [fact for fact in tests.shared if fact.kind != "overrides"]
+        for fact in (*errors, *tests.shared):
+            severity = Severity.ADVICE if fact.kind == "overrides" else Severity.ERROR
+            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_APART[fact.kind], severity=severity, related=_others(fact, tests.shared))
+        recorded = evidence.recording.tests if evidence.recording is not None else None
+        promise = guaranteed("verdigris.pytest_plugin", "isolated") if tests.ours else None
+        if promise is not None:
+            return subject.proof(promise.reason)
+        if tests.per_worker is not None:
+            return subject.proof("each worker has a database of its own", place=tests.per_worker)
+        if recorded is not None and recorded.run and not recorded.failed and recorded.shuffled and recorded.workers > 1:
+            return subject.proof(f"{recorded.run} tests passed in shuffled order on {recorded.workers} workers", kind=Kind.RECORDING)
+        apart = next((fact for fact in tests.cleaning if fact.kind in {"rolled back", "fresh"}), None)
+        if apart is not None:
+            return subject.proof(apart.told, place=apart.place)
+        return subject.doubt("whether tests disturb each other side by side is not settled by the source", settle="record them shuffled and on two workers: verdigris record -- pytest -n 2 -p random_order")
+
+
+def _others(fact: Fact, facts: list[Fact]) -> tuple[tuple[object, str], ...]:
+    return tuple((other.place, "here too") for other in facts if other.kind == fact.kind and other is not fact)[:4]
+
+
+_LOOPS = 'poolclass=NullPool for the tests\' engine, or asyncio_default_test_loop_scope = "session"'
+_LEAKS = {"leaks": "{}: what the test commits is committed for good", "savepoint": "{}"}
+_FIXES = {
+    "plain": '@pytest_asyncio.fixture   # or: asyncio_mode = "auto" in [tool.pytest.ini_options]',
+    "unmarked": 'asyncio_mode = "auto"   # in [tool.pytest.ini_options]',
+    "crosses": _LOOPS,
+    "event-loop": 'asyncio_default_test_loop_scope = "session"   # instead of the fixture',
+}
+_APART = {
+    "shared-data": "@pytest.fixture   # a row for each test: function scope",
+    "global": "a fixture that gives the value",
+    "ordered": "a fixture that makes what the earlier test made",
+    "overrides": "app.dependency_overrides.clear()   # after the yield",
+}
