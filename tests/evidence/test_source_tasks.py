@@ -70,6 +70,25 @@ def test_a_sleep_between_a_query_and_its_commit_holds_a_connection(tmp_path: Pat
     assert found == ["asleep"]
 
 
+def test_a_commit_on_another_branch_gives_nothing_back(tmp_path: Path) -> None:
+    found = variants(
+        tmp_path,
+        "concurrency/pool-for-load",
+        """
+        async def poll() -> None:
+            while True:
+                async with factory() as session:
+                    work = await session.get(object, 1)
+                    if work is not None:
+                        await session.commit()
+                    else:
+                        await asyncio.sleep(5)
+        """,
+    )
+
+    assert found == ["asleep"]
+
+
 def test_tasks_that_are_gathered_are_one_finding(tmp_path: Path) -> None:
     found = variants(
         tmp_path,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.modules import Module
     from verdigris.evidence.values import Place
 
 JOINERS = {"gather", "wait", "as_completed"}
@@ -358,7 +359,7 @@ class Tasks:
             held = [
                 block
                 for block in self.openings(function)
-                if block in around and not _zero(call.node) and not _given_back(block, call.node)
+                if block in around and not _zero(call.node) and not _given_back(block, call.node, call.module)
             ]
             found += [(call.place, call.module.place(block)) for block in held]
         return found
@@ -393,29 +394,45 @@ def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
-def _given_back(block: ast.AsyncWith, sleep: ast.Call) -> bool:
+def _given_back(block: ast.AsyncWith, sleep: ast.Call, module: Module) -> bool:
     """Tell whether a session's last transaction is over when the sleep begins: it then holds no connection."""
     names = {item.optional_vars.id for item in block.items if isinstance(item.optional_vars, ast.Name)}
-    over: dict[int, int] = {}  # the first and the last line of each transaction that is over at its end
-    last: tuple[int, bool] = (0, True)
-    for node in ast.walk(block):
-        if (
-            isinstance(node, ast.AsyncWith)
-            and node is not block
-            and _ends(node.items[0].context_expr, names, {"begin"})
-        ):
-            over[node.lineno] = node.end_lineno or node.lineno
+    way = _branches(sleep, block, module)
+    begun = [
+        node
+        for node in ast.walk(block)
+        if isinstance(node, ast.AsyncWith) and node is not block and _ends(node.items[0].context_expr, names, {"begin"})
+    ]
+    last: tuple[int, bool] = (0, False)
     for node in ast.walk(block):
         ends = _ends(node, names, {"commit", "rollback", "close"})
-        if not ends and not (isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)):
-            continue
         line = getattr(node, "lineno", 0)
-        inside = next((end for start, end in over.items() if start <= line <= end), None)
-        if inside is not None and inside < sleep.lineno:
-            last = max(last, (inside, True))
-        elif line <= sleep.lineno:
+        if line > sleep.lineno or not (ends or (isinstance(node, ast.Name) and node.id in names)):
+            continue
+        own = _branches(node, block, module)
+        if any(way.get(fork, branch) != branch for fork, branch in own.items()):
+            continue  # on another branch than the sleep
+        inside = next((outer for outer in begun if outer.lineno <= line <= (outer.end_lineno or line)), None)
+        if inside is not None and (inside.end_lineno or line) < sleep.lineno:
+            last = max(last, (inside.end_lineno or line, True))
+        elif not ends or own.items() <= way.items():  # what ends only on some branch may not have ended
             last = max(last, (line, ends))
-    return bool(names) and last[0] > 0 and last[1]
+    return last[1]
+
+
+def _branches(node: ast.AST, block: ast.AsyncWith, module: Module) -> dict[ast.AST, str]:
+    """Name the branches on which a node lies inside a block: a part of an `if`, a loop, a handler."""
+    found: dict[ast.AST, str] = {}
+    inner = node
+    for outer in module.ancestors(node):
+        if outer is block:
+            break
+        if isinstance(outer, ast.If):
+            found[outer] = "else" if inner in outer.orelse else "then"
+        elif isinstance(outer, (ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case)):
+            found[outer] = "in"
+        inner = outer
+    return found
 
 
 def _ends(node: ast.AST, names: set[str], methods: set[str]) -> bool:
