@@ -212,4 +212,76 @@ async def audit(id: int) -> None:
     Break("performance/explained", "shop/database.py", DATABASE, "db = Database(explain_slow=False, "),
     Break("performance/pool-metrics", "shop/database.py", DATABASE, "db = Database(pool_metrics=False, "),
     Break("performance/query-times", "shop/database.py", DATABASE, "db = Database(time_queries=False, "),
+    Break(
+        "loading/selectin-collections",
+        "shop/routes/orders.py",
+        "select(Order).where(Order.id == id).options(load(Order, OrderOut))",
+        "select(Order).where(Order.id == id).options(load(Order, OrderOut), joinedload(Order.lines))",
+    ),
+    Break(
+        "loading/joined-single",
+        "shop/routes/catalogue.py",
+        "    rows = (await session.scalars(select(Category).order_by(Category.slug))).all()\n",
+        """    from sqlalchemy.orm import joinedload
+
+    whole = select(Category).options(joinedload(Category.parent, innerjoin=True))
+    rows = (await session.scalars(whole.order_by(Category.slug))).all()
+""",
+    ),
+    Break(
+        "loading/all-loaded",
+        "shop/routes/orders.py",
+        "select(Order).where(Order.id == id).options(load(Order, OrderOut))",
+        "select(Order).where(Order.id == id)",
+    ),
+    Break(
+        "loading/no-n-plus-one",
+        "shop/routes/dashboard.py",
+        "    return [OrderSummary.model_validate(order) for order in rows]\n",
+        """    orders = rows.all()
+    for order in orders:
+        await session.get(Product, order.id)
+    return [OrderSummary.model_validate(order) for order in orders]
+""",
+    ),
+    Break(
+        "fastapi/async-with",
+        "shop/database.py",
+        "",
+        """
+
+async def own_session():
+    session = db.session()
+    yield session
+    await session.close()
+
+
+OwnDep = Annotated[AsyncSession, Depends(own_session, scope="function")]
+""",
+    ),
+    Break(
+        "fastapi/yielded",
+        "shop/database.py",
+        "",
+        """
+
+async def own_session() -> AsyncSession:
+    async with db.session() as session:
+        return session
+
+
+OwnDep = Annotated[AsyncSession, Depends(own_session, scope="function")]
+""",
+    ),
+    Break("fastapi/commit-or-rollback", "shop/database.py", ', scope="function")', ")"),
+    Break(
+        "fastapi/closed",
+        "shop/routes/reports.py",
+        "    background.add_task(sales_report, report.id)\n",
+        """    from shop.jobs import compute_with
+
+    background.add_task(compute_with, session, report.id)
+""",
+    ),
+    Break("errors/handled", "shop/main.py", "install(app, db)", "install(app, db, errors=False)"),
 )
