@@ -323,15 +323,22 @@ def _chained(loop: ast.For, added: list[ast.AST], sent: ast.AST) -> bool:
     for _ in range(2):
         for statement in assigned:
             if {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)} & carried:
-                targets = [inner for target in statement.targets for inner in ast.walk(target)]
-                carried |= {node.id for node in targets if isinstance(node, ast.Name) and node.id != "self"}
+                carried |= {name for target in statement.targets for name in _kept_in(target)}
     line = getattr(sent, "lineno", 0)
-    keys = {inner for statement in assigned for target in statement.targets for inner in ast.walk(target)}
+    targets = {inner for statement in assigned for target in statement.targets for inner in ast.walk(target)}
     return any(
-        isinstance(node, ast.Name) and node.id in carried - objects and node.lineno < line and node not in keys
+        isinstance(node, ast.Name) and node.id in carried - objects and node.lineno < line and node not in targets
         for statement in loop.body
         for node in ast.walk(statement)
     )
+
+
+def _kept_in(target: ast.expr) -> set[str]:
+    """Return the names that an assignment to this keeps something in: `ids[name] = x` keeps it in `ids`."""
+    while isinstance(target, ast.Subscript):
+        target = target.value
+    parts = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def _own_nodes(root: ast.AST) -> Iterator[ast.AST]:
