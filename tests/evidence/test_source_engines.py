@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.evidence.trees import tree
+
 from verdigris.evidence.values import Known, Missing, Unknown
 
 HEAD = "from sqlalchemy.ext.asyncio import create_async_engine\n"
@@ -90,7 +90,9 @@ def test_an_engine_has_a_pool_or_not(tmp_path, made, pooled):
 
 
 def test_a_pool_class_that_nobody_can_tell_is_unknown(tmp_path):
-    source = tree(tmp_path, {"app.py": HEAD + "from c import POOL\nengine = create_async_engine('x', poolclass=POOL())\n"})
+    source = tree(
+        tmp_path, {"app.py": HEAD + "from c import POOL\nengine = create_async_engine('x', poolclass=POOL())\n"}
+    )
 
     [engine] = source.engines
 
@@ -166,7 +168,11 @@ class DB:
         },
     )
 
-    assert [engine.short for engine in source.engines] == ["engines['writer']", "engines['reader']", "DB.set.cls._engine"]
+    assert [engine.short for engine in source.engines] == [
+        "engines['writer']",
+        "engines['reader']",
+        "DB.set.cls._engine",
+    ]
 
 
 def test_an_async_engine_around_a_synchronous_call_is_asynchronous(tmp_path):
@@ -186,10 +192,19 @@ def test_an_async_engine_around_a_synchronous_call_is_asynchronous(tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    ["tests/conftest.py", "alembic/env.py", "migrations/env.py", "scripts/seed.py", "docs_src/a.py", "templates/env.py"],
+    [
+        "tests/conftest.py",
+        "alembic/env.py",
+        "migrations/env.py",
+        "scripts/seed.py",
+        "docs_src/a.py",
+        "templates/env.py",
+    ],
 )
 def test_engines_outside_of_the_application_are_not_judged(tmp_path, path):
-    source = tree(tmp_path, {path: HEAD + "from alembic import context\nengine = create_async_engine('postgresql://h/d')\n"})
+    source = tree(
+        tmp_path, {path: HEAD + "from alembic import context\nengine = create_async_engine('postgresql://h/d')\n"}
+    )
 
     assert len(source.engines) == 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 
 import pytest
-
 from tests.evidence.trees import scope, tree, value
+
 from verdigris.evidence.values import Known, Unknown
 
 HEAD = "from sqlalchemy.ext.asyncio import create_async_engine\n"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.evidence.trees import meaning, scope, tree
+
 from verdigris.evidence.source.modules import Module, Scope
 from verdigris.evidence.source.names import Assigned, External
 

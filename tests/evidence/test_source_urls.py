@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.evidence.trees import tree
-from verdigris.evidence.source.urls import is_async
+
+from verdigris.evidence.source.drivers import is_async
 
 HEAD = "import os, re\nfrom sqlalchemy import URL, make_url\nfrom sqlalchemy.ext.asyncio import create_async_engine\n"
 

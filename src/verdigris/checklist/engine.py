@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.pooling import PoolTimeout, bounds
 from verdigris.evidence.source.blocking import BlockingUse
+from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.urls import Text, is_async
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
+    from verdigris.evidence.source.urls import Text
 
 
 class AsyncEngine(Box[Engine | BlockingUse]):
@@ -19,7 +24,9 @@ class AsyncEngine(Box[Engine | BlockingUse]):
     name = "engine/async-engine"
     holds = "Every engine that asynchronous code uses is an AsyncEngine"
     fails = "Asynchronous code waits for a synchronous engine"
-    consequence = "While one request waits for the database, the event loop stands still and every other request waits too."
+    consequence = (
+        "While one request waits for the database, the event loop stands still and every other request waits too."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[Engine | BlockingUse]:
         """Name the engines, and the async functions that wait for a synchronous one."""
@@ -32,13 +39,16 @@ class AsyncEngine(Box[Engine | BlockingUse]):
             return subject.finding(
                 subject.variant,
                 subject.told,
-                fix="async with async_session() as session:\n    await session.execute(...)   # or: await asyncio.to_thread(f)",
+                fix="async with async_session() as session: ...   # or: await asyncio.to_thread(function)",
                 related=tuple((place, "here too") for place in subject.uses[1:5]),
             )
         for seen in evidence.ran(subject):
             if seen.in_event_loop:
                 where = max(seen.in_event_loop, key=lambda site: seen.in_event_loop[site])
-                message = f"`{subject.short}` ran {seen.in_event_loop[where]} statements of a synchronous driver on the event loop at {where}"
+                count = seen.in_event_loop[where]
+                message = (
+                    f"`{subject.short}` ran {count} statements of a synchronous driver on the event loop at {where}"
+                )
                 return subject.finding("sync-in-async", message, kind=Kind.RECORDING)
         if subject.mode == "async":
             return subject.proof(f"`{subject.short}` is an AsyncEngine")
@@ -81,13 +91,17 @@ class AsyncDriver(Box[Engine]):
             reason = unknown[0].reason if unknown else "it has more than one value"
             said = f"; one of them is {wrong[0].scheme}:// ({wrong[0].by or wrong[0].place})" if wrong else ""
             return subject.doubt(f"which driver the URL of `{subject.short}` names is not settled: {reason}{said}")
-        told = sorted({f"{text.scheme}://{_note(text.scheme or '')}{f', {text.by}' if text.by else ''}" for text in texts})
+        told = sorted(
+            {f"{text.scheme}://{_note(text.scheme or '')}{f', {text.by}' if text.by else ''}" for text in texts}
+        )
         return subject.proof("; ".join(told))
 
     def _refused(self, engine: Engine, evidence: Evidence) -> Judgement | None:
         """The library refuses another driver when it is made: a URL that names one never starts."""
         texts = [] if engine.url is None else evidence.source.urls.drivers(engine.url)
-        named = next((text for text in texts if "+" in (text.scheme or "") and text.scheme != "postgresql+asyncpg"), None)
+        named = next(
+            (text for text in texts if "+" in (text.scheme or "") and text.scheme != "postgresql+asyncpg"), None
+        )
         if named is None:
             return None
         message = f"the URL of `{engine.short}` names {named.scheme}, which Database refuses at start"
@@ -99,7 +113,10 @@ class AsyncDriver(Box[Engine]):
         right = {"postgresql": "asyncpg", "sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}.get(base, "")
         source = f" ({text.by})" if text.by else ""
         if driver:
-            variant, message = "sync-driver", f"the URL of `{engine.short}` names the synchronous driver {driver}{source}"
+            variant, message = (
+                "sync-driver",
+                f"the URL of `{engine.short}` names the synchronous driver {driver}{source}",
+            )
         else:
             variant = "no-driver"
             message = f"the URL of `{engine.short}` names no driver{source}: SQLAlchemy 2.0 takes a synchronous one"
@@ -155,14 +172,16 @@ class PoolSize(Box[Engine | PoolTimeout]):
     def subjects(self, evidence: Evidence) -> Population[Engine | PoolTimeout]:
         """Name the engines whose connections wait in a pool, and the pools that let a request wait too long."""
         engines = evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
-        return Population((*engines, *(PoolTimeout.of(engine) for engine in engines if PoolTimeout.long(engine))), engines.gaps)
+        return Population(
+            (*engines, *(PoolTimeout.of(engine) for engine in engines if PoolTimeout.long(engine))), engines.gaps
+        )
 
     def judge(self, subject: Engine | PoolTimeout, evidence: Evidence) -> Judgement:
         """Ask whether the size is set, then whether the sum fits the live server."""
         if isinstance(subject, PoolTimeout):
             return subject.finding(
                 "patience",
-                f"a request waits {subject.told} for a connection of `{subject.engine.short}`; its client gives up earlier",
+                f"a request waits {subject.told} for a connection of `{subject.engine.short}`, its client does not",
                 fix=subject.engine.with_option("pool_timeout", "3"),
                 severity=Severity.ADVICE,
             )
@@ -174,7 +193,9 @@ class PoolSize(Box[Engine | PoolTimeout]):
             )
         bound = bounds(subject, evidence)
         if bound.endless is not None:
-            return subject.finding("endless", bound.endless, fix=subject.with_option("pool_size", "10", max_overflow="5"))
+            return subject.finding(
+                "endless", bound.endless, fix=subject.with_option("pool_size", "10", max_overflow="5")
+            )
         if subject.given("pool_size") is None and bound.each is None:
             return subject.doubt(f"whether the pool's size is chosen is not settled: {bound.told}")
         if evidence.database is None:
@@ -221,7 +242,11 @@ class Recycle(Box[Engine]):
         seconds = subject.option("pool_recycle")
         for seen in evidence.ran(subject):
             if seen.pool_recycle is not None:
-                seconds, kind, told = Known(seen.pool_recycle), Kind.RECORDING, f"ran with pool_recycle={seen.pool_recycle}"
+                seconds, kind, told = (
+                    Known(seen.pool_recycle),
+                    Kind.RECORDING,
+                    f"ran with pool_recycle={seen.pool_recycle}",
+                )
         match seconds:
             case Missing() | Known(value=None):
                 return self._never(subject, f"`pool_recycle` is not set on `{subject.short}`", kind)
@@ -250,6 +275,6 @@ class Recycle(Box[Engine]):
 
 
 def _note(driver: str) -> str:
-    """asyncpg is what the checklist names; others are asynchronous too."""
+    """Asyncpg is what the checklist names; others are asynchronous too."""
     name = driver.rpartition("+")[2]
     return "" if name == "asyncpg" else f" ({name} is asynchronous too, though not asyncpg)"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.source.engines import Engine
@@ -11,6 +12,9 @@ from verdigris.evidence.source.expiry import StaleRead
 from verdigris.evidence.source.factories import Factory
 from verdigris.evidence.source.reach import Frequency
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 
 class AsyncSessionmaker(Box[Factory]):
@@ -57,7 +61,9 @@ class ExpireOnCommit(Box[Factory | StaleRead]):
     name = "session/expire-on-commit"
     holds = "Objects stay readable after their transaction ended"
     fails = "Objects expire, and reading them afterwards needs a query that cannot be awaited"
-    consequence = "The first attribute read after a commit raises MissingGreenlet; of a closed session, DetachedInstanceError."
+    consequence = (
+        "The first attribute read after a commit raises MissingGreenlet; of a closed session, DetachedInstanceError."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[Factory | StaleRead]:
         """Name what makes asynchronous sessions, options of single calls included, and the reads that will raise."""
@@ -132,8 +138,8 @@ class Autoflush(Box[Factory | StaleRead]):
                     return subject.proof(by or "autoflush=False, and nothing refreshes objects")
                 return subject.finding(
                     "off",
-                    f"autoflush is off for the {subject.made} `{subject.short}`, and {len(refreshes)} calls refresh objects: "
-                    "each drops what was not flushed",
+                    f"autoflush is off for the {subject.made} `{subject.short}`, and objects are refreshed in "
+                    f"{len(refreshes)} places: each drops what was not flushed",
                     fix=subject.with_option("autoflush", "True"),
                     severity=Severity.ADVICE,
                     related=tuple((place, "refreshed here") for place in refreshes[:3]),
@@ -172,7 +178,9 @@ class SingleFactory(Box[Engine | Factory]):
             return subject.doubt(f"how often `{subject.short}` is made is not settled: {reach.why}")
         if reach.frequency is Frequency.UNKNOWN:
             made = sum(each.created for each in seen)
-            return subject.proof(f"made {made} time{'s' * (made != 1)} in the run, none of them in a request", kind=Kind.RECORDING)
+            return subject.proof(
+                f"made {made} time{'s' * (made != 1)} in the run, none of them in a request", kind=Kind.RECORDING
+            )
         return subject.proof(f"made {reach.why}")
 
     def _again(self, subject: Engine | Factory, what: str, why: str, kind: Kind) -> Judgement:

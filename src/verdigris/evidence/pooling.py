@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import Argument, keyword
-from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Known, Missing, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.source.engines import Engine
 
 SIZE, OVERFLOW, TIMEOUT = 5, 10, 30.0  # SQLAlchemy's own defaults; seconds
 PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
@@ -81,7 +81,8 @@ class Bound:
     def sum(self) -> str:
         """The arithmetic in words."""
         workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
-        return f"{workers} x ({self.size} + {self.overflow} overflow) = {self.total} of the server's {self.free} free connections"
+        pool = f"({self.size} + {self.overflow} overflow)"
+        return f"{workers} x {pool} = {self.total} of the {self.free} connections that the server leaves"
 
 
 def bounds(engine: Engine, evidence: Evidence) -> Bound:
@@ -89,7 +90,9 @@ def bounds(engine: Engine, evidence: Evidence) -> Bound:
     free = evidence.database.connections_available if evidence.database is not None else 0
     workers, how = _workers(evidence)
     own = _one(engine, evidence, workers, free)
-    others = [_one(other, evidence, workers, free) for other in evidence.source.engines if other.pooled != Known(value=False)]
+    others = [
+        _one(other, evidence, workers, free) for other in evidence.source.engines if other.pooled != Known(value=False)
+    ]
     together = workers * sum(other.each or 0 for other in others)
     return Bound(f"{own.told}, {how}", own.size, own.overflow, workers, free, together, own.endless)
 
@@ -100,8 +103,10 @@ def _one(engine: Engine, evidence: Evidence, workers: int, free: int) -> Bound:
             return _limited(engine, seen.pool_size, seen.max_overflow or 0, "as it ran")
     promise = guaranteed(engine.maker.dotted, "pool_size")
     if promise is not None and engine.given("pool_size") is False:
-        if not _starts(engine, evidence):
-            return Bound(f"nothing starts `{engine.short}`, which then sizes its pool: install(app, db), or lifespan=db.lifespan")
+        if not _starts(evidence):
+            return Bound(
+                f"nothing starts `{engine.short}`, which then sizes its pool: install(app, db), or lifespan=db.lifespan"
+            )
         return Bound(promise.reason, max(1, min(20, free // (2 * workers))))
     size, overflow = engine.option("pool_size"), engine.option("max_overflow")
     if not (isinstance(size, Known) and isinstance(size.value, int)):
@@ -116,7 +121,9 @@ def _one(engine: Engine, evidence: Evidence, workers: int, free: int) -> Bound:
 
 def _limited(engine: Engine, size: int, overflow: int, told: str) -> Bound:
     if size == 0:
-        return Bound(told, endless=f"pool_size=0 on `{engine.short}` is no limit at all (NullPool is what keeps no connections)")
+        return Bound(
+            told, endless=f"pool_size=0 on `{engine.short}` is no limit at all (NullPool is what keeps no connections)"
+        )
     if overflow < 0:
         return Bound(told, endless=f"max_overflow={overflow} on `{engine.short}` is no limit at all")
     return Bound(told, size, overflow)
@@ -136,7 +143,7 @@ def _workers(evidence: Evidence) -> tuple[int, str]:
     return 1, "1 worker assumed"
 
 
-def _starts(engine: Engine, evidence: Evidence) -> bool:
+def _starts(evidence: Evidence) -> bool:
     """Tell whether anything asks the server for its limits, by which the library sizes its pool."""
     source = evidence.source
     if any(True for _ in source.calls.outside({"verdigris"}, "install")):

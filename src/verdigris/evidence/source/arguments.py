@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.modules import Scope
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
+    from verdigris.evidence.source.modules import Scope
 
 CACHES = frozenset(
     ("alru_cache", "async_cache", "cache", "cached", "cached_property", "lru_cache", "memoize", "once", "singleton")

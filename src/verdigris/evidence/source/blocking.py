@@ -1,4 +1,4 @@
-"""Synchronous database work that runs on the event loop: directly in an `async def`, or through a plain call from one."""
+"""Synchronous database work on the event loop: directly in an `async def`, or through a plain call from one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,33 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.source.reach import Frequency
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.calls import Call
+    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.values import Place
 
 DEPTH = 4
-_IO = ("execute", "scalar", "scalars", "query", "commit", "flush", "refresh", "exec", "merge", "connection", "connect", "begin", "get")
+_IO = (
+    "execute",
+    "scalar",
+    "scalars",
+    "query",
+    "commit",
+    "flush",
+    "refresh",
+    "exec",
+    "merge",
+    "connection",
+    "connect",
+    "begin",
+    "get",
+)
 _ENGINE = {"connect", "begin", "execute", "raw_connection"}
 _SESSION = set(_IO) - {"connect", "begin"}
 
@@ -68,9 +82,8 @@ def _sinks(source: Source) -> Iterator[tuple[Call, str]]:
             continue
         if func.attr in _SESSION and source.types.session_type(found) == "sync":
             yield call, f"`{ast.unparse(func)}()` on a synchronous Session"
-        elif func.attr in _ENGINE and isinstance(found, External) and found.package == "sqlalchemy":
-            if found.leaf in {"Engine", "Connection"}:
-                yield call, f"`{ast.unparse(func)}()` on a synchronous {found.leaf}"
+        elif func.attr in _ENGINE and isinstance(found, External) and found.named("sqlalchemy", "Engine", "Connection"):
+            yield call, f"`{ast.unparse(func)}()` on a synchronous {found.leaf}"
 
 
 def _spread(source: Source, plain: dict[Scope, str], found: dict[Scope, list[tuple[Place, str]]]) -> None:
@@ -84,7 +97,9 @@ def _spread(source: Source, plain: dict[Scope, str], found: dict[Scope, list[tup
                 if caller is None or caller.module.role is not Role.APPLICATION or _within_run_sync(call):
                     continue
                 if caller.is_async:
-                    found.setdefault(caller, []).append((call.place, f"`{function.name}()`, which is synchronous database work,"))
+                    found.setdefault(caller, []).append(
+                        (call.place, f"`{function.name}()`, which is synchronous database work,")
+                    )
                 elif caller not in seen and not isinstance(caller.node, ast.Lambda):
                     seen.add(caller)
                     callers.append(caller)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.evaluate import Evaluator, Frame
-from verdigris.evidence.source.modules import Module, Scope
 from verdigris.evidence.source.names import External, Meaning, Names
-from verdigris.evidence.source.types import Types
-from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source.evaluate import Evaluator, Frame
+    from verdigris.evidence.source.modules import Module, Scope
+    from verdigris.evidence.source.types import Types
+    from verdigris.evidence.values import Place
 
 WRAPPERS = 3  # a wrapper of a wrapper of a wrapper is followed, no further
 SITES = 40  # a factory called at more places than this is judged by itself

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.urls import Urls
 
@@ -115,7 +116,12 @@ class Engine(Subject):
             return poolclass.value.leaf == "StaticPool"
         url = self.evaluator.value(self.url) if self.url is not None else Missing()
         memory = isinstance(url, Known) and isinstance(url.value, str) and url.value.startswith("sqlite")
-        return memory and "poolclass" not in way.values and isinstance(url, Known) and (":memory:" in url.value or url.value.endswith("://"))
+        return (
+            memory
+            and "poolclass" not in way.values
+            and isinstance(url, Known)
+            and (":memory:" in url.value or url.value.endswith("://"))
+        )
 
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the call that makes this engine with options set, to paste."""
@@ -157,7 +163,7 @@ def _adopted(source: Source) -> set[int]:
 
 
 def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
-    """Yield one engine for each set of options that the callers of a wrapper give; one that they all share is the wrapper's."""
+    """Yield one engine for each set of options that a wrapper's callers give; one that all share is the wrapper's."""
     made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
     groups: dict[str, Engine] = {}
     for engine in made:

@@ -31,7 +31,9 @@ def escapes(source: Source, function: Scope, name: str, depth: int = 0) -> bool:
     """Tell whether the value of a local name may still be used when its function has ended, or has yielded."""
     if depth > DEPTH or any(_uses(inner, name) for inner in function.scopes):
         return True
-    first_yield = min((node.lineno for node in function.nodes() if isinstance(node, (ast.Yield, ast.YieldFrom))), default=None)
+    first_yield = min(
+        (node.lineno for node in function.nodes() if isinstance(node, (ast.Yield, ast.YieldFrom))), default=None
+    )
     for node in function.nodes():
         if not (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)):
             continue

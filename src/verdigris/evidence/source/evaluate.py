@@ -35,7 +35,7 @@ class Evaluator:
         self.mappings = Mappings(self)
         self._busy: set[tuple[int, str]] = set()
 
-    def value(self, argument: Argument, depth: int = 0) -> Value:
+    def value(self, argument: Argument, depth: int = 0) -> Value:  # noqa: C901, PLR0911, PLR0912 - one case a node
         """Return what an expression is worth."""
         node, scope, frame = argument.node, argument.scope, argument.frame
         if depth > DEPTH:
@@ -289,7 +289,7 @@ class Evaluator:
         return self.mappings.of(argument)
 
     def truth(self, argument: Argument) -> bool | None:
-        """Tell whether a condition is met as far as constants settle it; settings' defaults may be overridden and don't."""
+        """Tell whether a condition is met as far as constants settle it; settings' defaults may be overridden."""
         match argument.node:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 inner = self.truth(replace(argument, node=operand))

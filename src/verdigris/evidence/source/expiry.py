@@ -8,20 +8,22 @@ it. A name that may be expired on some path and is read on that path is a findin
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.loads import Holding, Loads, receiver
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.opened import Flags
-from verdigris.evidence.values import Place
+from verdigris.evidence.source.ends import Ends
+from verdigris.evidence.source.loads import Loads, receiver
+from verdigris.evidence.source.paths import Paths, Stale, State
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.values import Place
 
 _ENDS = {"commit", "rollback"}
+_OF_SESSIONS = _ENDS | {"refresh", "add", "flush"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +42,6 @@ class StaleRead(Subject):
     cause: Place
 
 
-@dataclass(frozen=True, slots=True)
-class _Stale:
-    """Why an object is expired, since when, under which condition, and which attributes were set or loaded since."""
-
-    how: str
-    place: Place
-    guard: str | None = None
-    fresh: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class _State:
-    """What is known at one point of a function."""
-
-    held: dict[str, Holding] = field(default_factory=dict)
-    sessions: dict[str, Flags] = field(default_factory=dict)
-    stale: dict[str, _Stale] = field(default_factory=dict)
-    changed: dict[str, Place] = field(default_factory=dict)
-    guards: tuple[str, ...] = ()
-
-    def copy(self) -> _State:
-        return _State(dict(self.held), dict(self.sessions), dict(self.stale), dict(self.changed), self.guards)
-
-    def joined(self, other: _State | None) -> _State:
-        if other is None:
-            return self
-        held = {name: what for name, what in (other.held | self.held).items() if what.same(other.held.get(name, what))}
-        stale = {name: why for name, why in (other.stale | self.stale).items() if name in held}
-        changed = {name: place for name, place in self.changed.items() if name in other.changed}
-        return _State(held, other.sessions | self.sessions, stale, changed, self.guards)
-
-
 class Expiry:
     """Expired reads and dropped changes of one tree."""
 
@@ -79,6 +49,7 @@ class Expiry:
         """Read them from an index."""
         self.source = source
         self.loads = Loads(source)
+        self.ends = Ends(source, self.loads)
 
     @cached_property
     def found(self) -> list[StaleRead]:
@@ -86,26 +57,27 @@ class Expiry:
         if not self.source.models.every:
             return []
         found: list[StaleRead] = []
-        names = _ENDS | {"begin", "refresh"} | self.loads.committing
+        names = _ENDS | {"begin", "refresh"} | self.ends.committing
         for function in self.source.functions:
             if function.is_async and any(_leaf(call.func) in names for call in function.calls):
                 found += _Walk(self, function).run()
         return found
 
 
-class _Walk:
+class _Walk(Paths):
     """The statements of one function."""
 
     def __init__(self, expiry: Expiry, function: Scope) -> None:
         self.source = expiry.source
         self.loads = expiry.loads
+        self.ends = expiry.ends
         self.function = function
         self.module = function.module
         self.found: dict[str, StaleRead] = {}
         self.route = any(route.function is function for route in expiry.source.web.routes)
 
     def run(self) -> list[StaleRead]:
-        state = _State()
+        state = State()
         for parameter in self.function.parameters:
             if self.loads.is_session_parameter(parameter, self.function):
                 state.sessions[parameter.arg] = self.source.opened.of_parameter(parameter, self.function)
@@ -115,157 +87,54 @@ class _Walk:
                 state.held[parameter.arg] = holding
         node = self.function.node
         if isinstance(node, ast.AsyncFunctionDef):
-            self._block(node.body, state)
+            self.block(node.body, state)
         return list(self.found.values())
 
-    # -- statements
+    def entered(self, item: ast.withitem, state: State) -> tuple[str, ast.expr] | None:
+        context, name = item.context_expr, item.optional_vars
+        session = receiver(context, "begin")
+        if session is not None and session in state.sessions:
+            return session, context
+        flags = self.source.opened.by(context, self.function)
+        if flags is not None and isinstance(name, ast.Name):
+            self._forget(name.id, state)
+            state.sessions[name.id] = flags
+            return (name.id, context) if session is not None else None
+        if name is not None:
+            self.bind(name, None, state)
+        return None
 
-    def _block(self, statements: list[ast.stmt], state: _State) -> _State | None:
-        for statement in statements:
-            following = self._statement(statement, state)
-            if following is None:
-                return None
-            state = following
-        return state
+    def left(self, session: str, context: ast.expr, state: State) -> None:
+        self._end(session, "commit", self.module.place(context), state)
 
-    def _statement(self, statement: ast.stmt, state: _State) -> _State | None:  # noqa: C901, PLR0911, PLR0912 - one case a statement
-        match statement:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                return state
-            case ast.Return(value=value):
-                if value is not None:
-                    self._evaluate(value, state)
-                    self._returned(value, state)
-                return None
-            case ast.Raise():
-                for part in (statement.exc, statement.cause):
-                    if part is not None:
-                        self._evaluate(part, state)
-                return None
-            case ast.Break() | ast.Continue():
-                return None
-            case ast.Assign(targets=targets, value=value):
-                self._evaluate(value, state)
-                for target in targets:
-                    self._bind(target, value, state)
-                return state
-            case ast.AnnAssign(target=target, value=ast.expr() as value):
-                self._evaluate(value, state)
-                self._bind(target, value, state)
-                return state
-            case ast.AugAssign(target=target, value=value):
-                self._evaluate(value, state)
-                if isinstance(target, ast.Attribute):
-                    self._read(replace_context(target), state)
-                    self._changed(target, state)
-                return state
-            case ast.If(test=test, body=body, orelse=orelse):
-                return self._branch(test, body, orelse, state)
-            case ast.For(target=target, iter=iterable, body=body, orelse=orelse) | ast.AsyncFor(
-                target=target, iter=iterable, body=body, orelse=orelse
-            ):
-                self._evaluate(iterable, state)
-                return self._loop(target, iterable, body, orelse, state)
-            case ast.While(test=test, body=body, orelse=orelse):
-                self._evaluate(test, state)
-                return self._loop(None, None, body, orelse, state)
-            case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
-                return self._with(items, body, state)
-            case ast.Try() | ast.TryStar():
-                return self._try(statement, state)
-            case ast.Match(subject=subject, cases=cases):
-                self._evaluate(subject, state)
-                ends = [self._block(case.body, state.copy()) for case in cases]
-                return _joined([*ends, state])
-            case _:
-                for child in ast.iter_child_nodes(statement):
-                    if isinstance(child, ast.expr):
-                        self._evaluate(child, state)
-                return state
+    def augmented(self, target: ast.Attribute, state: State) -> None:
+        self._read(ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target), state)
+        self._changed(target, state)
 
-    def _branch(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt], state: _State) -> _State | None:
-        """Fork; what expired under a condition is not expired where the same condition is not met."""
-        self._evaluate(test, state)
-        condition = ast.unparse(test)
-        taken, other = state.copy(), state.copy()
-        taken.guards = (*state.guards, condition)
-        other.stale = {name: why for name, why in other.stale.items() if why.guard != condition}
-        ends = [self._block(body, taken), self._block(orelse, other)]
-        joined = _joined(ends)
-        if joined is not None:
-            joined.guards = state.guards
-        return joined
-
-    def _loop(
-        self,
-        target: ast.expr | None,
-        iterable: ast.expr | None,
-        body: list[ast.stmt],
-        orelse: list[ast.stmt],
-        state: _State,
-    ) -> _State | None:
-        """Run a body twice: what the first round expired, the second one reads."""
-        current = state.copy()
-        for _ in range(2):
-            if target is not None and iterable is not None:
-                self._bind_element(target, iterable, current)
-            after = self._block(body, current.copy())
-            current = current.joined(after)
-        return self._block(orelse, current) if orelse else current
-
-    def _with(self, items: list[ast.withitem], body: list[ast.stmt], state: _State) -> _State | None:
-        committed: list[tuple[str, ast.expr]] = []
-        for item in items:
-            self._evaluate(item.context_expr, state)
-            context, name = item.context_expr, item.optional_vars
-            session = receiver(context, "begin")
-            if session is not None and session in state.sessions:
-                committed.append((session, context))
-                continue
-            flags = self.source.opened.by(context, self.function)
-            if flags is not None and isinstance(name, ast.Name):
-                self._forget(name.id, state)
-                state.sessions[name.id] = flags
-                if receiver(context, "begin") is not None:
-                    committed.append((name.id, context))
-            elif name is not None:
-                self._bind(name, None, state)
-        after = self._block(body, state)
-        if after is not None:
-            for session, context in committed:
-                self._end(session, "commit", self.module.place(context), after)
-        return after
-
-    def _try(self, statement: ast.Try | ast.TryStar, state: _State) -> _State | None:
-        start = state.copy()
-        body = self._block(statement.body, state)
-        if body is not None:
-            body = self._block(statement.orelse, body)
-        ends = [body, *(self._block(handler.body, start.copy()) for handler in statement.handlers)]
-        joined = _joined(ends)
-        if statement.finalbody:
-            after = self._block(statement.finalbody, joined or start)
-            return None if joined is None else after
-        return joined
-
-    # -- expressions
-
-    def _evaluate(self, node: ast.expr, state: _State) -> None:
+    def evaluate(self, node: ast.expr, state: State) -> None:
         """Read what an expression reads, then let happen what its calls do."""
         self._read(node, state)
         for call in _calls(node):
             self._call(call, state)
         for inner in ast.walk(node):
             if isinstance(inner, ast.NamedExpr):
-                self._bind(inner.target, inner.value, state)
+                self.bind(inner.target, inner.value, state)
 
-    def _read(self, node: ast.expr, state: _State) -> None:
+    def _read(self, node: ast.expr, state: State) -> None:
         aliases: dict[str, str] = {}
         for inner in _own(node):
-            if isinstance(inner, ast.comprehension) and isinstance(inner.target, ast.Name) and isinstance(inner.iter, ast.Name):
+            if (
+                isinstance(inner, ast.comprehension)
+                and isinstance(inner.target, ast.Name)
+                and isinstance(inner.iter, ast.Name)
+            ):
                 aliases[inner.target.id] = inner.iter.id
         for inner in _own(node):
-            if not (isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Load) and isinstance(inner.value, ast.Name)):
+            if not (
+                isinstance(inner, ast.Attribute)
+                and isinstance(inner.ctx, ast.Load)
+                and isinstance(inner.value, ast.Name)
+            ):
                 continue
             name = aliases.get(inner.value.id, inner.value.id)
             why = state.stale.get(name)
@@ -277,39 +146,38 @@ class _Walk:
             if self.loads.is_mapped(held.model, inner.attr):
                 self._report(f"read-after-{why.how}", name, inner, why, state)
 
-    def _is_guarded(self, node: ast.Attribute, state: _State) -> bool:
+    def _is_guarded(self, node: ast.Attribute, state: State) -> bool:
         """`x.id if x else None` and calls that are no reads: methods of the class."""
         parent = self.module.parents.get(node)
         return isinstance(parent, ast.Call) and parent.func is node
 
-    def _report(self, variant: str, name: str, node: ast.expr, why: _Stale, state: _State) -> None:
+    def _report(self, variant: str, name: str, node: ast.expr, why: Stale, state: State) -> None:
         attribute = node.attr if isinstance(node, ast.Attribute) else ""
         what = f"`{ast.unparse(node)}`" if attribute else f"`{name}`"
         told = f"{what} is read after the {why.how} at line {why.place.line} expired `{name}`"
         if not attribute:
-            told = f"{what} is returned after the {why.how} at line {why.place.line} expired it, and the response reads it"
+            told = (
+                f"{what} is returned after the {why.how} at line {why.place.line} expired it, and the response reads it"
+            )
         key = f"{self.function.key}:{name}"
-        self.found.setdefault(
-            key, StaleRead(key, self.module.place(node), variant, name, attribute, told, why.place)
-        )
+        self.found.setdefault(key, StaleRead(key, self.module.place(node), variant, name, attribute, told, why.place))
         state.stale.pop(name, None)  # one read per cause: the first one raises
 
-    def _returned(self, value: ast.expr, state: _State) -> None:
+    def returned(self, value: ast.expr, state: State) -> None:
         """A route that returns an expired object leaves its reading to the response model."""
         if self.route and isinstance(value, ast.Name) and value.id in state.stale and not state.stale[value.id].fresh:
             why = state.stale[value.id]
             self._report(f"read-after-{why.how}", value.id, value, why, state)
 
-    def _call(self, call: ast.Call, state: _State) -> None:
+    def _call(self, call: ast.Call, state: State) -> None:
         leaf = _leaf(call.func)
         session = receiver(call, leaf)
-        if session is not None and session not in state.sessions and leaf in {*_ENDS, "refresh", "add", "flush"}:
-            if self.source.types.session(call.func.value, self.function) == "async":  # type: ignore[attr-defined]  # receiver() saw an attribute
-                state.sessions[session] = self.source.opened.everywhere
+        if session is not None and leaf in _OF_SESSIONS and self._is_session(call, session, state):
+            state.sessions.setdefault(session, self.source.opened.everywhere)
         if session is None or session not in state.sessions:
             self._handed_over(call, state)
-            for passed in self.loads.ends(call, self.function, state.sessions, state.held):
-                again = self.loads.refreshes(call, self.function, state.held)
+            for passed in self.ends.of(call, self.function, state.sessions, state.held):
+                again = self.ends.refreshes(call, self.function, state.held)
                 self._end(passed, "commit", self.module.place(call), state)
                 for name in again:
                     state.stale.pop(name, None)
@@ -317,34 +185,44 @@ class _Walk:
             return
         self._on_session(session, leaf, call, state)
 
-    def _on_session(self, session: str, leaf: str, call: ast.Call, state: _State) -> None:
+    def _is_session(self, call: ast.Call, session: str, state: State) -> bool:
+        func = call.func
+        return session in state.sessions or (
+            isinstance(func, ast.Attribute) and self.source.types.session(func.value, self.function) == "async"
+        )
+
+    def _on_session(self, session: str, leaf: str, call: ast.Call, state: State) -> None:
         given = [arg.id for arg in call.args if isinstance(arg, ast.Name)]
         if leaf in _ENDS:
             self._end(session, leaf, self.module.place(call), state)
         elif leaf == "refresh" and given:
             self._refresh(session, given[0], call, state)
         elif leaf == "flush":
-            state.changed = {name: place for name, place in state.changed.items() if state.held[name].session != session}
+            state.changed = {
+                name: place for name, place in state.changed.items() if state.held[name].session != session
+            }
         elif leaf in {"add", "merge"} and given and given[0] in state.held:
             state.held[given[0]] = replace(state.held[given[0]], session=session)
         elif leaf == "delete" and given:
             self._forget(given[0], state)
         elif leaf in {"expunge", "expunge_all"}:
-            for name in [name for name, held in state.held.items() if held.session == session and (not given or name in given)]:
+            for name in [
+                name for name, held in state.held.items() if held.session == session and (not given or name in given)
+            ]:
                 self._forget(name, state)
         else:
             if "populate_existing" in ast.unparse(call):
                 self._populated(session, call, state)
             self._queried(call, state)
 
-    def _handed_over(self, call: ast.Call, state: _State) -> None:
+    def _handed_over(self, call: ast.Call, state: State) -> None:
         """Whoever gets an expired object and its session may load it again."""
         given = _given(call)
         if given & state.sessions.keys():
             for name in given & state.stale.keys():
                 state.stale.pop(name)
 
-    def _queried(self, call: ast.Call, state: _State) -> None:
+    def _queried(self, call: ast.Call, state: State) -> None:
         """A query that selects a model again may have filled the expired objects in."""
         if not state.stale:
             return
@@ -356,23 +234,29 @@ class _Walk:
             again = {model.name, *self.loads.collected(model)}
             state.stale = {name: why for name, why in state.stale.items() if state.held[name].model.name not in again}
 
-    def _refresh(self, session: str, name: str, call: ast.Call, state: _State) -> None:
+    def _refresh(self, session: str, name: str, call: ast.Call, state: State) -> None:
         named = {each.value for arg in call.args[1:2] for each in ast.walk(arg) if isinstance(each, ast.Constant)}
         if name in state.changed and not named and state.sessions[session].autoflush is False:
             self._dropped(name, "refresh", call, state)
         state.changed.pop(name, None)
         if named and name in state.stale:
-            state.stale[name] = replace(state.stale[name], fresh=state.stale[name].fresh | {str(each) for each in named})
+            state.stale[name] = replace(
+                state.stale[name], fresh=state.stale[name].fresh | {str(each) for each in named}
+            )
         else:
             state.stale.pop(name, None)
 
-    def _populated(self, session: str, call: ast.Call, state: _State) -> None:
+    def _populated(self, session: str, call: ast.Call, state: State) -> None:
         if state.sessions[session].autoflush is False:
             model = self.loads.selected(call, self.function)
-            for name in [name for name in state.changed if state.held[name].session == session and state.held[name].model is model]:
+            for name in [
+                name
+                for name in state.changed
+                if state.held[name].session == session and state.held[name].model is model
+            ]:
                 self._dropped(name, "populate_existing", call, state)
 
-    def _dropped(self, name: str, what: str, call: ast.Call, state: _State) -> None:
+    def _dropped(self, name: str, what: str, call: ast.Call, state: State) -> None:
         key = f"{self.function.key}:{name}"
         told = f"`{name}` was changed at line {state.changed[name].line} and not flushed; {what} drops the change"
         self.found.setdefault(
@@ -380,7 +264,7 @@ class _Walk:
         )
         state.changed.pop(name)
 
-    def _end(self, session: str, how: str, place: Place, state: _State) -> None:
+    def _end(self, session: str, how: str, place: Place, state: State) -> None:
         """Commit or roll back: expire what the session holds."""
         state.changed = {name: where for name, where in state.changed.items() if state.held[name].session != session}
         if how == "commit" and state.sessions[session].expires is not True:
@@ -393,11 +277,9 @@ class _Walk:
             if held.session != session or (how == "rollback" and not held.persistent):
                 continue
             state.held[name] = replace(held, persistent=True)
-            state.stale.setdefault(name, _Stale(how, place, guard))
+            state.stale.setdefault(name, Stale(how, place, guard))
 
-    # -- names
-
-    def _bind(self, target: ast.expr, value: ast.expr | None, state: _State) -> None:
+    def bind(self, target: ast.expr, value: ast.expr | None, state: State) -> None:
         if isinstance(target, ast.Name):
             holding = None if value is None else self.loads.holding(value, self.function, state.sessions, state.held)
             why = state.stale.get(value.id) if isinstance(value, ast.Name) else None
@@ -416,10 +298,10 @@ class _Walk:
                 if isinstance(inner, ast.Name):
                     self._forget(inner.id, state)
 
-    def _bind_element(self, target: ast.expr, iterable: ast.expr, state: _State) -> None:
+    def bind_element(self, target: ast.expr, iterable: ast.expr, state: State) -> None:
         """Let a loop's name hold an element, expired if the collection's elements are."""
         if not isinstance(target, ast.Name):
-            self._bind(target, None, state)
+            self.bind(target, None, state)
             return
         base = iterable.value if isinstance(iterable, ast.Subscript) else iterable
         name = base.id if isinstance(base, ast.Name) else None
@@ -432,7 +314,7 @@ class _Walk:
             if name in state.stale:
                 state.stale[target.id] = state.stale[name]
 
-    def _changed(self, target: ast.Attribute, state: _State) -> None:
+    def _changed(self, target: ast.Attribute, state: State) -> None:
         if isinstance(target.value, ast.Name) and target.value.id in state.held:
             name = target.value.id
             if self.loads.is_mapped(state.held[name].model, target.attr):
@@ -440,24 +322,11 @@ class _Walk:
             if name in state.stale:
                 state.stale[name] = replace(state.stale[name], fresh=state.stale[name].fresh | {target.attr})
 
-    def _forget(self, name: str, state: _State) -> None:
-        for known in (state.held, state.stale, state.changed, state.sessions):
-            known.pop(name, None)  # type: ignore[attr-defined]  # four dictionaries by name, of different values
-
-
-def replace_context(target: ast.Attribute) -> ast.Attribute:
-    """`x.count += 1` reads x.count."""
-    return ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target)
-
-
-def _joined(states: list[_State | None]) -> _State | None:
-    kept = [state for state in states if state is not None]
-    if not kept:
-        return None
-    first, *others = kept
-    for other in others:
-        first = first.joined(other)
-    return first
+    def _forget(self, name: str, state: State) -> None:
+        state.held.pop(name, None)
+        state.stale.pop(name, None)
+        state.changed.pop(name, None)
+        state.sessions.pop(name, None)
 
 
 def _own(node: ast.AST) -> list[ast.AST]:

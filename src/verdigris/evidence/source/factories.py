@@ -11,7 +11,6 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
 from verdigris.evidence.source.engines import DATABASE, key_of, role_of_call
-from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.evaluate import Evaluator
+    from verdigris.evidence.source.files import Role
 
 _PACKAGES = {"sqlalchemy", "sqlmodel"}
 _OVERRIDES = ("expire_on_commit", "autoflush")
@@ -93,7 +93,7 @@ def factories(source: Source) -> Iterator[Factory]:
             frames = source.calls.frames(function)
         yield from _distinct([_factory(source, call, maker, frame) for frame in frames or (None,)])
     for call, _ in source.calls.outside({"verdigris"}, "Database", "from_engine"):
-        yield _made(source, call, DATABASE, "database", "async")
+        yield _made(source, call, DATABASE, "database")
     yield from _direct(source)
     yield from _overrides(source)
 
@@ -106,14 +106,18 @@ def _distinct(made: list[Factory]) -> Iterator[Factory]:
 
 
 def _factory(source: Source, call: Call, maker: External, frame: Frame | None) -> Factory:
-    made = _made(source, call, maker, maker.leaf, "async", frame)
+    made = _made(source, call, maker, maker.leaf, frame=frame)
     if maker.leaf == "sessionmaker":
         made = replace(made, mode=_mode(source, made))
     configured = _configured(source, call)
-    return replace(made, ways=tuple(way.merged(more) for way in made.ways for more in configured)) if configured else made
+    return (
+        replace(made, ways=tuple(way.merged(more) for way in made.ways for more in configured)) if configured else made
+    )
 
 
-def _made(source: Source, call: Call, maker: External, form: str, mode: str, frame: Frame | None = None) -> Factory:
+def _made(
+    source: Source, call: Call, maker: External, form: str, *, mode: str = "async", frame: Frame | None = None
+) -> Factory:
     bind = keyword(call.node, "bind") or (call.node.args[0] if call.node.args else None)
     return Factory(
         key=key_of(call, form),
@@ -165,7 +169,7 @@ def _direct(source: Source) -> Iterator[Factory]:
             continue
         seen.add(id(call.node))
         maker = meaning if isinstance(meaning, External) else External("sqlalchemy.ext.asyncio.AsyncSession")
-        made = _made(source, call, maker, "direct", "async")
+        made = _made(source, call, maker, "direct")
         bound = None if made.bind is None else source.types.of(made.bind.node, made.bind.scope)
         on_connection = isinstance(bound, External) and bound.leaf == "AsyncConnection"
         yield replace(made, form="connection") if on_connection else made
@@ -178,4 +182,4 @@ def _overrides(source: Source) -> Iterator[Factory]:
             continue
         found = source.types.of(call.node.func, call.scope)
         if isinstance(found, External) and found.leaf == "async_sessionmaker":
-            yield _made(source, call, External("sqlalchemy.ext.asyncio.AsyncSession"), "override", "async")
+            yield _made(source, call, External("sqlalchemy.ext.asyncio.AsyncSession"), "override")

@@ -8,12 +8,15 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verdigris.evidence.tree import Role, Unread, found, role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
 RELEVANT = re.compile(

@@ -1,19 +1,17 @@
-"""What a name holds: a mapped object of a session, and which calls end that session's transaction."""
+"""What a name holds: a mapped object, or several, of a session."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.arguments import Argument, Frame
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.mapped import Model
@@ -49,8 +47,6 @@ class Loads:
         """Read them from an index."""
         self.source = source
 
-    # -- sessions
-
     def is_session_parameter(self, parameter: ast.arg, function: Scope) -> bool:
         """Tell whether a parameter is an asynchronous session."""
         around = function.parent or function.module.scope
@@ -62,44 +58,8 @@ class Loads:
             found = self.source.types.dependency(default, around)
         return found is not None and self.source.types.session_type(found) == "async"
 
-    @cached_property
-    def committing(self) -> frozenset[str]:
-        """The names of functions that end a transaction, and of those that call them."""
-        names = {
-            call.scope.function.name
-            for call in self.source.calls.named("commit", "rollback")
-            if call.scope.function is not None and isinstance(call.node.func, ast.Attribute)
-        }
-        for _ in range(DEPTH - 1):
-            callers = {call.scope.function.name for call in self.source.calls.named(*names) if call.scope.function is not None}
-            names |= callers
-        return frozenset(names - {"<lambda>"})
-
-    def ends(
-        self, call: ast.Call, scope: Scope, sessions: Mapping[str, Flags], held: Mapping[str, Holding]
-    ) -> Iterator[str]:
-        """Yield the sessions whose transaction a call of a function of the tree commits."""
-        func = call.func
-        leaf = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
-        if leaf not in self.committing:
-            return
-        target = self._target(call, scope, held)
-        if target is None:
-            return
-        frame = self.source.evaluator.frame(call, scope, target)
-        carriers = {
-            name: given.node.id
-            for name, given in frame.arguments.items()
-            if isinstance(given.node, ast.Name) and given.node.id in sessions
-        }
-        carriers |= self._of_instance(func, target, scope, sessions)
-        for session in sorted(set(carriers.values())):
-            names = {name for name, passed in carriers.items() if passed == session}
-            if self._commits(target, names, frame):
-                yield session
-
-    def _target(self, call: ast.Call, scope: Scope, held: Mapping[str, Holding]) -> Scope | None:
-        """Tell which function a call reaches; methods of held objects by their model."""
+    def target(self, call: ast.Call, scope: Scope, held: Mapping[str, Holding]) -> Scope | None:
+        """Tell which function of the tree a call reaches; methods of held objects by their model."""
         func = call.func
         if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id in held:
             member = self.source.names.class_attribute(held[func.value.id].model.scope, func.attr)
@@ -107,119 +67,13 @@ class Loads:
         target = self.source.types.callee(call, scope)
         return target if isinstance(target, Scope) and target.is_function else None
 
-    def _of_instance(
-        self, func: ast.expr, target: Scope, scope: Scope, sessions: Mapping[str, Flags]
-    ) -> dict[str, str]:
-        """Name `self.session` of an object that was made with a session: `Service(session).delete(x)`."""
-        owner = target.enclosing_class
-        if not isinstance(func, ast.Attribute) or owner is None:
-            return {}
-        made: ast.expr | None = func.value
-        if isinstance(made, ast.Name):
-            meaning = self.source.names.resolve(made, scope)
-            made = meaning.value if isinstance(meaning, Assigned) else None
-        if not isinstance(made, ast.Call):
-            return {}
-        init = self.source.names.class_attribute(owner, "__init__")
-        if not isinstance(init, Scope):
-            return {}
-        given = self.source.evaluator.frame(made, scope, init).arguments
-        passed = {name: each.node.id for name, each in given.items() if isinstance(each.node, ast.Name) and each.node.id in sessions}
-        found: dict[str, str] = {}
-        for node in init.nodes():
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in passed:
-                for each in node.targets:
-                    found[ast.unparse(each)] = passed[node.value.id]
-        return found
-
-    def _commits(self, function: Scope, carriers: set[str], frame: Frame, depth: int = 0) -> bool:
-        """Tell whether a function commits one of these sessions on every way that its arguments leave open."""
-        if depth > DEPTH:
-            return False
-        for call in function.calls:
-            if not isinstance(call.func, ast.Attribute | ast.Name) or self._is_off(call, function, frame):
-                continue
-            if isinstance(call.func, ast.Attribute) and call.func.attr == "commit" and ast.unparse(call.func.value) in carriers:
-                return True
-            leaf = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
-            if leaf not in self.committing or leaf == "commit":
-                continue
-            target = self.source.types.callee(call, function)
-            if not (isinstance(target, Scope) and target.is_function) or target is function:
-                continue
-            inner = self.source.evaluator.frame(call, function, target, frame)
-            names = {name for name, given in inner.arguments.items() if ast.unparse(given.node) in carriers}
-            own = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "self"
-            names |= {name for name in carriers if own and name.startswith("self.")}
-            if names and self._commits(target, names, inner, depth + 1):
-                return True
-        return False
-
-    def _is_off(self, call: ast.Call, function: Scope, frame: Frame) -> bool:
-        """Tell whether a commit stands under a condition that the arguments do not meet, or that nothing settles."""
-        inner: ast.AST = call
-        for ancestor in function.module.ancestors(call):
-            if self._left_before(inner, ancestor, function, frame):
-                return True
-            if ancestor is function.node:
-                return False
-            if isinstance(ancestor, ast.If):
-                truth = self.source.evaluator.truth(Argument(ancestor.test, function, frame))
-                taken = truth if inner in ancestor.body else None if truth is None else not truth
-                if taken is not True:
-                    return True
-            if isinstance(ancestor, ast.ExceptHandler):
-                return True
-            inner = ancestor
-        return False
-
-    def _left_before(self, inner: ast.AST, ancestor: ast.AST, function: Scope, frame: Frame) -> bool:
-        """Tell whether the function may have returned before this statement of a block is reached."""
-        for name in ("body", "orelse", "finalbody"):
-            block = getattr(ancestor, name, None)
-            if not isinstance(block, list) or inner not in block:
-                continue
-            for earlier in block[: block.index(inner)]:
-                if isinstance(earlier, ast.If) and isinstance(earlier.body[-1], ast.Return):
-                    if self.source.evaluator.truth(Argument(earlier.test, function, frame)) is not False:
-                        return True
-        return False
-
-    def refreshes(self, call: ast.Call, scope: Scope, held: Mapping[str, Holding]) -> set[str]:
-        """Return the names whose objects a call of a function of the tree refreshes: its arguments and its receiver."""
-        target = self._target(call, scope, held)
-        if target is None:
-            return set()
-        frame = self.source.evaluator.frame(call, scope, target)
-        given = {name: each.node.id for name, each in frame.arguments.items() if isinstance(each.node, ast.Name)}
-        if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
-            given["self"] = call.func.value.id
-        return {name for parameter, name in given.items() if name in held and self._refreshed(target, parameter)}
-
-    def _refreshed(self, function: Scope, name: str, depth: int = 0) -> bool:
-        if depth > DEPTH:
-            return True
-        for call in function.calls:
-            func = call.func
-            passed = [arg.id for arg in call.args if isinstance(arg, ast.Name)]
-            if isinstance(func, ast.Attribute) and func.attr == "refresh" and name in passed:
-                return True
-            own = isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == name
-            if not own and name not in passed:
-                continue
-            target = self.source.types.callee(call, function)
-            if isinstance(target, Scope) and target.is_function and target is not function:
-                frame = self.source.evaluator.frame(call, function, target)
-                inner = {each for each, given in frame.arguments.items() if isinstance(given.node, ast.Name) and given.node.id == name}
-                if any(self._refreshed(target, each, depth + 1) for each in (inner | {"self"} if own else inner)):
-                    return True
-        return False
-
-    # -- objects
-
     def is_mapped(self, model: Model, name: str) -> bool:
         """Tell whether an attribute is a column or relationship, which expire; methods and plain attributes don't."""
-        if name in _NEVER or any(column.name == name for column in model.columns) or model.relationship(name) is not None:
+        if (
+            name in _NEVER
+            or any(column.name == name for column in model.columns)
+            or model.relationship(name) is not None
+        ):
             return name not in _NEVER
         found = self.source.names.class_attribute(model.scope, name) if model.style == "sqlmodel" else None
         annotations = [binding.annotation for binding in found.bindings] if isinstance(found, Assigned) else []
@@ -352,7 +206,11 @@ class Loads:
                 node = first[0] if len(first) == 1 else None
             elif isinstance(node, ast.Call):
                 named = self.source.names.resolve(node.func, scope)
-                if isinstance(named, External) and named.leaf == "select" and named.package in {"sqlalchemy", "sqlmodel"}:
+                if (
+                    isinstance(named, External)
+                    and named.leaf == "select"
+                    and named.package in {"sqlalchemy", "sqlmodel"}
+                ):
                     return self.model(node.args[0], scope) if len(node.args) == 1 else None
                 node = node.func.value if isinstance(node.func, ast.Attribute) else None
             else:
@@ -367,10 +225,14 @@ class Loads:
         self, node: ast.Call, scope: Scope, sessions: Mapping[str, Flags], held: Mapping[str, Holding]
     ) -> Holding | None:
         """Read `await get_user(session, id)`: a function that is given the session and returns a mapped object."""
-        passed = [arg.id for arg in [*node.args, *(kw.value for kw in node.keywords)] if isinstance(arg, ast.Name) and arg.id in sessions]
+        passed = [
+            arg.id
+            for arg in [*node.args, *(kw.value for kw in node.keywords)]
+            if isinstance(arg, ast.Name) and arg.id in sessions
+        ]
         if len(passed) != 1:
             return None
-        target = self._target(node, scope, held)
+        target = self.target(node, scope, held)
         if target is None or not isinstance(target.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return None
         where = target.parent or target.module.scope
@@ -385,17 +247,24 @@ class Loads:
         model = self.source.models.of(found) if isinstance(found, Scope) else None
         if model is None and isinstance(node.func, ast.Attribute):  # Model.one_by_id(session, id) -> Self
             own = self.source.names.resolve(node.func.value, scope)
-            generic = found is None or found is target.enclosing_class or (isinstance(found, External) and found.leaf == "Self")
-            model = self.source.models.of(own) if isinstance(own, Scope) and generic and not _is_plain(returns) else None
+            generic = (
+                found is None
+                or found is target.enclosing_class
+                or (isinstance(found, External) and found.leaf == "Self")
+            )
+            model = (
+                self.source.models.of(own) if isinstance(own, Scope) and generic and not _is_plain(returns) else None
+            )
         return None if model is None else Holding(model, passed[0])
 
 
 def receiver(node: ast.expr, method: str) -> str | None:
     """Return what a method is called on, as it is written: `session`, `self.session`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
-        if isinstance(node.func.value, (ast.Name, ast.Attribute)):
-            return ast.unparse(node.func.value)
-    return None
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name() | ast.Attribute() as owner, attr=attr)) if attr == method:
+            return ast.unparse(owner)
+        case _:
+            return None
 
 
 def _mentions(node: ast.AST, name: str) -> bool:
@@ -403,4 +272,6 @@ def _mentions(node: ast.AST, name: str) -> bool:
 
 
 def _is_plain(annotation: ast.expr) -> bool:
-    return ast.unparse(annotation) in {"int", "str", "bool", "None", "dict", "list"} or isinstance(annotation, ast.Subscript)
+    return ast.unparse(annotation) in {"int", "str", "bool", "None", "dict", "list"} or isinstance(
+        annotation, ast.Subscript
+    )

@@ -217,7 +217,7 @@ class _Builder:
                 ways = self.run(block, ways)
         return ways
 
-    def _step(self, statement: ast.stmt, ways: list[Options]) -> list[Options]:
+    def _step(self, statement: ast.stmt, ways: list[Options]) -> list[Options]:  # noqa: PLR0911 - one case a statement
         if not _mentions(statement, self.name):
             return [] if _leaves([statement]) and ways else ways
         match statement:

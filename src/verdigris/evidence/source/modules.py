@@ -255,7 +255,7 @@ class Module:
         return not isinstance(owner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or inner not in owner.body
 
     def _index(self, root: Scope) -> None:
-        """Visit every node once, in source order; nothing but what binds, calls or opens a scope costs more than that."""
+        """Visit every node once, in source order; only what binds, calls or opens a scope costs more than that."""
         self.scope_of[root.node] = root
         parents = self.parents
         stack: list[tuple[ast.AST, Scope]] = [(root.node, root)]

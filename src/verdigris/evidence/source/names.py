@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from verdigris.evidence.source.files import Files, parse
 from verdigris.evidence.source.modules import Binding, Module, Scope
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DEPTH = 12  # re-exports chained more deeply than this are a cycle
 ROOTS = ((), ("src",), ("lib",))
 FIELD = frozenset(
-    "sqlalchemy sqlmodel fastapi starlette pydantic pydantic_settings asyncpg alembic pytest asyncio".split()
+    [
+        "sqlalchemy",
+        "sqlmodel",
+        "fastapi",
+        "starlette",
+        "pydantic",
+        "pydantic_settings",
+        "asyncpg",
+        "alembic",
+        "pytest",
+        "asyncio",
+    ]
 )
 
 

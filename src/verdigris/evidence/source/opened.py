@@ -1,4 +1,4 @@
-"""Where a session comes from: the factory behind a variable, a parameter or a dependency, and that factory's options."""
+"""Where a session comes from: the factory behind a variable, parameter or dependency, and that factory's options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.factories import Factory
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Value, agree
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.factories import Factory
 
 DEPTH = 4
 
@@ -148,7 +148,13 @@ class Opened:
 
 def _default(value: Value) -> Value:
     """Both options are on unless something else is said."""
-    return Known(value=True) if isinstance(value, Missing) else value if not isinstance(value, Known) else Known(bool(value.value))
+    return (
+        Known(value=True)
+        if isinstance(value, Missing)
+        else value
+        if not isinstance(value, Known)
+        else Known(bool(value.value))
+    )
 
 
 def _truth(value: Value) -> bool | None:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.arguments import CACHES, is_generator, keyword
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.engines import assigned_to
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
@@ -19,6 +18,7 @@ from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
 
 DEPTH = 8
 _TASKS = {"actor", "periodic_task", "shared_task", "task"}
@@ -81,9 +81,8 @@ class Reaches:
         names = _names(assigned_to(call))
         around = {id(node) for node in call.module.ancestors(call.node)}
         for node in function.nodes():
-            if isinstance(node, ast.ExceptHandler) and id(node) in around and node.type is not None:
-                if _MISSED & set(re.findall(r"\w+", ast.unparse(node.type))):
-                    return True
+            if isinstance(node, ast.ExceptHandler) and id(node) in around and _catches_a_miss(node):
+                return True
             if not isinstance(node, ast.If) or node.lineno > call.node.lineno:
                 continue
             if id(node) in around or isinstance(node.body[-1], ast.Return):
@@ -130,9 +129,9 @@ class Reaches:
             return Reach(Frequency.REQUEST, f"which answers {route}", place)
         if id(function.node) in self._dependencies:
             return Reach(Frequency.REQUEST, "a dependency", self._dependencies[id(function.node)])
-        if function.name == "dispatch" and function.enclosing_class is not None:
-            if self.source.names.derives(function.enclosing_class, "starlette", "BaseHTTPMiddleware"):
-                return Reach(Frequency.REQUEST, "for each request", place)
+        owner = function.enclosing_class if function.name == "dispatch" else None
+        if owner is not None and self.source.names.derives(owner, "starlette", "BaseHTTPMiddleware"):
+            return Reach(Frequency.REQUEST, "for each request", place)
         if function.name == "main" and function.parent is function.module.scope:
             return Reach(Frequency.ONCE, "when the program starts", place)
         return None
@@ -200,6 +199,10 @@ def _names(target: str | None) -> set[str]:
     """The names by which a condition may speak of a target: `self._engines[key]` is also `self._engines`."""
     parts = [part.strip(" ()") for part in (target or "").split(",")]
     return {name for part in parts if part for name in (part, part.partition("[")[0])}
+
+
+def _catches_a_miss(handler: ast.ExceptHandler) -> bool:
+    return handler.type is not None and bool(_MISSED & set(re.findall(r"\w+", ast.unparse(handler.type))))
 
 
 def _tested(test: ast.expr) -> list[str]:

@@ -18,7 +18,14 @@ SCOPED_FACTORY = External("sqlalchemy.ext.asyncio.async_scoped_session")
 _ITERATORS = {"AsyncIterator", "AsyncGenerator", "Iterator", "Generator", "AsyncIterable", "Iterable"}
 _CONTEXTS = {"AbstractAsyncContextManager", "AbstractContextManager", "AsyncContextManager", "ContextManager"}
 _WRAPPERS = {"Optional", "Awaitable", "Coroutine", "ClassVar", "Final", "Required", "NotRequired", "Type", "type"}
-_CONSTRUCTORS = {"construct", "model_construct", "model_validate", "model_validate_json", "parse_obj", "parse_raw"}  # pydantic
+_CONSTRUCTORS = {
+    "construct",
+    "model_construct",
+    "model_validate",
+    "model_validate_json",
+    "parse_obj",
+    "parse_raw",
+}  # pydantic
 _LOWER_CLASSES = {"async_sessionmaker", "sessionmaker", "async_scoped_session", "scoped_session"}
 #: What an attribute or a call of something from outside gives.
 _ATTRIBUTES = {
@@ -153,7 +160,7 @@ class Types:
 
     def _alias(self, meaning: Assigned, depth: int) -> Type | None:
         value = meaning.value
-        if isinstance(value, ast.Call) and len(value.args) == 2:  # noqa: PLR2004 - NewType("Name", Base)
+        if isinstance(value, ast.Call) and len(value.args) == 2:
             maker = self.names.resolve(value.func, meaning.scope)
             if isinstance(maker, External) and maker.leaf == "NewType":
                 value = value.args[1]
@@ -248,7 +255,11 @@ class Types:
         if isinstance(owner, Scope):
             member = self.names.class_attribute(owner, node.attr)
             return member if isinstance(member, Scope) else None
-        if isinstance(owner, External) and owner.package != "?" and (owner.package, owner.leaf, node.attr) not in _ATTRIBUTES:
+        if (
+            isinstance(owner, External)
+            and owner.package != "?"
+            and (owner.package, owner.leaf, node.attr) not in _ATTRIBUTES
+        ):
             return External(f"{owner.dotted}.{node.attr}")
         return None
 

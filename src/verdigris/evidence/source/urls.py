@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.arguments import Argument, Frame, is_generator, keyword, short
+from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.source.types import self_assignments
 from verdigris.evidence.values import Known, Place, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.modules import Binding
@@ -96,7 +97,7 @@ class Urls:
             found.append(text if known else _unknown(text.reason or f"`{short(argument.node)}` is not settled"))
         return list(dict.fromkeys(found))
 
-    def texts(self, argument: Argument, depth: int = 0) -> list[Text]:
+    def texts(self, argument: Argument, depth: int = 0) -> list[Text]:  # noqa: C901, PLR0911, PLR0912 - one case a node
         """Return the beginnings of all URLs that an expression may be."""
         node = argument.node
         if depth > DEPTH:
@@ -250,7 +251,11 @@ class Urls:
         alias = None
         for binding in owner.bindings.get(name, []):
             if isinstance(binding.value, ast.Call):
-                alias = keyword(binding.value, "validation_alias") or keyword(binding.value, "alias") or keyword(binding.value, "env")
+                alias = (
+                    keyword(binding.value, "validation_alias")
+                    or keyword(binding.value, "alias")
+                    or keyword(binding.value, "env")
+                )
         return [str(alias.value)] if isinstance(alias, ast.Constant) else [f"{prefix}{name}"]
 
     def _returned(self, frame: Frame, depth: int) -> list[Text]:
@@ -286,7 +291,11 @@ class Urls:
     def _from_outside(self, node: ast.Call, argument: Argument, depth: int) -> list[Text]:
         """Read `os.getenv(name, default)` and the like: environment files first, then the default."""
         worth = self.evaluator.value(argument)
-        if isinstance(worth, Known) and worth.by is not None and worth.by.startswith("default of the environment variable"):
+        if (
+            isinstance(worth, Known)
+            and worth.by is not None
+            and worth.by.startswith("default of the environment variable")
+        ):
             told = self.environment(worth.by.rpartition(" ")[2])
             return told or ([Text(worth.value, by=worth.by)] if isinstance(worth.value, str) else [])
         if isinstance(worth, Unknown) and worth.variable is None:
@@ -303,7 +312,11 @@ class Urls:
         if given is None:
             base = node.func.value if isinstance(node.func, ast.Attribute) else None
             known = leaf in {"set", "_replace"} and base is not None
-            return self.texts(replace(argument, node=base), depth + 1) if known and base else [_unknown(f"`{short(node)}` is computed")]
+            return (
+                self.texts(replace(argument, node=base), depth + 1)
+                if known and base
+                else [_unknown(f"`{short(node)}` is computed")]
+            )
         worth = self.evaluator.value(replace(argument, node=given))
         if isinstance(worth, Known) and isinstance(worth.value, str):
             return [Text(f"{worth.value}://", whole=False, by=worth.by, place=argument.scope.module.place(node))]
@@ -334,7 +347,8 @@ class Urls:
         """Return what the environment files of the tree give a variable: .env files and compose files."""
         found: dict[str, Text] = {}
         pattern = re.compile(
-            rf"^\s*(?:export\s+|-\s*[\"']?)?{re.escape(variable)}\s*[=:]\s*[\"']?([^\s\"'#]+)", re.IGNORECASE | re.MULTILINE
+            rf"^\s*(?:export\s+|-\s*[\"']?)?{re.escape(variable)}\s*[=:]\s*[\"']?([^\s\"'#]+)",
+            re.IGNORECASE | re.MULTILINE,
         )
         for path, content in self.source.files.settings.items():
             if not _is_environment(path):
@@ -345,49 +359,6 @@ class Urls:
                 if text.scheme is not None:
                     found.setdefault(text.scheme, text)
         return list(found.values())
-
-
-def _is_environment(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return name.startswith(".env") or name.endswith(".env") or "compose" in name
-
-
-def is_async(scheme: str) -> bool | None:
-    """Tell whether `create_async_engine` gets an asynchronous driver from this; None for one that is not known."""
-    dialect, _, driver = scheme.partition("+")
-    return DRIVERS.get(driver or f"{dialect}+")
-
-
-#: Drivers by name; a dialect with a bare plus is what SQLAlchemy takes when no driver is named.
-DRIVERS: Mapping[str, bool] = {
-    "aiomysql": True,
-    "aioodbc": True,
-    "aiosqlite": True,
-    "asyncmy": True,
-    "asyncpg": True,
-    "asyncpg_rds": True,
-    "oracledb": True,
-    "oracledb_async": True,
-    "psycopg": True,
-    "psycopg_async": True,
-    "mariadbconnector": False,
-    "mysqlclient": False,
-    "mysqlconnector": False,
-    "mysqldb": False,
-    "pg8000": False,
-    "psycopg2": False,
-    "psycopg2cffi": False,
-    "pymysql": False,
-    "pymssql": False,
-    "pyodbc": False,
-    "pysqlite": False,
-    "mariadb+": False,
-    "mssql+": False,
-    "mysql+": False,
-    "postgres+": False,
-    "postgresql+": False,
-    "sqlite+": False,
-}
 
 
 def _unknown(reason: str) -> Text:
@@ -415,7 +386,9 @@ def _rewritten(text: Text, change: Callable[[str], str], new: str, by: str) -> T
     """Apply a substitution; what it makes of an unknown text is the new beginning, if it has one."""
     if text.scheme is not None:
         changed = change(text.text)
-        return text if changed == text.text else replace(text, text=changed, by=(text.by if text.certain else None) or by)
+        return (
+            text if changed == text.text else replace(text, text=changed, by=(text.by if text.certain else None) or by)
+        )
     start = new if "://" in new else f"{new}://"
     if _SCHEME.match(start) and is_async(start.partition("://")[0]) is not None:
         return Text(start, whole=False, certain=False, by=f"{by} makes it so", reason=text.reason)
@@ -436,3 +409,8 @@ def _is_straight(binding: Binding, scope: Scope) -> bool:
 
 def _mentions(node: ast.AST, name: str) -> bool:
     return any(isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node))
+
+
+def _is_environment(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.startswith(".env") or name.endswith(".env") or "compose" in name
