@@ -148,14 +148,22 @@ class Web:
         made = meaning.value
         prefix = self._prefix(made, meaning.scope) if isinstance(made, ast.Call) else ""
         path = f"{prefix}{own.value}"
-        for call in self.source.calls.named("include_router"):
-            target = call.node.args[0] if call.node.args else _keyword(call.node, "router")
-            if target is None or self.source.names.resolve(target, call.scope) != meaning:
-                continue
+        for call in self._mounts.get(meaning, ()):
             outer = self._prefix(call.node, call.scope)
             if isinstance(call.node.func, ast.Attribute):
                 return self._full(Known(f"{outer}{path}"), call.node.func.value, call.scope, depth + 1)
         return Known(path)
+
+    @cached_property
+    def _mounts(self) -> dict[Assigned, list[Call]]:
+        """The `include_router` calls by the router that they mount, each resolved once."""
+        found: dict[Assigned, list[Call]] = {}
+        for call in self.source.calls.named("include_router"):
+            target = call.node.args[0] if call.node.args else _keyword(call.node, "router")
+            meaning = None if target is None else self.source.names.resolve(target, call.scope)
+            if isinstance(meaning, Assigned):
+                found.setdefault(meaning, []).append(call)
+        return found
 
     def _prefix(self, call: ast.Call, scope: Scope) -> str:
         given = _keyword(call, "prefix")
@@ -193,8 +201,24 @@ class Web:
         if session is None:
             session = self._passed_on(provider)
         if session is None:
+            session = next((said for use in uses if (said := self._annotated(use)) is not None), None)
+        if session is None:
             return None
         return SessionDependency(provider.key, provider.place, provider, provider, tuple(uses), session, of)
+
+    def _annotated(self, use: Depends) -> str | None:
+        """Tell which kind of session the parameter that a `Depends` stands for is annotated as."""
+        around = use.call.module.parents.get(use.call.node)
+        given: ast.expr | None = None
+        if isinstance(around, ast.Tuple) and isinstance(use.call.module.parents.get(around), ast.Subscript):
+            given = around.elts[0]
+        elif isinstance(around, ast.arguments):
+            places = [*around.posonlyargs, *around.args]
+            defaults = [*zip(places[len(places) - len(around.defaults) :], around.defaults, strict=True)]
+            named = zip(around.kwonlyargs, around.kw_defaults, strict=True)
+            given = next((each.annotation for each, value in (*defaults, *named) if value is use.call.node), None)
+        said = None if given is None else self.source.types.annotation(given, use.call.scope)
+        return None if said is None else self.source.types.session_type(said)
 
     def _passed_on(self, provider: Scope) -> str | None:
         """Tell which kind of session a provider gives that takes it, under the name of one, from an iteration."""

@@ -1,0 +1,72 @@
+"""Routes and dependencies as the source shows them."""
+
+from __future__ import annotations
+
+from tests.evidence.trees import tree
+
+PROVIDERS = """
+from typing import Annotated
+from fastapi import Depends, FastAPI, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+app = FastAPI()
+
+def of_the_middleware(request: Request):
+    return request.state.db
+
+def settings(request: Request):
+    return request.state.settings
+"""
+
+
+def providers(source):
+    return {dependency.short for dependency in source.session_dependencies}
+
+
+def test_what_a_parameter_is_annotated_as_tells_that_its_provider_gives_a_session(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "main.py": PROVIDERS
+            + """
+@app.get("/")
+async def read(db: AsyncSession = Depends(of_the_middleware), told: dict = Depends(settings)):
+    return await db.scalar(told)
+"""
+        },
+    )
+
+    assert providers(source) == {"of_the_middleware"}
+
+
+def test_so_does_an_annotated_alias(tmp_path):
+    alias = "SessionDep = Annotated[AsyncSession, Depends(of_the_middleware)]\n"
+
+    assert providers(tree(tmp_path, {"main.py": PROVIDERS + alias})) == {"of_the_middleware"}
+
+
+def test_a_route_is_named_with_the_prefixes_of_all_routers_around_it(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "orders.py": """
+                from fastapi import APIRouter
+
+                router = APIRouter(prefix="/orders")
+
+                @router.get("/{id}")
+                async def read(id: int): ...
+                """,
+            "main.py": """
+                from fastapi import APIRouter, FastAPI
+                from orders import router as orders
+
+                app = FastAPI()
+                api = APIRouter(prefix="/api")
+                api.include_router(orders, prefix="/v1")
+                app.include_router(api)
+                """,
+        },
+    )
+
+    assert [route.key for route in source.routes] == ["GET /api/v1/orders/{id}"]
