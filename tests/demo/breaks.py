@@ -284,4 +284,54 @@ OwnDep = Annotated[AsyncSession, Depends(own_session, scope="function")]
 """,
     ),
     Break("errors/handled", "shop/main.py", "install(app, db)", "install(app, db, errors=False)"),
+    Break(
+        "errors/rollback-then-raise",
+        "shop/jobs.py",
+        "",
+        """
+
+async def forget(session: AsyncSession, id: int) -> None:
+    try:
+        await session.execute(update(SalesReport).where(SalesReport.id == id).values(days=0))
+    except Exception:
+        session.rollback()
+        raise
+""",
+    ),
+    Break(
+        "errors/connection-errors",
+        "shop/database.py",
+        "statement_timeout=10.0",
+        "statement_timeout=None, command_timeout=None",
+    ),
+    Break("errors/retry-transient", "shop/database.py", DATABASE, "db = Database(retry=False, "),
+    Break(
+        "testing/test-database",
+        "tests/conftest.py",
+        "postgresql://127.0.0.1:1/shop_test",
+        "postgresql://db.internal/shop",
+    ),
+    Break(
+        "testing/rolled-back",
+        "tests/conftest.py",
+        "",
+        """
+
+@pytest.fixture
+async def kept() -> AsyncIterator[Any]:
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    engine = create_async_engine("postgresql+asyncpg://127.0.0.1:1/shop_test")
+    async with engine.connect() as connection, connection.begin() as outer:
+        yield AsyncSession(connection, join_transaction_mode="control_fully")
+        await outer.rollback()
+""",
+    ),
+    Break("testing/async-fixtures", "pyproject.toml", 'asyncio_mode = "auto"', 'asyncio_mode = "strict"'),
+    Break(
+        "testing/isolated",
+        "tests/conftest.py",
+        "@pytest.fixture\nasync def stocked",
+        '@pytest.fixture(scope="session")\nasync def stocked',
+    ),
 )
