@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.evidence.trees import tree
 
+from verdigris.evidence.source.engines import told_apart
 from verdigris.evidence.values import Known, Missing, Unknown
 
 HEAD = "from sqlalchemy.ext.asyncio import create_async_engine\n"
@@ -248,3 +249,27 @@ def test_a_fix_keeps_what_was_written(tmp_path):
     assert engine.with_option("pool_size", "10", pool_recycle="1800") == (
         "create_async_engine('x://', echo=True, **more, pool_size=10, pool_recycle=1800)"
     )
+
+
+def test_what_all_callers_of_a_wrapper_lack_is_the_wrappers(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app/kit.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine as _create
+            def make(dsn, pool_size=None):
+                return _create(dsn, pool_size=pool_size)
+            """,
+            "app/db.py": """
+            from app.kit import make  # sqlalchemy
+            reader = make("postgresql+asyncpg://h/d", pool_size=5)
+            writer = make("postgresql+asyncpg://h/d", pool_size=20)
+            """,
+        },
+    )
+
+    by_ping = told_apart(source.engines, "pool_pre_ping")
+    by_size = told_apart(source.engines, "pool_size")
+
+    assert [engine.key for engine in by_ping] == ["app/kit.py:make"]
+    assert [engine.short for engine in by_size] == ["reader", "writer"]

@@ -10,6 +10,7 @@ from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.pooling import PoolTimeout, bounds
 from verdigris.evidence.source.blocking import BlockingUse
 from verdigris.evidence.source.drivers import is_async
+from verdigris.evidence.source.engines import told_apart
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.values import Known, Missing, Unknown
 
@@ -30,7 +31,7 @@ class AsyncEngine(Box[Engine | BlockingUse]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine | BlockingUse]:
         """Name the engines, and the async functions that wait for a synchronous one."""
-        engines = evidence.source.engines
+        engines = told_apart(evidence.source.engines)
         return Population((*engines, *evidence.source.blocking_uses), engines.gaps)
 
     def judge(self, subject: Engine | BlockingUse, evidence: Evidence) -> Judgement:
@@ -138,7 +139,7 @@ class PrePing(Box[Engine]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine]:
         """Name the engines whose connections wait in a pool."""
-        return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+        return told_apart(evidence.source.pooled_engines, "pool_pre_ping")
 
     def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
         """Believe a run first, then the source."""
@@ -171,7 +172,7 @@ class PoolSize(Box[Engine | PoolTimeout]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine | PoolTimeout]:
         """Name the engines whose connections wait in a pool, and the pools that let a request wait too long."""
-        engines = evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+        engines = told_apart(evidence.source.pooled_engines, "pool_size", "max_overflow", "pool_timeout")
         return Population(
             (*engines, *(PoolTimeout.of(engine) for engine in engines if PoolTimeout.long(engine))), engines.gaps
         )
@@ -233,7 +234,7 @@ class Recycle(Box[Engine]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine]:
         """Name the engines whose connections wait in a pool."""
-        return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
+        return told_apart(evidence.source.pooled_engines, "pool_recycle")
 
     def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
         """Ask for a finite time, and for one below the server's own limit where the server was asked."""

@@ -138,8 +138,8 @@ class Autoflush(Box[Factory | StaleRead]):
                     return subject.proof(by or "autoflush=False, and nothing refreshes objects")
                 return subject.finding(
                     "off",
-                    f"autoflush is off for the {subject.made} `{subject.short}`, and objects are refreshed in "
-                    f"{len(refreshes)} places: each drops what was not flushed",
+                    f"autoflush is off for the {subject.made} `{subject.short}`, and {len(refreshes)} "
+                    f"refresh{'es' * (len(refreshes) != 1)} may drop what was not flushed",
                     fix=subject.with_option("autoflush", "True"),
                     severity=Severity.ADVICE,
                     related=tuple((place, "refreshed here") for place in refreshes[:3]),

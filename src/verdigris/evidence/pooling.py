@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import Argument, keyword
+from verdigris.evidence.source.engines import DATABASE
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Known, Missing, Place
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from verdigris.evidence import Evidence
     from verdigris.evidence.source.engines import Engine
 
-SIZE, OVERFLOW, TIMEOUT = 5, 10, 30.0  # SQLAlchemy's own defaults; seconds
+OVERFLOW, OUR_OVERFLOW = 10, 5  # the defaults of SQLAlchemy's pool and of the library's
+TIMEOUT = 30.0  # seconds: SQLAlchemy's default
 PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
 
 
@@ -90,9 +92,7 @@ def bounds(engine: Engine, evidence: Evidence) -> Bound:
     free = evidence.database.connections_available if evidence.database is not None else 0
     workers, how = _workers(evidence)
     own = _one(engine, evidence, workers, free)
-    others = [
-        _one(other, evidence, workers, free) for other in evidence.source.engines if other.pooled != Known(value=False)
-    ]
+    others = [_one(other, evidence, workers, free) for other in evidence.source.pooled_engines]
     together = workers * sum(other.each or 0 for other in others)
     return Bound(f"{own.told}, {how}", own.size, own.overflow, workers, free, together, own.endless)
 
@@ -113,7 +113,8 @@ def _one(engine: Engine, evidence: Evidence, workers: int, free: int) -> Bound:
         return Bound(getattr(size, "reason", "pool_size is no number"))
     told = f"pool_size={size.value}{f' ({size.by})' if size.by else ''}"
     if isinstance(overflow, Missing):
-        return _limited(engine, size.value, OVERFLOW, f"{told}, max_overflow by default")
+        default = OUR_OVERFLOW if engine.maker == DATABASE else OVERFLOW
+        return _limited(engine, size.value, default, f"{told}, max_overflow={default} by default")
     if not (isinstance(overflow, Known) and isinstance(overflow.value, int)):
         return Bound(getattr(overflow, "reason", "max_overflow is no number"))
     return _limited(engine, size.value, overflow.value, f"{told}, max_overflow={overflow.value}")

@@ -49,10 +49,12 @@ from verdigris.evidence.source.urls import Urls
 from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
 from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer, Writes
-from verdigris.evidence.values import Place
+from verdigris.evidence.values import Known, Place
 
 S = TypeVar("S", bound=Subject)
-_EXECUTES = re.compile(r"\s*explain\s*(\([^)]*analyze[^)]*\)|analyze)\s*(verbose\s+)?(insert|update|delete|merge)", re.IGNORECASE)
+_EXECUTES = re.compile(
+    r"\s*explain\s*(\([^)]*analyze[^)]*\)|analyze)\s*(verbose\s+)?(insert|update|delete|merge)", re.IGNORECASE
+)
 
 
 class Source:
@@ -118,13 +120,18 @@ class Source:
             return True
         return any(
             binding.origin is not None
-            and (binding.origin[0].startswith(("sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio")) or binding.origin[1] == "AsyncSession")
+            and (
+                binding.origin[0].startswith(("sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio"))
+                or binding.origin[1] == "AsyncSession"
+            )
             for scope in self.scopes
             for bindings in scope.bindings.values()
             for binding in bindings
         )
 
-    def population(self, subjects: Iterable[S], *gaps: str, roles: frozenset[Role] = frozenset({Role.APPLICATION})) -> Population[S]:
+    def population(
+        self, subjects: Iterable[S], *gaps: str, roles: frozenset[Role] = frozenset({Role.APPLICATION})
+    ) -> Population[S]:
         """Make a population of subjects; files of these roles that were not read leave gaps in it."""
         unread = tuple(f"{file.path} was not read: {file.reason}" for file in self.unread if file.role in roles)
         return Population(tuple(subjects), tuple(dict.fromkeys(unread + gaps)))
@@ -170,21 +177,28 @@ class Source:
     def test_suite(self) -> Population[Suite]:
         """The tests, as one subject."""
         found = [self.tests.suite] if self.tests.suite is not None else []
-        gaps = ("no tests are among the files",) if self.uses_sqlalchemy and not self.tests.functions else ()
+        gaps = ("no tests are among the files",) if self.uses_sqlalchemy and not self.tests.exist else ()
         return self.population(found, *gaps, roles=frozenset({Role.TEST}))
 
     @cached_property
     def applications(self) -> Population[Application]:
         """Every FastAPI application."""
         found = self.handlers.applications
-        gaps = ("no FastAPI application is made in the application's own files, though there are routes",) if self.web.routes and not found else ()
+        gaps = (
+            ("no FastAPI application is made in the application's own files, though there are routes",)
+            if self.web.routes and not found
+            else ()
+        )
         return self.population(_distinct(found), *gaps)
 
     @cached_property
     def mapped_classes(self) -> Population[Model]:
         """Every mapped class of application code that has a table."""
         imperative = list(self.calls.named("map_imperatively", "automap_base"))
-        gaps = tuple(f"{call.place}: classes mapped by {call.module.text(call.node.func)}() are not read" for call in imperative[:1])
+        gaps = tuple(
+            f"{call.place}: classes mapped by {call.module.text(call.node.func)}() are not read"
+            for call in imperative[:1]
+        )
         return self.population(_distinct(self.models.every), *gaps)
 
     @cached_property
@@ -242,7 +256,9 @@ class Source:
     def mentions(self, text: str) -> bool:
         """Tell whether application code or a settings file contains a text."""
         modules = (module for module in self.names.modules if module.role is Role.APPLICATION)
-        return any(text in module.file.text for module in modules) or any(text in each for each in self.files.settings.values())
+        return any(text in module.file.text for module in modules) or any(
+            text in each for each in self.files.settings.values()
+        )
 
     @cached_property
     def _watchers(self) -> list[Watcher]:
@@ -277,11 +293,20 @@ class Source:
         return self.population(_distinct(found), *gaps)
 
     @cached_property
+    def pooled_engines(self) -> Population[Engine]:
+        """The engines whose connections wait in a pool between uses, or may do so."""
+        return self.engines.where(lambda engine: engine.pooled != Known(value=False))
+
+    @cached_property
     def factories(self) -> Population[Factory]:
         """Every session factory of application code, and every session that it makes without one."""
         found = [factory for factory in factories(self) if factory.role is Role.APPLICATION]
         missing = not any(factory.mode == "async" for factory in found) and self.opens_async_sessions
-        gaps = ("no session factory is made in the application's own files, though it uses AsyncSession",) if missing else ()
+        gaps = (
+            ("no session factory is made in the application's own files, though it uses AsyncSession",)
+            if missing
+            else ()
+        )
         return self.population(_distinct(made for made in found if made.form != "connection"), *gaps)
 
     @cached_property
@@ -289,7 +314,11 @@ class Source:
         """Where application code loads objects again over what they hold: refresh() and populate_existing."""
         calls = [call for call in self.calls.named("refresh") if isinstance(call.node.func, ast.Attribute)]
         on_sessions = [call for call in calls if self.types.session(call.node.func.value, call.scope) == "async"]  # type: ignore[attr-defined]  # filtered above
-        return sorted(call.place for call in [*on_sessions, *self.calls.with_keyword("populate_existing")] if call.module.role is Role.APPLICATION)
+        return sorted(
+            call.place
+            for call in [*on_sessions, *self.calls.with_keyword("populate_existing")]
+            if call.module.role is Role.APPLICATION
+        )
 
     @cached_property
     def blocking_uses(self) -> list[BlockingUse]:

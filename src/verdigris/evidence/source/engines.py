@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Subject
+from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source.arguments import is_kept, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
 from verdigris.evidence.source.escape import forgotten
@@ -43,6 +43,7 @@ class Engine(Subject):
     mode: str
     ways: tuple[Options, ...]
     call: Call
+    made: Call  # where the maker itself is called: inside a wrapper, where there is one
     role: Role
     evaluator: Evaluator = field(repr=False)
     urls: Urls = field(repr=False)
@@ -65,6 +66,11 @@ class Engine(Subject):
             return Unknown(way.open)
         promise = guaranteed(self.maker.dotted, name)
         return Known(promise.value, promise.reason) if promise is not None else Missing()
+
+    @property
+    def inside(self) -> Engine:
+        """This engine as its wrapper's: named and placed where the maker is called."""
+        return replace(self, key=key_of(self.made, "engine"), place=self.made.place, call=self.made)
 
     def given(self, name: str) -> bool | None:
         """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled."""
@@ -168,11 +174,25 @@ def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) 
     groups: dict[str, Engine] = {}
     for engine in made:
         groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)
-    if len(groups) == 1:
-        engine = made[0]
-        yield replace(engine, key=key_of(call, "engine"), place=call.place, call=call)
-    else:
-        yield from groups.values()
+    yield from [made[0].inside] if len(groups) == 1 else groups.values()
+
+
+def told_apart(engines: Population[Engine], *names: str) -> Population[Engine]:
+    """Return one engine for a wrapper whose callers do not differ in these options: the wrapper is the cause then."""
+    groups: dict[int, dict[str, Engine]] = {}
+    for engine in engines:
+        alike = groups.setdefault(id(engine.made.node), {})
+        alike.setdefault(repr([engine.pooled, *(engine.option(name) for name in names)]), engine)
+    found: list[Engine] = []
+    for alike in groups.values():
+        each = list(alike.values())
+        several = sum(engine.made.node is each[0].made.node for engine in engines) > 1
+        if len(each) == 1 and several:
+            inside = each[0].inside
+            taken = sum(engine.key.partition("#")[0] == inside.key for engine in found)
+            each = [replace(inside, key=f"{inside.key}#{taken + 1}") if taken else inside]
+        found += each
+    return Population(tuple(found), engines.gaps)
 
 
 def _engine(source: Source, call: Call, maker: External, frame: Frame | None) -> Engine:
@@ -190,6 +210,7 @@ def _engine(source: Source, call: Call, maker: External, frame: Frame | None) ->
         mode=mode,
         ways=ways,
         call=where,
+        made=call,
         role=role_of_call(where),
         evaluator=source.evaluator,
         urls=source.urls,
