@@ -5,8 +5,9 @@ from __future__ import annotations
 from verdigris.checklist.box import Box
 from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
-from verdigris.evidence.source.fixtures import Fact, Suite
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
+from verdigris.evidence.source.fixtures import Fact, Leftover, Suite
+from verdigris.evidence.values import Place
 
 OWN = "--verdigris-url, VERDIGRIS_TEST_DATABASE_URL, or neither: verdigris_database boots a PostgreSQL of its own"
 SANDBOX = 'AsyncSession(connection, join_transaction_mode="create_savepoint")   # over a transaction that is rolled back'
@@ -40,7 +41,8 @@ class TestDatabase(Box[Suite]):
             return subject.proof(f"the tests have their own: {own.told}", place=own.place)
         destructive = evidence.source.tests.destructive
         unknown = next((target for target in targets if target.whose == "unknown"), None)
-        if theirs is not None and destructive is not None and unknown is None:
+        altered = evidence.source.tests.altered
+        if theirs is not None and destructive is not None and unknown is None and altered is None:
             return subject.finding(
                 "application",
                 f"the tests' engine takes the application's own URL, {theirs.told}, and the tests create or drop its tables",
@@ -49,7 +51,8 @@ class TestDatabase(Box[Suite]):
                 related=((destructive, "tables are made or dropped here"),),
             )
         if theirs is not None:
-            return subject.doubt(f"the tests' engine takes the application's own URL, {theirs.told}: only the environment tells them apart", place=theirs.place)
+            apart = f"what {altered} changes" if altered is not None else "only the environment"
+            return subject.doubt(f"the tests' engine takes the application's own URL, {theirs.told}: {apart} tells them apart", place=theirs.place)
         return subject.doubt(unknown.told if unknown is not None else "which database the tests reach is not settled by the source")
 
 
@@ -88,7 +91,7 @@ class RolledBack(Box[Suite]):
         return subject.doubt("how a test's writes vanish is not settled by the source", settle="record the tests: verdigris record -- pytest")
 
 
-class AsyncFixtures(Box[Suite]):
+class AsyncFixtures(Box[Subject]):
     """9.3."""
 
     name = "testing/async-fixtures"
@@ -96,30 +99,29 @@ class AsyncFixtures(Box[Suite]):
     fails = "An async fixture is never awaited, or an engine is used on two event loops"
     consequence = "The test gets a coroutine instead of a session, or fails with `attached to a different loop`."
 
-    def subjects(self, evidence: Evidence) -> Population[Suite]:
-        """Name the suite, if anything in it is async."""
-        return evidence.source.test_suite.where(lambda _: evidence.source.tests.has_async)
+    def subjects(self, evidence: Evidence) -> Population[Subject]:
+        """Name the suite, if anything in it is async, and a replaced event loop."""
+        suite = evidence.source.test_suite.where(lambda _: evidence.source.tests.has_async)
+        return Population((*suite, *(evidence.source.tests.event_loops if suite else ())), suite.gaps)
 
-    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Compare decorators and marks with the mode that pytest's settings name."""
+        if isinstance(subject, Leftover):
+            return subject.finding(subject.kind_, subject.told, fix=_FIXES[subject.kind_], severity=Severity.ADVICE)
         for engine in evidence.recording.engines if evidence.recording is not None else ():
             if engine.loop_crossings:
                 where = next(iter(engine.loop_crossings))
                 return subject.finding("crosses", f"a connection of {engine.site} was used on another event loop at {where}", kind=Kind.RECORDING, fix=_LOOPS)
         tests = evidence.source.tests
         for fact in tests.loops:
-            severity = Severity.ADVICE if fact.kind == "event-loop" else Severity.ERROR
-            more = [other for other in tests.loops if other.kind == fact.kind and other is not fact]
-            return subject.finding(
-                fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], severity=severity, related=tuple((other.place, "here too") for other in more[:4])
-            )
-        mode = tests.setting(subject.place.path, "asyncio_mode")
+            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], related=_others(fact, tests.loops))
+        mode = tests.setting(subject.place.path if subject.place is not None else "", "asyncio_mode")
         if tests.anyio:
             return subject.proof("anyio's plugin runs the async tests and fixtures")
         return subject.proof(f"asyncio_mode is {mode or 'strict'}, and every async test and fixture fits it")
 
 
-class Isolated(Box[Suite]):
+class Isolated(Box[Subject]):
     """9.4."""
 
     name = "testing/isolated"
@@ -127,17 +129,18 @@ class Isolated(Box[Suite]):
     fails = "A test can see what another one did"
     consequence = "A test that passes alone fails in the suite, and the suite fails on two workers."
 
-    def subjects(self, evidence: Evidence) -> Population[Suite]:
-        """Name the suite."""
-        return evidence.source.test_suite
+    def subjects(self, evidence: Evidence) -> Population[Subject]:
+        """Name the suite, and what a test leaves in the application."""
+        suite = evidence.source.test_suite
+        return Population((*suite, *(evidence.source.tests.overrides if suite else ())), suite.gaps)
 
-    def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Look for what tests share; then ask what keeps them apart."""
+        if isinstance(subject, Leftover):
+            return subject.finding(subject.kind_, subject.told, fix=_APART[subject.kind_], severity=Severity.ADVICE)
         tests = evidence.source.tests
-        errors = [fact for fact in tests.shared if fact.kind != "overrides"]
-        for fact in (*errors, *tests.shared):
-            severity = Severity.ADVICE if fact.kind == "overrides" else Severity.ERROR
-            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_APART[fact.kind], severity=severity, related=_others(fact, tests.shared))
+        for fact in tests.shared:
+            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_APART[fact.kind], related=_others(fact, tests.shared))
         recorded = evidence.recording.tests if evidence.recording is not None else None
         promise = guaranteed("verdigris.pytest_plugin", "isolated") if tests.ours else None
         if promise is not None:
@@ -152,7 +155,7 @@ class Isolated(Box[Suite]):
         return subject.doubt("whether tests disturb each other side by side is not settled by the source", settle="record them shuffled and on two workers: verdigris record -- pytest -n 2 -p random_order")
 
 
-def _others(fact: Fact, facts: list[Fact]) -> tuple[tuple[object, str], ...]:
+def _others(fact: Fact, facts: list[Fact]) -> tuple[tuple[Place, str], ...]:
     return tuple((other.place, "here too") for other in facts if other.kind == fact.kind and other is not fact)[:4]
 
 

@@ -16,7 +16,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import keyword
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Argument
-from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.files import Role, role_of
 from verdigris.evidence.source.modules import Module, Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Place
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 OURS = ("verdigris_database", "verdigris_sandbox", "verdigris_session", "verdigris_queries")
 _WIDE = {"session", "package", "module", "class"}
-_URLS = re.compile(r"(url|dsn|uri)$", re.IGNORECASE)
+_URLS = re.compile(r"(database|postgres|pg|sqlalchemy|rdms|sql|db)\w*(url|dsn|uri)$", re.IGNORECASE)
+_SCHEMES = re.compile(r"^(postgres|mysql|mariadb|sqlite|cockroach|oracle|mssql)")
 _TEST = re.compile(r"test|pytest|sqlite|:memory:|tmp_?path|container|embedded|ephemeral", re.IGNORECASE)
+_SWITCHES = re.compile(r"[\"'_/](py)?test|test(config|settings|ing)", re.IGNORECASE)
 _LOCAL = {"localhost", "127.0.0.1", "::1", "", "0.0.0.0", "db", "postgres", "postgresql", "database", "host.docker.internal"}  # noqa: S104 - read, not bound
 _CLEAN = re.compile(r"\b(truncate|delete\s+from|drop\s+(table|schema|database)|create\s+database)\b", re.IGNORECASE)
 _DESTROYS = {"drop_all", "create_all"}
@@ -41,6 +43,16 @@ class Suite(Subject):
 
     key: str
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover(Subject):
+    """Something that is better changed and breaks nothing today: an override that stays, an event_loop fixture."""
+
+    key: str
+    place: Place
+    kind_: str
+    told: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +112,16 @@ class Tests:
         return [scope for module in self.modules for scope in module.scope.walk() if scope.is_function]
 
     @cached_property
+    def exist(self) -> bool:
+        """Tell whether there are tests, those included that say no word of databases and were not parsed."""
+        passed_over = (path for path in self.source.files.irrelevant if role_of(path) is Role.TEST)
+        return any(function.name.startswith("test") for function in self.functions) or any(
+            path.rpartition("/")[2].startswith("test_") or path.endswith("_test.py") for path in passed_over
+        )
+
+    @cached_property
     def suite(self) -> Suite | None:
         """The suite, if the tests have to do with the database or the application."""
-        tests = [function for function in self.functions if function.name.startswith("test")]
         packages = {
             binding.origin[0].partition(".")[0]
             for module in self.modules
@@ -111,7 +130,7 @@ class Tests:
             for binding in bindings
             if binding.origin is not None
         }
-        if not tests or not (packages & {"sqlalchemy", "sqlmodel", "verdigris", "asyncpg", "fastapi", "httpx", "starlette"} or self.ours):
+        if not self.modules or not self.exist or not (packages & {"sqlalchemy", "sqlmodel", "verdigris", "asyncpg", "fastapi", "httpx", "starlette"} or self.ours):
             return None
         conftest = next((module for module in self.modules if module.path.endswith("conftest.py")), self.modules[0])
         return Suite("tests", Place(conftest.path, 1))
@@ -163,12 +182,15 @@ class Tests:
             if engine.url is None:
                 continue
             worth = self.source.evaluator.value(engine.url)
-            if isinstance(worth, Known) and isinstance(worth.value, str) and worth.by is None:
-                yield self._judged(worth.value, engine.place)
-            elif self._speaks_of_tests(engine.url.node, engine.url.scope):
+            theirs = self._of_application(engine.url.node, engine.url.scope)
+            if self._speaks_of_tests(engine.url.node, engine.url.scope):
                 yield Target("own", engine.place, f"`{ast.unparse(engine.url.node)[:60]}`")
-            elif self._of_application(engine.url.node, engine.url.scope):
-                yield Target("application", engine.place, f"`{ast.unparse(engine.url.node)[:60]}`")
+            elif theirs is not None:
+                switches = _SWITCHES.search(theirs.file.text)  # settings that know of tests may switch by themselves
+                told = f"`{ast.unparse(engine.url.node)[:60]}`"
+                yield Target("unknown" if switches else "application", engine.place, f"{told} is not settled by the source" if switches else told)
+            elif isinstance(worth, Known) and isinstance(worth.value, str) and worth.by is None:
+                yield self._judged(worth.value, engine.place)
             else:
                 yield Target("unknown", engine.place, f"`{ast.unparse(engine.url.node)[:60]}` is not settled by the source")
 
@@ -212,11 +234,11 @@ class Tests:
             host = parts.hostname or ""
         except ValueError:
             return Target("unknown", place, "its URL cannot be read")
+        if not _SCHEMES.match(parts.scheme):
+            return Target("unknown", place, "what it names is no URL of a database")
         shown = f"{parts.scheme}://{host}{parts.path}"
         if parts.scheme.startswith("sqlite") or _TEST.search(parts.path) or _TEST.search(host):
             return Target("own", place, shown)
-        if "://" not in url:
-            return Target("unknown", place, "its URL cannot be read")
         return Target("own", place, f"{shown}, on this machine") if host in _LOCAL else Target("stranger", place, shown)
 
     def _speaks_of_tests(self, node: ast.expr, scope: Scope, depth: int = 0) -> bool:
@@ -247,15 +269,34 @@ class Tests:
                             return True
         return False
 
-    def _of_application(self, node: ast.expr, scope: Scope) -> bool:
-        """Tell whether a URL comes from a module of the application."""
+    def _of_application(self, node: ast.expr, scope: Scope, depth: int = 0) -> Module | None:
+        """Return the module of the application that a URL comes from, through variables of the tests too."""
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Name, ast.Attribute)):
                 meaning = self.source.names.resolve(inner, scope)
                 owner = meaning.scope.module if isinstance(meaning, Assigned) else getattr(meaning, "module", None)
                 if isinstance(owner, Module) and owner.role is Role.APPLICATION:
-                    return True
-        return False
+                    return owner
+                if isinstance(meaning, Assigned) and meaning.value is not None and depth < DEPTH:
+                    found = self._of_application(meaning.value, meaning.scope, depth + 1)
+                    if found is not None:
+                        return found
+        return None
+
+    @cached_property
+    def altered(self) -> Place | None:
+        """Where the tests change the environment or a settings object: the application's URL may be another one by then."""
+        for call in self.source.calls.named("setenv", "putenv", "setattr", "load_dotenv", "dict", "setdefault"):
+            text = ast.unparse(call.node)
+            if call.module.role is Role.TEST and (call.module.path.endswith("conftest.py") or "environ" in text):
+                if "environ" in text or not text.startswith(("dict(", "os.environ.get")) and ("env" in text.lower() or "settings" in text.lower() or "config" in text.lower()):
+                    return call.place
+        for module in self.modules:
+            for scope in module.scope.walk():
+                for node in scope.nodes():
+                    if isinstance(node, ast.Assign) and re.match(r"os\.environ\[|[\w.]*([sS]ettings|config)\.\w+$", ast.unparse(node.targets[0])):
+                        return module.place(node)
+        return next((Place(path, 1) for path, section in self.settings.items() if "env" in section or "env_files" in section), None)
 
     @cached_property
     def destructive(self) -> Place | None:
@@ -332,7 +373,7 @@ class Tests:
                 text = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
                 if text.startswith("pytest.mark.") and text.rpartition(".")[2] in _ORDERED:
                     found.append(Fact("ordered", function.place, f"{function.name} has its place in an order"))
-        return [*found, *self._overrides()]
+        return found
 
     def _rows(self, fixture: Fixture) -> Iterator[Fact]:
         added, kept = None, False
@@ -341,10 +382,16 @@ class Tests:
                 if node.func.attr in {"add", "add_all", "merge"} and self.source.types.session(node.func.value, fixture.function) is not None:
                     added = added or node
                 kept = kept or node.func.attr in {"commit", "begin"}
-        if added is not None and kept:
+        gives = any(isinstance(node, (ast.Return, ast.Yield)) and node.value is not None for node in fixture.function.nodes())
+        if added is not None and kept and gives:  # rows that nobody is handed are the reference data of all tests
             yield Fact("shared-data", fixture.function.module.place(added), f"the rows of {fixture.name} are one {fixture.scope}'s, and each test may change them")
 
-    def _overrides(self) -> Iterator[Fact]:
+    @cached_property
+    def overrides(self) -> list[Leftover]:
+        """What tests put in the application's place and never take away."""
+        return list(self._overrides())
+
+    def _overrides(self) -> Iterator[Leftover]:
         for module in self.modules:
             if "dependency_overrides" not in module.file.text:
                 continue
@@ -353,7 +400,8 @@ class Tests:
             for scope in module.scope.walk():
                 for node in scope.nodes() if scope.is_function else ():
                     if isinstance(node, ast.Assign) and "dependency_overrides[" in ast.unparse(node.targets[0]):
-                        yield Fact("overrides", module.place(node), "what a fixture puts in the application's place stays there")
+                        told = "what a fixture puts in the application's place stays there"
+                        yield Leftover(f"{scope.key}:overrides", module.place(node), "overrides", told)
                         return
 
     @cached_property
@@ -406,7 +454,7 @@ class Tests:
     @cached_property
     def loops(self) -> list[Fact]:
         """What is wrong with the event loops of the tests."""
-        return [*self._unmarked_fixtures(), *self._unmarked_tests(), *self._crossing(), *self._replaced()]
+        return [*self._unmarked_fixtures(), *self._unmarked_tests(), *self._crossing()]
 
     def _strict(self, path: str) -> bool:
         return (self.setting(path, "asyncio_mode") or "strict") != "auto"
@@ -448,14 +496,15 @@ class Tests:
             default = self.setting(path, "asyncio_default_fixture_loop_scope")
             loop = fixture.loop_scope or default or fixture.scope
             tests = self.setting(path, "asyncio_default_test_loop_scope") or "function"
-            marked = any('loop_scope="session"' in module.file.text or 'scope="session")' in module.file.text.partition("mark.asyncio")[2][:40] for module in self.modules)
+            marked = any(re.search(r"mark\.asyncio\([^)]*scope=", module.file.text) for module in self.modules)
             if loop == "session" and fixture.wide and tests == "function" and not marked:
                 yield Fact("crosses", engine.place, f"the engine of {fixture.name} lives on the session's event loop, and each test runs on one of its own")
 
-    def _replaced(self) -> Iterator[Fact]:
-        for fixture in self.fixtures:
-            if fixture.name == "event_loop":
-                yield Fact("event-loop", fixture.place, "pytest-asyncio 1.0 takes no event_loop fixture any more")
+    @cached_property
+    def event_loops(self) -> list[Leftover]:
+        """Fixtures that replace pytest-asyncio's own event loop, as one could before its version 1.0."""
+        told = "pytest-asyncio 1.0 takes no event_loop fixture any more"
+        return [Leftover(each.function.key, each.place, "event-loop", told) for each in self.fixtures if each.name == "event_loop"][:1]
 
 
 def _fresh(engine: Engine) -> bool:
