@@ -113,6 +113,14 @@ class CommitOrRollback(Box[SessionDependency]):
         seen = self._seen(subject, evidence)
         if seen is not None:
             return seen
+        failed = transactions.commits_errors(subject)
+        if failed is not None:
+            return subject.finding(
+                "on-error",
+                f"{subject.short} commits in a finally: half of a request that failed is stored",
+                place=failed,
+                fix="async with factory() as session, session.begin():\n    yield session",
+            )
         commit = transactions.commit_of(subject)
         if commit is None:
             return self._without_commit(subject, evidence)
@@ -154,6 +162,8 @@ class CommitOrRollback(Box[SessionDependency]):
             return subject.doubt(f"{subject.short} returns: nothing of it runs when the request ends", settle="yield the session: fastapi/yielded")
         if transactions.handed_over is not None:
             return subject.doubt(f"whether what gets the session at {transactions.handed_over} commits is not settled by the source")
+        if not transactions.writers and transactions.unsettled is not None:
+            return subject.doubt(f"nothing commits, and whether {transactions.unsettled} writes is not settled")
         if not transactions.writers:
             return subject.proof("nothing in the project writes through a session")
         return subject.finding(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 _STREAMS = {"StreamingResponse", "EventSourceResponse", "ServerSentEvent"}
+_CLOSING = {"close", "aclose", "remove"}
 _STACKS = {"enter_async_context", "enter_context"}
 
 
@@ -88,7 +89,8 @@ class Lifetimes:
         if isinstance(node, ast.Call):
             return self._made(node, function, depth)
         if isinstance(node, ast.Attribute):
-            return Opening("given", place, f"`{short(node)}` was opened elsewhere")
+            how = "unknown" if isinstance(node.value, ast.Attribute) and node.value.attr == "state" else "given"
+            return Opening(how, place, f"`{short(node)}` was opened elsewhere")
         return Opening("unknown", place, f"`{short(node)}` is not settled by the source")
 
     def _bound(self, binding: Binding, name: str, function: Scope, depth: int) -> Opening:
@@ -97,7 +99,9 @@ class Lifetimes:
         if binding.kind == "parameter":
             return Opening("given", place, f"`{name}` comes from another dependency")
         if binding.kind == "with":
-            return Opening("with", function.module.place(value or binding.node), short(value) if value is not None else name)
+            inside = self._entered(value, function, depth) if isinstance(value, ast.Call) else None
+            told = short(value) if value is not None else name
+            return inside or Opening("with", function.module.place(value or binding.node), told)
         if binding.kind == "for" and value is not None:
             return Opening("iterated", place, short(value))
         if binding.kind != "value" or value is None:
@@ -109,11 +113,19 @@ class Lifetimes:
             if _leaf(value.func) in {"anext", "__anext__", "next"}:
                 return Opening("next", place, short(value))
             if self._makes_session(value, function):
-                if self._closed_after(name, function):
-                    return Opening("finally", place, f"{name}.close() in a finally")
-                return Opening("open", place, f"`{name}` is not closed when the request fails")
+                closed = self._closed_after(name, function)
+                return closed or Opening("open", place, f"`{name}` is not closed when the request fails")
             return self._made(value, function, depth)
         return self._opened(value, function, depth + 1)
+
+    def _entered(self, node: ast.Call, function: Scope, depth: int) -> Opening | None:
+        """Return how a context manager of the tree leaves its session open; None if it does not."""
+        entered = self.source.types.callee(node, function)
+        if not (isinstance(entered, Scope) and entered.is_function and is_generator(entered)) or depth > DEPTH:
+            return None
+        given = [each.value for each in entered.nodes() if isinstance(each, ast.Yield) and each.value is not None]
+        found = (self._opened(value, entered, depth + 1) for value in given)
+        return next((opened for opened in found if opened.how in {"iterated", "next", "open"}), None)
 
     def _makes_session(self, node: ast.Call, function: Scope) -> bool:
         made = self.source.types.of(node, function)
@@ -131,19 +143,45 @@ class Lifetimes:
                 return self._opened(argument, function, depth + 1)
         return Opening("unknown", function.module.place(node), f"what `{short(node)}` gives is not settled by the source")
 
-    def _closed_after(self, name: str, function: Scope) -> bool:
-        """Tell whether a finally, or an `async with` on the name, closes a session."""
+    def _closed_after(self, name: str, function: Scope) -> Opening | None:
+        """Return what closes a session on every way out: a finally, or an `async with` on the name."""
+        doubt = None
         for node in function.nodes():
-            if isinstance(node, ast.Try):
-                for inner in (each for statement in node.finalbody for each in ast.walk(statement)):
-                    if isinstance(inner, ast.Attribute) and inner.attr in {"close", "aclose", "remove"}:
-                        return True
-                    if isinstance(inner, ast.Call) and any(isinstance(arg, ast.Name) and arg.id == name for arg in ast.walk(inner)):
-                        return True
             if isinstance(node, (ast.AsyncWith, ast.With)):
-                if any(isinstance(each, ast.Name) and each.id == name for item in node.items for each in ast.walk(item.context_expr)):
-                    return True
-        return False
+                for item in node.items:
+                    if _mentions(item.context_expr, name):
+                        return Opening("finally", function.module.place(item.context_expr), short(item.context_expr))
+            for inner in _calls(node.finalbody) if isinstance(node, ast.Try) else ():
+                closes = self._closes(inner, name, function)
+                if closes and self._surely(inner, name, node, function):
+                    return Opening("finally", function.module.place(inner), f"{short(inner)} in a finally")
+                if closes is not False:
+                    told = f"whether `{short(inner)}` always closes `{name}`"
+                    doubt = Opening("unknown", function.module.place(inner), told)
+        return doubt
+
+    def _closes(self, call: ast.Call, name: str, function: Scope) -> bool | None:
+        """Tell whether a call closes a session; None if it is given the session, and what it does is not known."""
+        if isinstance(call.func, ast.Attribute) and call.func.attr in _CLOSING and _mentions(call.func.value, name):
+            return True
+        if not any(_mentions(given, name) for given in (*call.args, *(keyword.value for keyword in call.keywords))):
+            return False
+        called = self.source.types.callee(call, function)
+        if isinstance(called, Scope) and called.is_function:
+            return any(isinstance(node, ast.Attribute) and node.attr in _CLOSING for node in called.nodes())
+        return True if "close" in _leaf(call.func) else None if called is not None else False
+
+    def _surely(self, call: ast.Call, name: str, attempt: ast.AST, function: Scope) -> bool:
+        """Tell whether a closing call is awaited, and depends on no other condition than the session itself."""
+        awaited = False
+        for around in function.module.ancestors(call):
+            if around is attempt:
+                break
+            awaited = awaited or isinstance(around, ast.Await)
+            if isinstance(around, ast.If) and not _mentions(around.test, name):
+                return False
+        node = ast.copy_location(ast.Name(name, ast.Load()), call)
+        return awaited or self.source.types.session(node, function) != "async"
 
     # What it returns instead of yielding
 
@@ -306,6 +344,14 @@ class Lifetimes:
             return False
         uses = [node for node in ast.walk(call.scope.function.node) if isinstance(node, ast.Name) and node.id == inner.id and isinstance(node.ctx, ast.Load)]
         return len(uses) > 1
+
+
+def _mentions(node: ast.expr, name: str) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == name for each in ast.walk(node))
+
+
+def _calls(statements: list[ast.stmt]) -> Iterator[ast.Call]:
+    return (each for statement in statements for each in ast.walk(statement) if isinstance(each, ast.Call))
 
 
 def _leaves(loop: ast.AsyncFor) -> bool:

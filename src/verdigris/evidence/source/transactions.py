@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.source.excepts import caught, raises
+from verdigris.evidence.source.excepts import caught, named, own, raises
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WRITES = ("add", "add_all", "delete", "merge", "flush", "bulk_save_objects", "bulk_insert_mappings")
 _DML = {"insert", "update", "delete"}
+_READS = re.compile(r"\s*(select|show|explain\s+(?!.*analy))", re.IGNORECASE)
+_CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 _NAMES = {"session", "db", "db_session", "async_session"}
 _DEPTH = 3
 _PINNED = re.compile(r"""["'\s]fastapi(?:\[[^\]]*\])?["']?\s*(?:=\s*["{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}]*)""")
@@ -74,6 +76,19 @@ class Transactions:
         return sorted(found)
 
     @cached_property
+    def unsettled(self) -> Place | None:
+        """The first place that may write unseen: a statement made apart, raw SQL, or a route whose method changes things."""
+        for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, *sorted(_DML)):
+            if call.module.role is Role.APPLICATION:
+                return call.place
+        for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, "text"):
+            sql = call.node.args[0] if call.node.args else None
+            told = sql.value if isinstance(sql, ast.Constant) else None
+            if call.module.role is Role.APPLICATION and not (isinstance(told, str) and _READS.match(told)):
+                return call.place
+        return next((route.place for route in self.source.web.routes if route.method in _CHANGING), None)
+
+    @cached_property
     def handed_over(self) -> Place | None:
         """The first place that gives a session to something from outside the tree, which may write and commit."""
         for call in self.source.calls.every():
@@ -99,7 +114,8 @@ class Transactions:
             return None
         for node in function.nodes():
             if isinstance(node, ast.Call) and node.lineno >= yields[0].lineno and self._commits(node, function):
-                return function.module.place(node)
+                if not any(isinstance(around, ast.ExceptHandler) for around in function.module.ancestors(node)):
+                    return function.module.place(node)
             if isinstance(node, (ast.AsyncWith, ast.With)) and any(isinstance(inner, ast.Yield) for inner in ast.walk(node)):
                 for item in node.items:
                     found = self._commit_on_leaving(item.context_expr, function, depth)
@@ -144,14 +160,41 @@ class Transactions:
 
     def swallows(self, dependency: SessionDependency) -> Place | None:
         """Return the except clause around a dependency's yield that catches a database's errors and ends without raising."""
-        if dependency.function is None:
-            return None
-        for node in dependency.function.nodes():
-            if not isinstance(node, ast.Try) or not any(isinstance(n, ast.Yield) for s in node.body for n in ast.walk(s)):
+        function = dependency.function
+        for node in () if function is None else function.nodes():
+            if isinstance(node, (ast.With, ast.AsyncWith)) and _around_yield(node):
+                for item in node.items:
+                    if self._suppresses(item.context_expr, function):
+                        return function.module.place(item.context_expr)
+            if not isinstance(node, ast.Try) or not _around_yield(node):
                 continue
+            if any(isinstance(inner, (ast.Return, ast.Break, ast.Continue)) for inner in own(node.finalbody)):
+                return function.module.place(node.finalbody[0])
             for handler in node.handlers:
-                if caught(handler, dependency.function, self.source.names) and not raises(handler.body):
-                    return dependency.function.module.place(handler)
+                if caught(handler, function, self.source.names) and not raises(handler.body):
+                    return function.module.place(handler)
+        return None
+
+    def _suppresses(self, node: ast.expr, function: Scope) -> bool:
+        """Tell whether entering this is `contextlib.suppress` of a database's errors."""
+        if not isinstance(node, ast.Call):
+            return False
+        entered = self.source.names.resolve(node.func, function)
+        if not (isinstance(entered, External) and entered.named("contextlib", "suppress")):
+            return False
+        return any(bool(named(each, function, self.source.names)) for each in node.args)
+
+    def commits_errors(self, dependency: SessionDependency) -> Place | None:
+        """Return where a dependency commits though the request failed: in the finally around its yield."""
+        function = dependency.function
+        for node in () if function is None else function.nodes():
+            if not isinstance(node, ast.Try) or not _around_yield(node) or _rolls_back(node):
+                continue
+            for inner in own(node.finalbody):
+                if not isinstance(inner, ast.Call) or _conditional(inner, node, function):
+                    continue
+                if self._commits(inner, function):
+                    return function.module.place(inner)
         return None
 
     @cached_property
@@ -163,6 +206,26 @@ class Transactions:
                 for match in _PINNED.finditer(text):
                     bounds += list(_upper(match[1]))
         return min(bounds, default=None)
+
+
+def _around_yield(node: ast.Try | ast.With | ast.AsyncWith) -> bool:
+    return any(isinstance(inner, ast.Yield) for inner in own(node.body))
+
+
+def _rolls_back(attempt: ast.Try) -> bool:
+    """Tell whether some clause rolls back: what a later commit commits is then another transaction."""
+    inside = [inner for handler in attempt.handlers for inner in own(handler.body)]
+    return any(isinstance(inner, ast.Attribute) and inner.attr == "rollback" for inner in inside)
+
+
+def _conditional(node: ast.AST, limit: ast.AST, function: Scope) -> bool:
+    """Tell whether a node inside another runs only on a condition."""
+    for around in function.module.ancestors(node):
+        if around is limit:
+            return False
+        if isinstance(around, (ast.If, ast.IfExp, ast.BoolOp, ast.Match)):
+            return True
+    return False
 
 
 def writes(call: ast.Call) -> bool:

@@ -1,0 +1,168 @@
+"""How a dependency opens, closes and ends what it gives: shapes that look right and are not, and their twins."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evidence.trees import tree
+from verdigris.checklist.fastapi import AsyncWith, CommitOrRollback
+from verdigris.checklist.verdict import Verdict
+from verdigris.evidence import Evidence
+
+HEAD = """
+import asyncio
+import logging
+import contextlib
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+from fastapi import Depends, FastAPI, Request
+from sqlalchemy import insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from models import Order
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop")
+factory = async_sessionmaker(engine)
+app = FastAPI()
+"""
+USED = """
+SessionDep = Annotated[AsyncSession, Depends(get_db, scope="function")]
+"""
+
+
+def verdict(box, folder, dependency, route=""):
+    return box().conclude(Evidence(tree(folder, {"main.py": HEAD + dependency + USED + route}))).verdict
+
+
+def closing(finally_):
+    return f"""
+async def get_db(log: logging.Logger, keep: bool = False):
+    session = factory()
+    try:
+        yield session
+    finally:
+        {finally_}
+"""
+
+
+@pytest.mark.parametrize(
+    "finally_",
+    [
+        "await session.close()",
+        "await asyncio.shield(session.close())",
+        "if session is not None:\n            await session.close()",
+        "with suppress(Exception):\n            await session.close()",
+        "await closed(session)\n\nasync def closed(session):\n    await session.close()",
+    ],
+)
+def test_a_finally_that_always_closes_the_session_is_as_good_as_async_with(finally_, tmp_path):
+    assert verdict(AsyncWith, tmp_path, closing(finally_)) is Verdict.HOLDS
+
+
+@pytest.mark.parametrize("finally_", ["log.close()", "print(session)", "pass"])
+def test_a_finally_that_closes_something_else_closes_no_session(finally_, tmp_path):
+    assert verdict(AsyncWith, tmp_path, closing(finally_)) is Verdict.FAILS
+
+
+@pytest.mark.parametrize("finally_", ["session.close()", "if keep:\n            await session.close()"])
+def test_a_close_that_is_not_awaited_or_depends_on_something_proves_nothing(finally_, tmp_path):
+    assert verdict(AsyncWith, tmp_path, closing(finally_)) is Verdict.UNPROVEN
+
+
+def test_a_context_manager_of_the_tree_that_closes_nothing_is_seen_through(tmp_path):
+    dependency = """
+@asynccontextmanager
+async def opened():
+    yield factory()
+
+async def get_db():
+    async with opened() as session:
+        yield session
+"""
+
+    assert verdict(AsyncWith, tmp_path, dependency) is Verdict.FAILS
+
+
+def test_a_context_manager_of_the_tree_that_closes_is_as_good_as_the_session_itself(tmp_path):
+    dependency = """
+@asynccontextmanager
+async def opened():
+    async with factory() as session:
+        yield session
+
+async def get_db():
+    async with opened() as session:
+        yield session
+"""
+
+    assert verdict(AsyncWith, tmp_path, dependency) is Verdict.HOLDS
+
+
+def test_a_session_that_a_middleware_left_in_the_requests_state_is_a_doubt(tmp_path):
+    dependency = "def get_db(request: Request): return request.state.db\n"
+
+    assert verdict(AsyncWith, tmp_path, dependency) is Verdict.UNPROVEN
+
+
+def ending(body):
+    return f"""
+async def get_db():
+    async with factory() as session:
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with suppress(Exception):\n            yield session\n        await session.commit()",
+        "try:\n            yield session\n        finally:\n            await session.commit()",
+        "try:\n            yield session\n            await session.commit()\n        finally:\n            return",
+    ],
+)
+def test_an_error_of_the_request_is_neither_swallowed_nor_committed(body, tmp_path):
+    assert verdict(CommitOrRollback, tmp_path, ending(body)) is Verdict.FAILS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with suppress(KeyError):\n            yield session\n        await session.commit()",
+        "try:\n            yield session\n        except Exception:\n            await session.rollback()\n            raise\n"
+        "        finally:\n            await session.commit()",
+        "try:\n            yield session\n            await session.commit()\n        except Exception:\n"
+        "            await session.rollback()\n            raise",
+    ],
+)
+def test_a_dependency_that_rolls_back_what_failed_may_commit_the_rest(body, tmp_path):
+    assert verdict(CommitOrRollback, tmp_path, ending(body)) is Verdict.HOLDS
+
+
+def test_a_commit_in_an_except_clause_commits_no_request_that_went_well(tmp_path):
+    body = "try:\n            yield session\n        except KeyError:\n            await session.commit()\n            raise"
+    route = """
+@app.post("/orders")
+async def add(session: SessionDep):
+    session.add(Order())
+"""
+
+    assert verdict(CommitOrRollback, tmp_path, ending(body), route) is Verdict.FAILS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "statement = insert(Order)\n    await session.execute(statement)",
+        'await session.execute(text("delete from orders"))',
+        "order = await session.get(Order, 1)\n    order.name = 'changed'",
+    ],
+)
+def test_where_nothing_commits_what_may_write_unseen_is_a_doubt(body, tmp_path):
+    route = f"\n@app.post('/orders')\nasync def add(session: SessionDep):\n    {body}\n"
+
+    assert verdict(CommitOrRollback, tmp_path, ending("yield session"), route) is Verdict.UNPROVEN
+
+
+def test_where_nothing_commits_reading_is_fine(tmp_path):
+    route = "\n@app.get('/orders')\nasync def read(session: SessionDep):\n    return await session.scalar(select(Order))\n"
+
+    assert verdict(CommitOrRollback, tmp_path, ending("yield session"), route) is Verdict.HOLDS
