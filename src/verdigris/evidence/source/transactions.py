@@ -161,7 +161,9 @@ class Transactions:
     def swallows(self, dependency: SessionDependency) -> Place | None:
         """Return the except clause around a dependency's yield that catches a database's errors and ends without raising."""
         function = dependency.function
-        for node in () if function is None else function.nodes():
+        if function is None:
+            return None
+        for node in function.nodes():
             if isinstance(node, (ast.With, ast.AsyncWith)) and _around_yield(node):
                 for item in node.items:
                     if self._suppresses(item.context_expr, function):
@@ -187,7 +189,9 @@ class Transactions:
     def commits_errors(self, dependency: SessionDependency) -> Place | None:
         """Return where a dependency commits though the request failed: in the finally around its yield."""
         function = dependency.function
-        for node in () if function is None else function.nodes():
+        if function is None:
+            return None
+        for node in function.nodes():
             if not isinstance(node, ast.Try) or not _around_yield(node) or _rolls_back(node):
                 continue
             for inner in own(node.finalbody):
