@@ -57,6 +57,8 @@ class Types:
         """Infer over the names of one tree."""
         self.names = names
         self._busy: set[tuple[int, int]] = set()
+        self._following: set[tuple[int, str]] = set()  # variables on the way: `query = query.where(...)` adds nothing
+        self._variables: dict[tuple[int, str], Type | None] = {}
 
     def of(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
         """Return the class that an expression's value is an instance of."""
@@ -96,6 +98,22 @@ class Types:
 
     def variable(self, meaning: Assigned, depth: int = 0) -> Type | None:
         """Return the type of a variable, parameter or class attribute from the first binding that settles it."""
+        mark = (id(meaning.scope), meaning.name)
+        if mark in self._variables:
+            return self._variables[mark]
+        if mark in self._following:
+            return None
+        first = not self._following and not self._busy
+        self._following.add(mark)
+        try:
+            found = self._settled(meaning, depth)
+        finally:
+            self._following.discard(mark)
+        if found is not None or first:
+            self._variables[mark] = found
+        return found
+
+    def _settled(self, meaning: Assigned, depth: int) -> Type | None:
         for binding in meaning.bindings:
             found = self.binding(binding, binding.where or meaning.scope, depth + 1)
             if found is not None:
