@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.recording.artefact import DatabaseFailure
+from verdigris.evidence.source.clauses import Clause, Forgotten, StaleRead
 from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.handlers import Application, Clause, Forgotten, StaleRead
+from verdigris.evidence.source.handlers import Application
 from verdigris.evidence.source.limits import Loop, is_file
 from verdigris.evidence.source.retries import DeadClause, Repetition
 from verdigris.evidence.values import Known, Missing, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
+    from verdigris.evidence.recording.artefact import DatabaseFailure
 
 HANDLER = "install(app, db)   # or: @app.exception_handler(SQLAlchemyError), 409 for IntegrityError, 503 for the rest"
 ANSWER = "await session.rollback()\n    raise"
 UNIT = "await db.transaction(unit)   # async def unit(session): the whole transaction, from a fresh session"
 UNHANDLED = 500
+TOLD = {
+    "08",
+    "22",
+    "23",
+    "40",
+    "53",
+    "55",
+    "57",
+}  # classes that have a better answer; 42, a mistake in the code, has none
 
 
 class Handled(Box[Application]):
@@ -25,7 +39,7 @@ class Handled(Box[Application]):
     name = "errors/handled"
     holds = "Database errors become answers of their own, by what they are"
     fails = "Nothing turns a database's errors into answers"
-    consequence = "A duplicate key is a 500, and so is an outage: clients cannot tell their mistake from ours, nor when to come back."
+    consequence = "A duplicate key is a 500, and so is an outage: clients cannot tell whose mistake it was."
 
     def subjects(self, evidence: Evidence) -> Population[Application]:
         """Name the applications."""
@@ -45,17 +59,30 @@ class Handled(Box[Application]):
             return subject.doubt(subject.open)
         clauses = evidence.source.handlers.named_clauses
         if subject.handled:
-            return subject.doubt(f"{', '.join(dict.fromkeys(subject.handled))} has a handler; what other errors become is not known")
+            return subject.doubt(
+                f"{', '.join(dict.fromkeys(subject.handled))} has a handler; what other errors become is not known"
+            )
         if clauses:
-            return subject.doubt(f"{len(clauses)} places catch database errors (first {clauses[0]}); what the others become is not known")
+            return subject.doubt(
+                f"{len(clauses)} places catch database errors (first {clauses[0]}); what the others become is not known"
+            )
         if subject.installed is False:
-            return subject.finding("none", "install() is told errors=False, and no handler takes its place", place=subject.install, fix=HANDLER)
-        what = "one handler turns every error into the same answer" if subject.everything else "no handler and no clause knows a database error"
+            return subject.finding(
+                "none",
+                "install() is told errors=False, and no handler takes its place",
+                place=subject.install,
+                fix=HANDLER,
+            )
+        what = (
+            "one handler turns every error into the same answer"
+            if subject.everything
+            else "no handler and no clause knows a database error"
+        )
         return subject.finding("none", what, fix=HANDLER)
 
     def _seen(self, subject: Application, evidence: Evidence) -> Judgement | None:
-        answered = [error for error in _errors(evidence) if error.status is not None]
-        wrong = next((error for error in answered if error.status == UNHANDLED and not error.swallowed), None)
+        told = (error for error in _errors(evidence) if error.status == UNHANDLED and not error.swallowed)
+        wrong = next((error for error in told if (error.sqlstate or "")[:2] in TOLD), None)
         if wrong is not None:
             what = f"{wrong.error} ({wrong.sqlstate or 'no SQLSTATE'}) was answered 500 on {wrong.route}"
             return subject.finding("answered-500", what, kind=Kind.RECORDING, fix=HANDLER)
@@ -72,15 +99,21 @@ class RollbackThenRaise(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the clauses around writes, what was forgotten, and the engines whose sessions could be in one."""
-        handlers = evidence.source.handlers
+        clauses = evidence.source.clauses
         engines = evidence.source.engines.where(lambda engine: engine.mode == "async")
-        return evidence.source.population([*handlers.clauses, *handlers.forgotten, *handlers.stale_reads, *engines], *engines.gaps)
+        return evidence.source.population(
+            [*clauses.every, *clauses.forgotten, *clauses.stale_reads, *engines], *engines.gaps
+        )
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Ask who goes on with the session that an error left behind."""
         match subject:
             case Forgotten(method=method, session=session):
-                return subject.finding("not-awaited", f"`{session}.{method}()` is not awaited: it does nothing", fix=f"await {session}.{method}()")
+                return subject.finding(
+                    "not-awaited",
+                    f"`{session}.{method}()` is not awaited: it does nothing",
+                    fix=f"await {session}.{method}()",
+                )
             case StaleRead(attribute=attribute, rollback=rollback):
                 return subject.finding(
                     "read-after-rollback",
@@ -96,7 +129,9 @@ class RollbackThenRaise(Box[Subject]):
                     related=((after, "here"),) if after is not None else (),
                 )
             case Clause(end="unknown", session=session, catches=catches):
-                return subject.doubt(f"`{catches}` hides an error of `{session}`; whether its owner goes on with it is not settled")
+                return subject.doubt(
+                    f"`{catches}` hides an error of `{session}`; whether its owner goes on with it is not settled"
+                )
             case Clause(end=end, session=session):
                 return subject.proof(f"`{session}` is {_ENDS[end]}")
         return self._engine(subject, evidence)
@@ -104,7 +139,8 @@ class RollbackThenRaise(Box[Subject]):
     def _engine(self, engine: Subject, evidence: Evidence) -> Judgement:
         for error in _errors(evidence):
             if error.swallowed:
-                what = f"{error.swallowed} transactions were committed after {error.error} at {error.site} had ended them: nothing was stored"
+                told = f"{error.error} at {error.site}"
+                what = f"{error.swallowed} transactions were committed after {told} had ended them: nothing was stored"
                 return engine.finding("swallowed", what, kind=Kind.RECORDING, fix=ANSWER)
         if isinstance(engine, Engine) and engine.option("guard_commit") != Known(value=False):
             promise = guaranteed(engine.maker.dotted, "guard_commit")
@@ -119,12 +155,14 @@ class ConnectionErrors(Box[Subject]):
     name = "errors/connection-errors"
     holds = "A lost, refused or silent connection is an error within bounded time, and ends no loop"
     fails = "Code can wait for the database for ever, or ends with the first lost connection"
-    consequence = "A network that drops packets holds every request and every slot of the pool until somebody restarts the process."
+    consequence = "A network that drops packets holds every request, and every slot of the pool, until a restart."
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the async engines with a server, the loops that poll it, and clauses that never match."""
         engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and not is_file(engine))
-        return Population((*engines, *evidence.source.waiting.loops, *evidence.source.retries.dead_clauses[:1]), engines.gaps)
+        return Population(
+            (*engines, *evidence.source.waiting.loops, *evidence.source.retries.dead_clauses[:1]), engines.gaps
+        )
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Ask for a limit on statements; a limit on connecting exists by default, and is long."""
@@ -133,13 +171,15 @@ class ConnectionErrors(Box[Subject]):
                 return subject.proof("an error inside the loop does not end it")
             case Loop():
                 return subject.finding(
-                    "loop", "the first lost connection ends this loop for good", fix="try: ...\nexcept Exception:\n    log.exception(...)   # inside the loop"
+                    "loop",
+                    "the first lost connection ends this loop for good",
+                    fix="try: ...\nexcept Exception:\n    log.exception(...)   # inside the loop",
                 )
             case DeadClause():
                 more = evidence.source.retries.dead_clauses[1:5]
                 return subject.finding(
                     "never-raised",
-                    "`except OperationalError` never matches on asyncpg, whose dialect raises DBAPIError for lost connections",
+                    "`except OperationalError` never matches on asyncpg: a lost connection is a DBAPIError there",
                     fix="except (DBAPIError, OSError)",
                     related=tuple((other.place, "here too") for other in more),
                 )
@@ -154,7 +194,9 @@ class ConnectionErrors(Box[Subject]):
             fix = engine.with_option("command_timeout", "60.0")
         match limits.statement:
             case Missing():
-                return engine.finding("no-limit", f"nothing bounds how long a statement of `{engine.short}` may take", fix=fix)
+                return engine.finding(
+                    "no-limit", f"nothing bounds how long a statement of `{engine.short}` may take", fix=fix
+                )
             case Unknown(reason):
                 return engine.doubt(f"whether `{engine.short}` bounds its statements is not settled: {reason}")
         match limits.connect:
@@ -172,7 +214,9 @@ class RetryTransient(Box[Subject]):
     name = "errors/retry-transient"
     holds = "Transactions that fail in passing are repeated as a whole, from a fresh session"
     fails = "What is repeated is not a whole transaction, or nothing is"
-    consequence = "A deadlock's victim is told 500, or the repetition fails with 25P02 because its transaction is already lost."
+    consequence = (
+        "A deadlock's victim is told 500, or the repetition fails with 25P02 because its transaction is already lost."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name what is repeated, and the engines whose transactions could be."""
@@ -183,13 +227,17 @@ class RetryTransient(Box[Subject]):
         """A repetition needs a session of its own; an engine needs somebody who repeats."""
         match subject:
             case Repetition(unit="statement", session=session):
-                return subject.finding("statement", f"the next attempt runs in the failed transaction of `{session}`", fix=UNIT)
+                return subject.finding(
+                    "statement", f"the next attempt runs in the failed transaction of `{session}`", fix=UNIT
+                )
             case Repetition(unit="decorated", session=session):
-                return subject.finding("decorated", f"each attempt gets the same `{session}`, whose transaction has failed", fix=UNIT)
+                return subject.finding(
+                    "decorated", f"each attempt gets the same `{session}`, whose transaction has failed", fix=UNIT
+                )
             case Repetition(dead=True, catches=catches):
                 return subject.finding(
                     "never-raised",
-                    f"it waits for {catches}, which asyncpg's dialect does not raise for deadlocks and serialization failures",
+                    f"it waits for {catches}, which asyncpg's dialect raises neither for a deadlock nor for 40001",
                     fix="if error.orig.sqlstate in {'40001', '40P01'}   # of a DBAPIError; or " + UNIT,
                 )
             case Repetition(unit="whole"):
@@ -200,11 +248,15 @@ class RetryTransient(Box[Subject]):
 
     def _engine(self, engine: Engine, evidence: Evidence) -> Judgement:
         if engine.option("retry") == Known(value=False):
-            return engine.finding("off", f"`{engine.short}` repeats nothing: retry=False", fix=engine.with_option("retry", "True"))
+            return engine.finding(
+                "off", f"`{engine.short}` repeats nothing: retry=False", fix=engine.with_option("retry", "True")
+            )
         promise = guaranteed(engine.maker.dotted, "retry")
         if promise is not None:
             return engine.proof(promise.reason)
-        whole = [each for each in evidence.source.retries.every if each.unit == "whole" and each.writes and not each.dead]
+        whole = [
+            each for each in evidence.source.retries.every if each.unit == "whole" and each.writes and not each.dead
+        ]
         units = [each.place for each in whole] + evidence.source.retries.units
         if units:
             return engine.proof(f"whole transactions are repeated at {len(units)} places, first {units[0]}")
@@ -212,7 +264,7 @@ class RetryTransient(Box[Subject]):
             return engine.proof("nothing in the project writes through a session")
         return engine.doubt(
             "nothing repeats a transaction that a deadlock, a serialization failure or a lost connection ended",
-            settle="repeat whole units (db.transaction), or accept the box with the reason why a job queue or the client repeats",
+            settle="repeat whole units (db.transaction), or accept the box and say who repeats, a queue or the client",
         )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.source.fixtures import Fact, Leftover, Suite
-from verdigris.evidence.values import Place
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
+    from verdigris.evidence.values import Place
 
 OWN = "--verdigris-url, VERDIGRIS_TEST_DATABASE_URL, or neither: verdigris_database boots a PostgreSQL of its own"
-SANDBOX = 'AsyncSession(connection, join_transaction_mode="create_savepoint")   # over a transaction that is rolled back'
+SANDBOX = (
+    'AsyncSession(connection, join_transaction_mode="create_savepoint")   # over a transaction that is rolled back'
+)
 
 
 class TestDatabase(Box[Suite]):
@@ -28,10 +34,15 @@ class TestDatabase(Box[Suite]):
 
     def judge(self, subject: Suite, evidence: Evidence) -> Judgement:
         """Ask which databases the tests name, and whether anything separates them from the application's."""
-        targets = evidence.source.tests.targets
+        targets = evidence.source.targets.every
         stranger = next((target for target in targets if target.whose == "stranger"), None)
         if stranger is not None:
-            return subject.finding("not-named", f"the tests run on {stranger.told}, which nothing marks as a test database", place=stranger.place, fix=OWN)
+            return subject.finding(
+                "not-named",
+                f"the tests run on {stranger.told}, which nothing marks as a test database",
+                place=stranger.place,
+                fix=OWN,
+            )
         own = next((target for target in targets if target.whose == "own"), None)
         promise = guaranteed("verdigris.pytest_plugin", "test_database") if evidence.source.tests.ours else None
         if promise is not None:
@@ -39,21 +50,26 @@ class TestDatabase(Box[Suite]):
         theirs = next((target for target in targets if target.whose == "application"), None)
         if own is not None:
             return subject.proof(f"the tests have their own: {own.told}", place=own.place)
-        destructive = evidence.source.tests.destructive
+        destructive = evidence.source.targets.destructive
         unknown = next((target for target in targets if target.whose == "unknown"), None)
-        altered = evidence.source.tests.altered
+        altered = evidence.source.targets.altered
         if theirs is not None and destructive is not None and unknown is None and altered is None:
             return subject.finding(
                 "application",
-                f"the tests' engine takes the application's own URL, {theirs.told}, and the tests create or drop its tables",
+                f"the tests' engine takes the application's URL, {theirs.told}, and they create or drop its tables",
                 place=theirs.place,
                 fix=OWN,
                 related=((destructive, "tables are made or dropped here"),),
             )
         if theirs is not None:
             apart = f"what {altered} changes" if altered is not None else "only the environment"
-            return subject.doubt(f"the tests' engine takes the application's own URL, {theirs.told}: {apart} tells them apart", place=theirs.place)
-        return subject.doubt(unknown.told if unknown is not None else "which database the tests reach is not settled by the source")
+            return subject.doubt(
+                f"the tests' engine takes the application's own URL, {theirs.told}: {apart} tells them apart",
+                place=theirs.place,
+            )
+        return subject.doubt(
+            unknown.told if unknown is not None else "which database the tests reach is not settled by the source"
+        )
 
 
 class RolledBack(Box[Suite]):
@@ -73,12 +89,16 @@ class RolledBack(Box[Suite]):
         recorded = evidence.recording.tests if evidence.recording is not None else None
         if recorded is not None and recorded.rows_left:
             table, rows = next(iter(recorded.rows_left.items()))
-            return subject.finding("left", f"{rows} rows of {table} outlived the test that wrote them", kind=Kind.RECORDING, fix=SANDBOX)
-        tests = evidence.source.tests
-        wrong = next((fact for fact in tests.cleaning if fact.kind in {"leaks", "savepoint"}), None)
-        right = next((fact for fact in tests.cleaning if fact.kind in {"rolled back", "emptied", "fresh"}), None)
+            return subject.finding(
+                "left", f"{rows} rows of {table} outlived the test that wrote them", kind=Kind.RECORDING, fix=SANDBOX
+            )
+        tests, leftovers = evidence.source.tests, evidence.source.leftovers
+        wrong = next((fact for fact in leftovers.cleaning if fact.kind in {"leaks", "savepoint"}), None)
+        right = next((fact for fact in leftovers.cleaning if fact.kind in {"rolled back", "emptied", "fresh"}), None)
         if wrong is not None and (wrong.kind == "leaks" or right is None):
-            return subject.finding(wrong.kind, _LEAKS.get(wrong.kind, "{}").format(wrong.told), place=wrong.place, fix=SANDBOX)
+            return subject.finding(
+                wrong.kind, _LEAKS.get(wrong.kind, "{}").format(wrong.told), place=wrong.place, fix=SANDBOX
+            )
         promise = guaranteed("verdigris.pytest_plugin", "rolled_back") if tests.ours else None
         if promise is not None:
             return subject.proof(promise.reason)
@@ -86,9 +106,17 @@ class RolledBack(Box[Suite]):
             return subject.proof(right.told, place=right.place)
         if recorded is not None and recorded.run and not recorded.committing:
             return subject.proof(f"{recorded.run} tests ran and none of them committed for good", kind=Kind.RECORDING)
-        if tests.commits is not None and tests.engines:
-            return subject.finding("left", "the tests commit, and nothing undoes it before the next test", place=tests.commits, fix=SANDBOX)
-        return subject.doubt("how a test's writes vanish is not settled by the source", settle="record the tests: verdigris record -- pytest")
+        if leftovers.commits is not None and tests.engines:
+            return subject.finding(
+                "left",
+                "the tests commit, and nothing undoes it before the next test",
+                place=leftovers.commits,
+                fix=SANDBOX,
+            )
+        return subject.doubt(
+            "how a test's writes vanish is not settled by the source",
+            settle="record the tests: verdigris record -- pytest",
+        )
 
 
 class AsyncFixtures(Box[Subject]):
@@ -111,10 +139,17 @@ class AsyncFixtures(Box[Subject]):
         for engine in evidence.recording.engines if evidence.recording is not None else ():
             if engine.loop_crossings:
                 where = next(iter(engine.loop_crossings))
-                return subject.finding("crosses", f"a connection of {engine.site} was used on another event loop at {where}", kind=Kind.RECORDING, fix=_LOOPS)
+                return subject.finding(
+                    "crosses",
+                    f"a connection of {engine.site} was used on another event loop at {where}",
+                    kind=Kind.RECORDING,
+                    fix=_LOOPS,
+                )
         tests = evidence.source.tests
         for fact in tests.loops:
-            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], related=_others(fact, tests.loops))
+            return subject.finding(
+                fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], related=_others(fact, tests.loops)
+            )
         mode = tests.setting(subject.place.path if subject.place is not None else "", "asyncio_mode")
         if tests.anyio:
             return subject.proof("anyio's plugin runs the async tests and fixtures")
@@ -132,27 +167,34 @@ class Isolated(Box[Subject]):
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the suite, and what a test leaves in the application."""
         suite = evidence.source.test_suite
-        return Population((*suite, *(evidence.source.tests.overrides if suite else ())), suite.gaps)
+        return Population((*suite, *(evidence.source.leftovers.overrides if suite else ())), suite.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Look for what tests share; then ask what keeps them apart."""
         if isinstance(subject, Leftover):
             return subject.finding(subject.kind_, subject.told, fix=_APART[subject.kind_], severity=Severity.ADVICE)
-        tests = evidence.source.tests
-        for fact in tests.shared:
-            return subject.finding(fact.kind, fact.told, place=fact.place, fix=_APART[fact.kind], related=_others(fact, tests.shared))
+        tests, leftovers = evidence.source.tests, evidence.source.leftovers
+        for fact in leftovers.shared:
+            return subject.finding(
+                fact.kind, fact.told, place=fact.place, fix=_APART[fact.kind], related=_others(fact, leftovers.shared)
+            )
         recorded = evidence.recording.tests if evidence.recording is not None else None
         promise = guaranteed("verdigris.pytest_plugin", "isolated") if tests.ours else None
         if promise is not None:
             return subject.proof(promise.reason)
-        if tests.per_worker is not None:
-            return subject.proof("each worker has a database of its own", place=tests.per_worker)
+        if leftovers.per_worker is not None:
+            return subject.proof("each worker has a database of its own", place=leftovers.per_worker)
         if recorded is not None and recorded.run and not recorded.failed and recorded.shuffled and recorded.workers > 1:
-            return subject.proof(f"{recorded.run} tests passed in shuffled order on {recorded.workers} workers", kind=Kind.RECORDING)
-        apart = next((fact for fact in tests.cleaning if fact.kind in {"rolled back", "fresh"}), None)
+            return subject.proof(
+                f"{recorded.run} tests passed in shuffled order on {recorded.workers} workers", kind=Kind.RECORDING
+            )
+        apart = next((fact for fact in leftovers.cleaning if fact.kind in {"rolled back", "fresh"}), None)
         if apart is not None:
             return subject.proof(apart.told, place=apart.place)
-        return subject.doubt("whether tests disturb each other side by side is not settled by the source", settle="record them shuffled and on two workers: verdigris record -- pytest -n 2 -p random_order")
+        return subject.doubt(
+            "whether tests disturb each other side by side is not settled by the source",
+            settle="record them shuffled and on two workers: verdigris record -- pytest -n 2 -p random_order",
+        )
 
 
 def _others(fact: Fact, facts: list[Fact]) -> tuple[tuple[Place, str], ...]:

@@ -13,6 +13,7 @@ from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source import files as _files
 from verdigris.evidence.source.blocking import BlockingUse, blocking_uses
 from verdigris.evidence.source.calls import Calls
+from verdigris.evidence.source.clauses import Clauses
 from verdigris.evidence.source.concurrency import (
     GlobalSession,
     HeldSession,
@@ -27,9 +28,10 @@ from verdigris.evidence.source.expiry import Expiry
 from verdigris.evidence.source.factories import Factory, factories
 from verdigris.evidence.source.files import Files, Role, Unread
 from verdigris.evidence.source.filters import Filters, Sought
-from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.fixtures import Suite, Tests
+from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.handlers import Application, Handlers
+from verdigris.evidence.source.leftovers import Leftovers
 from verdigris.evidence.source.lifetimes import Escape, Lifetimes
 from verdigris.evidence.source.limits import Waiting
 from verdigris.evidence.source.mapped import Model
@@ -39,9 +41,10 @@ from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.opened import Opened
 from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
-from verdigris.evidence.source.schemas import Schemas
 from verdigris.evidence.source.retries import Retries
+from verdigris.evidence.source.schemas import Schemas
 from verdigris.evidence.source.statements import LoaderOption, Statements
+from verdigris.evidence.source.targets import Targets
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
@@ -76,9 +79,12 @@ class Source:
         self.transactions = Transactions(self)
         self.lifetimes = Lifetimes(self)
         self.handlers = Handlers(self)
+        self.clauses = Clauses(self)
         self.waiting = Waiting(self)
         self.retries = Retries(self)
         self.tests = Tests(self)
+        self.targets = Targets(self.tests)
+        self.leftovers = Leftovers(self.tests)
         self.filters = Filters(self)
         self.relations = Relations(self)
         self.statements = Statements(self)

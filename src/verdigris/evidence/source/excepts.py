@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External, Names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source.modules import Scope
 
 ANY = frozenset({"Exception", "BaseException"})
 _PACKAGES = {"sqlalchemy", "asyncpg", "psycopg", "sqlmodel", "verdigris"}
@@ -58,7 +62,7 @@ def _each(node: ast.expr, scope: Scope, names: Names, depth: int = 0) -> Iterato
     elif isinstance(node, ast.Name):
         meaning = names.resolve(node, scope)
         made = meaning.value if isinstance(meaning, Assigned) else None
-        if isinstance(made, (ast.Tuple, ast.List)) and depth < 3:  # noqa: PLR2004 - tuples of tuples of tuples
+        if isinstance(made, (ast.Tuple, ast.List)) and depth < 3:
             yield from _each(made, scope, names, depth + 1)
         else:
             yield node
@@ -77,15 +81,30 @@ def catching_first(attempt: ast.Try, scope: Scope, names: Names) -> Iterator[tup
 
 
 def raises(statements: list[ast.stmt]) -> bool:
-    """Tell whether statements end in a raise on some way; a clause that raises on a condition has thought of it."""
-    for node in own(statements):
-        if isinstance(node, ast.Raise):
+    """Tell whether statements raise, or end the program, on every way through them."""
+    for statement in statements:
+        if isinstance(statement, (ast.Return, ast.Continue, ast.Break)):
+            return False
+        if _always_raises(statement):
             return True
-        if isinstance(node, ast.Call):
-            leaf = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-            if leaf in _EXITS or leaf.startswith(("raise_", "_raise", "reraise")):
-                return True
     return False
+
+
+def _always_raises(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Raise():
+            return True
+        case ast.If(body=body, orelse=orelse):
+            return raises(body) and raises(orelse)
+        case ast.With(body=body) | ast.AsyncWith(body=body):
+            return raises(body)
+        case ast.Try(body=body, finalbody=final):
+            return raises(final) or raises(body)
+        case ast.Expr(value=ast.Await(value=ast.Call() as call) | (ast.Call() as call)):
+            leaf = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            return leaf in _EXITS or leaf.startswith(("raise_", "_raise", "reraise"))
+        case _:
+            return False
 
 
 def leaves(statements: list[ast.stmt]) -> bool:

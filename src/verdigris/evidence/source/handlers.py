@@ -1,31 +1,27 @@
-"""Who handles a database's errors: applications with their handlers, and except clauses around work on a session."""
+"""Which of a database's errors an application handles on the way out."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import keyword
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
-from verdigris.evidence.source.excepts import Caught, catching_first, leaves, named, own, raises
+from verdigris.evidence.source.excepts import named
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import Assigned, External, Meaning
-from verdigris.evidence.source.transactions import WRITES, writes
+from verdigris.evidence.source.names import Assigned
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
-    from verdigris.evidence.source import Source
+    from collections.abc import Iterator
 
-_SENDS = {"flush", "commit", "refresh", "merge", "delete", "execute", "scalar", "scalars", "get", "stream", "exec", "run_sync"}
-_STORES = {*WRITES, "commit"}
-_AWAITABLE = {"commit", "rollback", "flush", "execute", "scalar", "scalars", "refresh", "delete", "merge", "close", "get"}
-_CONSTRAINTS = {"IntegrityError", "UniqueViolationError"}
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
+    from verdigris.evidence.source.modules import Scope
+
 _WHOLE = {"SQLAlchemyError", "DBAPIError", "DatabaseError", "PostgresError"}
 
 
@@ -47,42 +43,6 @@ class Application(Subject):
         return bool(_WHOLE & set(self.handled))
 
 
-@dataclass(frozen=True, slots=True)
-class Clause(Subject):
-    """An except clause, or a `suppress`, around work on a session, and what becomes of the session.
-
-    `end` is raised, rolled back, closed, savepoint, swallowed, or unknown; `then` says who goes on with it.
-    """
-
-    key: str
-    place: Place
-    session: str
-    catches: str
-    end: str
-    then: str = ""
-    after: Place | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten(Subject):
-    """An async session's method that is called and not awaited."""
-
-    key: str
-    place: Place
-    method: str
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
-class StaleRead(Subject):
-    """An attribute of a mapped object that is read after a rollback expired it."""
-
-    key: str
-    place: Place
-    attribute: str
-    rollback: Place
-
-
 class Handlers:
     """Handlers of one tree."""
 
@@ -90,12 +50,14 @@ class Handlers:
         """Read them from an index."""
         self.source = source
 
-    # Applications
-
     @cached_property
     def applications(self) -> list[Application]:
         """The FastAPI application that application code makes: of several, the one that mounts routers."""
-        made = [call for call, _ in self.source.calls.outside({"fastapi"}, "FastAPI") if call.module.role is Role.APPLICATION]
+        made = [
+            call
+            for call, _ in self.source.calls.outside({"fastapi"}, "FastAPI")
+            if call.module.role is Role.APPLICATION
+        ]
         mounts = {call.module.path for call in self.source.calls.named("include_router", "install")}
         made.sort(key=lambda call: (call.module.path not in mounts, call.module.path.count("/"), call.place))
         return [self._application(call) for call in made[:1]]
@@ -114,7 +76,9 @@ class Handlers:
         if given is not None and not isinstance(given, ast.Dict):
             opened = f"what `{ast.unparse(given)[:40]}` handles is not settled by the source"
         installed, place = self._installed
-        return Application(f"{call.scope.key}:FastAPI", call.place, tuple(classes), everything, installed, opened, place)
+        return Application(
+            f"{call.scope.key}:FastAPI", call.place, tuple(classes), everything, installed, opened, place
+        )
 
     def _given(self, call: Call) -> Iterator[tuple[ast.expr, Scope]]:
         given = keyword(call.node, "exception_handlers")
@@ -124,18 +88,18 @@ class Handlers:
     @cached_property
     def _registered(self) -> list[tuple[ast.expr, Scope]]:
         """What is registered on applications, and what a middleware catches."""
-        found = []
+        found: list[tuple[ast.expr, Scope]] = []
         for call in self.source.calls.named("exception_handler", "add_exception_handler"):
             if call.module.role is Role.APPLICATION and isinstance(call.node.func, ast.Attribute):
-                node = call.node.args[0] if call.node.args else keyword(call.node, "exc_class_or_status_code")
-                if node is not None:
-                    found.append((node, call.scope))
+                given = call.node.args[0] if call.node.args else keyword(call.node, "exc_class_or_status_code")
+                if given is not None:
+                    found.append((given, call.scope))
         for function in self.source.functions:
-            middleware = function.name == "dispatch" or any("middleware" in ast.unparse(each) for each in function.decorators)
-            if middleware:
-                for node in function.nodes():
-                    if isinstance(node, ast.ExceptHandler) and node.type is not None:
-                        found.append((node.type, function))
+            middleware = function.name == "dispatch" or any(
+                "middleware" in ast.unparse(each) for each in function.decorators
+            )
+            clauses = (node for node in function.nodes() if isinstance(node, ast.ExceptHandler)) if middleware else ()
+            found += [(clause.type, function) for clause in clauses if clause.type is not None]
         return found
 
     @cached_property
@@ -149,263 +113,13 @@ class Handlers:
 
     @cached_property
     def named_clauses(self) -> list[Place]:
-        """Where application code catches a database's errors by their own classes and turns them into something else."""
+        """Where application code catches a database's errors by their own classes."""
         found = []
         for function in self.source.functions:
-            for node in function.nodes():
-                if isinstance(node, ast.ExceptHandler) and node.type is not None and named(node.type, function, self.source.names).database:
-                    found.append(function.module.place(node))
+            clauses = (node for node in function.nodes() if isinstance(node, ast.ExceptHandler))
+            known = (node for node in clauses if node.type is not None and self._names_database(node.type, function))
+            found += [function.module.place(node) for node in known]
         return sorted(found)
 
-    # Clauses around work on a session
-
-    @cached_property
-    def clauses(self) -> list[Clause]:
-        """Every clause around writes of a session."""
-        return [clause for function in self.source.functions for clause in self._clauses(function)]
-
-    def _clauses(self, function: Scope) -> Iterator[Clause]:
-        for node in function.nodes():
-            if isinstance(node, ast.Try):
-                session = self._written(node.body, function)
-                if session is None:
-                    continue
-                found = [
-                    self._clause(function, node, handler, session, _told(handler, what))
-                    for handler, what in catching_first(node, function, self.source.names)
-                ]
-                ends = {clause.end: clause for clause in reversed(found)}  # what all clauses of a try do alike is said once
-                yield from sorted(ends.values(), key=lambda clause: clause.place)
-            elif isinstance(node, ast.With):
-                session = self._suppressed(node, function)
-                if session is not None:
-                    end = self._end(function, node, [], session)
-                    place = function.module.place(node)
-                    yield Clause(f"{function.key}:suppress", place, session[0], "suppress()", *end)
-
-    def _suppressed(self, node: ast.With, function: Scope) -> tuple[str, ast.AST] | None:
-        for item in node.items:
-            if isinstance(item.context_expr, ast.Call):
-                maker = self.source.names.resolve(item.context_expr.func, function)
-                if isinstance(maker, External) and maker.dotted == "contextlib.suppress":
-                    if any(named(each, function, self.source.names) for each in item.context_expr.args):
-                        return self._written(node.body, function)
-        return None
-
-    def _clause(self, function: Scope, attempt: ast.Try, handler: ast.ExceptHandler, session: tuple[str, ast.AST], catches: str) -> Clause:
-        end = self._end(function, attempt, handler.body, session, attempt.finalbody)
-        return Clause(f"{function.key}:except", function.module.place(handler), session[0], catches, *end)
-
-    def _written(self, body: list[ast.stmt], function: Scope) -> tuple[str, ast.AST] | None:
-        """Return the session that statements write through, and the node that does."""
-        opened = {name for node in own(body) if isinstance(node, ast.AsyncWith) for name in _bound(node)}
-        stored: tuple[str, ast.AST] | None = None
-        sent = False
-        for node in own(body):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            method = node.func.attr
-            if method not in _STORES | _SENDS or (method in {"add", "get", "delete", "merge"} and isinstance(node.func.value, ast.Constant)):
-                continue
-            text = ast.unparse(node.func.value)
-            if text.partition(".")[0] in opened or self.source.types.session(node.func.value, function) != "async":
-                continue
-            if self._in_savepoint(node, body, function):
-                continue
-            sent = sent or method in _SENDS
-            if method in _STORES or (method in {"execute", "scalar", "scalars", "exec"} and node.args and writes(node)):
-                stored = stored or (text, node)
-        return stored if sent else None
-
-    def _in_savepoint(self, node: ast.AST, body: list[ast.stmt], function: Scope) -> bool:
-        for ancestor in function.module.ancestors(node):
-            if ancestor in body:
-                break
-            if isinstance(ancestor, (ast.AsyncWith, ast.With)) and _nested(ancestor):
-                return True
-        return any(isinstance(top, (ast.AsyncWith, ast.With)) and _nested(top) and node in set(ast.walk(top)) for top in body)
-
-    def _end(
-        self, function: Scope, attempt: ast.Try | ast.With, handler: list[ast.stmt], session: tuple[str, ast.AST], final: list[ast.stmt] | None = None
-    ) -> tuple[str, str, Place | None]:
-        """Tell what becomes of the session that a clause's error left in a failed transaction."""
-        name = session[0]
-        if raises(handler):
-            return "raised", "", None
-        for node in own([*handler, *(final or [])]):
-            if isinstance(node, ast.Attribute) and node.attr in {"rollback", "close", "aclose", "invalidate", "reset"}:
-                return "rolled back", "", None
-            if isinstance(node, ast.Call) and any(ast.unparse(arg) == name for arg in node.args):
-                return "rolled back", "", None  # handed to a function that sees to it
-            if self._is_use(node, name):
-                return "raised", "", None  # whatever is sent in a failed transaction raises
-        used = self._used_after(function, attempt, handler, name)
-        if used is not None:
-            return "swallowed", "this function", used
-        if self._opened_here(function, attempt, name):
-            return "closed", "", None
-        return self._callers(function, attempt, name)
-
-    def _opened_here(self, function: Scope, attempt: ast.AST, name: str) -> bool:
-        for ancestor in function.module.ancestors(attempt):
-            if isinstance(ancestor, (ast.AsyncWith, ast.With)) and name in _bound(ancestor):
-                return True
-            if ancestor is function.node:
-                break
-        found = function.lookup(name) if name.isidentifier() else None
-        return found is not None and found[0] is function and any(b.kind == "value" for b in found[1])
-
-    def _used_after(self, function: Scope, attempt: ast.AST, handler: list[ast.stmt], name: str) -> Place | None:
-        """Return where the same function goes on with the session after the clause: behind it, or in the loop's next round."""
-        gone = leaves(handler)
-        last = handler[-1] if handler else None
-        marks = {node.id for node in own(handler) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        if gone and isinstance(last, ast.Return):
-            return None
-        module = function.module
-        end = getattr(attempt, "end_lineno", 0) or 0
-        inner: ast.AST = attempt
-        for ancestor in module.ancestors(attempt):
-            if isinstance(ancestor, (ast.AsyncWith, ast.With)) and name in _bound(ancestor):
-                body_end = getattr(ancestor, "end_lineno", 0)
-                return self._use(function, name, end, body_end, marks)
-            if isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While)) and inner in ancestor.body and not isinstance(last, ast.Break):
-                first = next((node for node in own(list(ancestor.body)) if self._is_use(node, name)), None)
-                if first is not None and not self._rebound(ancestor, name):
-                    return module.place(first)
-            if ancestor is function.node:
-                break
-            inner = ancestor
-        return self._use(function, name, end, None, marks)
-
-    def _rebound(self, loop: ast.AST, name: str) -> bool:
-        return any(isinstance(node, (ast.AsyncWith, ast.With)) and name in _bound(node) for node in ast.walk(loop))
-
-    def _use(self, function: Scope, name: str, after: int, until: int | None, marks: set[str]) -> Place | None:
-        """Return the first use in some lines; what a clause marks as failed (`folder = None`) may keep the code from it."""
-        for node in function.nodes():
-            line = getattr(node, "lineno", 0)
-            if line <= after or (until is not None and line > until):
-                continue
-            if isinstance(node, ast.If) and marks & {inner.id for inner in ast.walk(node.test) if isinstance(inner, ast.Name)}:
-                return None
-            if self._is_use(node, name):
-                return function.module.place(node)
-        return None
-
-    def _is_use(self, node: ast.AST, name: str) -> bool:
-        """Tell whether a node sends something through the session, or hands it on."""
-        if not isinstance(node, ast.Call):
-            return False
-        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == name:
-            return node.func.attr in _SENDS
-        return any(ast.unparse(arg) == name for arg in (*node.args, *(given.value for given in node.keywords)))
-
-    def _callers(self, function: Scope, attempt: ast.AST, name: str, depth: int = 0) -> tuple[str, str, Place | None]:
-        """Ask who goes on with a session that the function was given."""
-        if function.name in {"__aexit__", "__exit__"}:
-            return "unknown", "", None
-        route = any(route.function is function for route in self.source.web.routes)
-        if route:
-            commits = [each for each in self.source.session_dependencies if self.source.transactions.commit_of(each) is not None]
-            if commits:
-                return "swallowed", f"{commits[0].short}, which commits", commits[0].place
-            return "closed", "", None
-        for call in self.source.calls.to(function):
-            if call.module.role is not Role.APPLICATION or call.scope.function is None:
-                continue
-            handed = next((ast.unparse(arg) for arg in (*call.node.args, *(kw.value for kw in call.node.keywords)) if self.source.types.session(arg, call.scope) == "async"), None)
-            if handed is None and isinstance(call.node.func, ast.Attribute) and name.startswith("self."):
-                handed = ast.unparse(call.node.func.value) if ast.unparse(call.node.func.value) != "self" else name
-            if handed is None:
-                continue
-            statement = _statement(call)
-            if not isinstance(statement, ast.Expr):
-                continue  # the caller looks at what it is told
-            used = self._used_after(call.scope.function, statement, [], handed)
-            if used is not None:
-                return "swallowed", f"{call.scope.function.name}()", used
-        return "unknown", "", None
-
-    # Mistakes that are none of a clause's
-
-    @cached_property
-    def forgotten(self) -> list[Forgotten]:
-        """Every method of an async session that is called and not awaited."""
-        found = []
-        for call in self.source.calls.named(*sorted(_AWAITABLE)):
-            func = call.node.func
-            if call.module.role is not Role.APPLICATION or not isinstance(func, ast.Attribute) or isinstance(call.scope.node, ast.Lambda):
-                continue
-            if not isinstance(call.module.parents.get(call.node), ast.Expr):
-                continue
-            if call.scope.is_async and self.source.types.session(func.value, call.scope) == "async":
-                found.append(Forgotten(f"{call.scope.key}:{func.attr}", call.place, func.attr, ast.unparse(func.value)))
-        return sorted(found, key=lambda each: each.place)
-
-    @cached_property
-    def stale_reads(self) -> list[StaleRead]:
-        """Every read, in an except clause, of a mapped object's column after the clause's rollback."""
-        mapped = {id(model.scope): model for model in self.source.models.every}
-        found = []
-        for function in self.source.functions:
-            for node in function.nodes():
-                if isinstance(node, ast.ExceptHandler):
-                    read = self._stale(function, node, mapped)
-                    if read is not None:
-                        found.append(read)
-        return found
-
-    def _stale(self, function: Scope, handler: ast.ExceptHandler, mapped: dict[int, object]) -> StaleRead | None:
-        rolled: ast.Call | None = None
-        for node in own(handler.body):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr == "rollback" and self.source.types.session(node.func.value, function) == "async":
-                    rolled = rolled or node
-                elif node.func.attr in {"refresh", "get", "merge", "scalar", "scalars", "execute"} and rolled is not None:
-                    return None
-            if rolled is None or not (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name)):
-                continue
-            owner = self.source.types.of(node.value, function)
-            if not isinstance(owner, Scope) or id(owner) not in mapped or self._new(function, node.value.id):
-                continue
-            if self._is_column(owner, node.attr) and node.lineno >= rolled.lineno:
-                place = function.module.place(node)
-                return StaleRead(f"{function.key}:{ast.unparse(node)}", place, ast.unparse(node), function.module.place(rolled))
-        return None
-
-    def _new(self, function: Scope, name: str) -> bool:
-        """Tell whether an object was made in the function, or added by it: a rollback makes such an object free again."""
-        found = function.lookup(name)
-        made = found is not None and any(isinstance(binding.value, ast.Call) and self._constructs(binding.value, function) for binding in found[1])
-        added = any(
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"add", "add_all"} and name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            for node in function.nodes()
-        )
-        return made or added
-
-    def _constructs(self, node: ast.Call, function: Scope) -> bool:
-        meaning: Meaning | None = self.source.names.resolve(node.func, function)
-        return isinstance(meaning, Scope) and meaning.is_class
-
-    def _is_column(self, owner: Scope, name: str) -> bool:
-        for base in self.source.names.lineage(owner):
-            if isinstance(base, Scope) and name in base.bindings and base.member(name) is None:
-                return not name.startswith("__")
-        return False
-
-
-def _told(handler: ast.ExceptHandler, what: Caught) -> str:
-    return "except" if handler.type is None else f"except {', '.join(what.leaves) or 'Exception'}"
-
-
-def _bound(node: ast.AsyncWith | ast.With) -> set[str]:
-    return {item.optional_vars.id for item in node.items if isinstance(item.optional_vars, ast.Name)}
-
-
-def _nested(node: ast.AsyncWith | ast.With) -> bool:
-    return any("begin_nested" in ast.unparse(item.context_expr) or "savepoint" in ast.unparse(item.context_expr).lower() for item in node.items)
-
-
-def _statement(call: Call) -> ast.AST:
-    return next((node for node in call.module.ancestors(call.node) if isinstance(node, ast.stmt)), call.node)
+    def _names_database(self, node: ast.expr, function: Scope) -> bool:
+        return bool(named(node, function, self.source.names).database)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.evaluate import Options
 from verdigris.evidence.source.excepts import caught
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.engines import Engine
+    from verdigris.evidence.source.evaluate import Options
+    from verdigris.evidence.source.modules import Scope
 
 _STATEMENT = ("command_timeout", "statement_timeout")
 _CONNECT = ("timeout", "connect_timeout")
@@ -87,14 +88,22 @@ class Waiting:
                     if isinstance(worth, Unknown) or "statement_timeout" in str(getattr(worth, "value", "")):
                         return worth
                     continue
-                return agree([self._first(inner, _STATEMENT) for inner in self.source.evaluator.dictionaries(way.values[name])])
+                return agree(
+                    [self._first(inner, _STATEMENT) for inner in self.source.evaluator.dictionaries(way.values[name])]
+                )
         return own
 
     def _first(self, way: Options, names: tuple[str, ...]) -> Value:
         for name in names:
             if name in way.values:
                 worth = self.source.evaluator.value(way.values[name])
-                return Known(worth, name) if isinstance(worth, Unknown) else Known(worth.value, name) if isinstance(worth, Known) and worth.value else Missing()
+                return (
+                    Known(worth, name)
+                    if isinstance(worth, Unknown)
+                    else Known(worth.value, name)
+                    if isinstance(worth, Known) and worth.value
+                    else Missing()
+                )
         return Missing() if way.open is None else Unknown(way.open)
 
     def _elsewhere(self, engine: Engine, connect: Value, statement: Value) -> Limits:
@@ -120,7 +129,11 @@ class Waiting:
         for node in function.nodes():
             if not (isinstance(node, ast.While) and self._endless(node) and self._sleeps(node, function)):
                 continue
-            work = [opened for opened in self.source.tasks.openings(function) if node in set(function.module.ancestors(opened))]
+            work = [
+                opened
+                for opened in self.source.tasks.openings(function)
+                if node in set(function.module.ancestors(opened))
+            ]
             if work:
                 guarded = all(self._guarded(each, node, function) for each in work)
                 yield Loop(f"{function.key}:loop", function.module.place(node), guarded)
@@ -144,10 +157,12 @@ class Waiting:
         for ancestor in function.module.ancestors(opened):
             if ancestor is loop:
                 return False
-            if isinstance(ancestor, ast.Try) and inner in ancestor.body:
-                if any(caught(handler, function, self.source.names) for handler in ancestor.handlers):
-                    return True
-            if isinstance(ancestor, (ast.With, ast.AsyncWith)) and "suppress" in ast.unparse(ancestor.items[0].context_expr):
+            handlers = ancestor.handlers if isinstance(ancestor, ast.Try) and inner in ancestor.body else []
+            if any(caught(handler, function, self.source.names) for handler in handlers):
+                return True
+            if isinstance(ancestor, (ast.With, ast.AsyncWith)) and "suppress" in ast.unparse(
+                ancestor.items[0].context_expr
+            ):
                 return True
             inner = ancestor
         return False
@@ -162,5 +177,3 @@ def is_file(engine: Engine) -> bool:
     """Tell whether an engine's database is a file or memory: there is no server to lose."""
     texts = [] if engine.url is None else engine.urls.drivers(engine.url)
     return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)
-
-

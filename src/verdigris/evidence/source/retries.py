@@ -1,9 +1,8 @@
-"""What is repeated when a database's error passes: units of work, or single statements in a transaction that is lost."""
+"""What is repeated when a database's error passes: units of work, or statements in a transaction that is lost."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +10,15 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.excepts import Caught, caught, named, own
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.source.transactions import WRITES, writes
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.values import Place
 
 _LIBRARIES = {"tenacity", "stamina", "backoff", "retry", "retrying", "retry_async", "aioretry"}
 _NEVER_RAISED = {"OperationalError"}  # asyncpg's dialect raises DBAPIError itself for these codes
@@ -77,7 +78,13 @@ class Retries:
         return sorted(found, key=lambda each: each.place)
 
     def _dead(self, what: Caught) -> bool:
-        return self.on_asyncpg and not what.all and bool(what.leaves) and set(what.leaves) <= _NEVER_RAISED and not what.others
+        return (
+            self.on_asyncpg
+            and not what.all
+            and bool(what.leaves)
+            and set(what.leaves) <= _NEVER_RAISED
+            and not what.others
+        )
 
     def _loops(self) -> Iterator[Repetition]:
         """Yield `for attempt in range(n): try: … except …: wait` and its like."""
@@ -97,8 +104,14 @@ class Retries:
             text = ast.unparse(node.test).lower()
             return "attempt" in text or "retr" in text or "tries" in text
         names = {inner.id.lower() for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-        counted = isinstance(node.iter, ast.Call) and ast.unparse(node.iter.func) in {"range", "count", "itertools.count"}
-        return counted and any("attempt" in name or "retr" in name or "tr" == name[:2] or name == "_" for name in names)
+        counted = isinstance(node.iter, ast.Call) and ast.unparse(node.iter.func) in {
+            "range",
+            "count",
+            "itertools.count",
+        }
+        return counted and any(
+            "attempt" in name or "retr" in name or name.startswith("tr") or name == "_" for name in names
+        )
 
     def _loop(self, function: Scope, loop: ast.For | ast.While, attempt: ast.Try) -> Repetition | None:
         for handler in attempt.handlers:
@@ -113,17 +126,26 @@ class Retries:
             catches = ", ".join(what.leaves) or "Exception"
             unit = "whole" if opened else "unknown"
             if session is not None and not opened:
-                rolled = any(isinstance(inner, ast.Attribute) and inner.attr in {"rollback", "close"} for inner in own(handler.body))
+                rolled = any(
+                    isinstance(inner, ast.Attribute) and inner.attr in {"rollback", "close"}
+                    for inner in own(handler.body)
+                )
                 saved = any("begin_nested" in ast.unparse(inner) for inner in attempt.body)
                 unit = "whole" if rolled or saved else "statement"
-            return Repetition(f"{function.key}:loop", place, unit, session, catches, self._dead(what), self._writes(attempt.body))
+            return Repetition(
+                f"{function.key}:loop", place, unit, session, catches, self._dead(what), self._writes(attempt.body)
+            )
         return None
 
     def _writes(self, body: object) -> bool:
         """Tell whether statements write in sight: reads that are repeated prove nothing of transactions."""
         nodes = own(body) if isinstance(body, list) else ()
         calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-        return any(node.func.attr in {*WRITES, "commit", "begin"} or (node.args and writes(node)) for node in calls if isinstance(node.func, ast.Attribute))
+        return any(
+            node.func.attr in {*WRITES, "commit", "begin"} or (node.args and writes(node))
+            for node in calls
+            if isinstance(node.func, ast.Attribute)
+        )
 
     def _session(self, body: list[ast.stmt], function: Scope) -> str | None:
         """Name a session that was opened before the attempt and is used in it."""
@@ -158,13 +180,25 @@ class Retries:
                 if session is None and not opens:
                     continue
                 unit = "whole" if session is None else "decorated"
-                if session is not None and any("begin_nested" in ast.unparse(n) or ".rollback" in ast.unparse(n) for n in function.nodes() if isinstance(n, ast.Call)):
+                if session is not None and any(
+                    "begin_nested" in ast.unparse(n) or ".rollback" in ast.unparse(n)
+                    for n in function.nodes()
+                    if isinstance(n, ast.Call)
+                ):
                     unit = "whole"
                 place = function.module.place(decorator)
-                yield Repetition(f"{function.key}:retry", place, unit, session, ", ".join(what.leaves) or "Exception", self._dead(what), self._writes(function.node.body))
+                yield Repetition(
+                    f"{function.key}:retry",
+                    place,
+                    unit,
+                    session,
+                    ", ".join(what.leaves) or "Exception",
+                    self._dead(what),
+                    self._writes(function.node.body),
+                )
 
     def _condition(self, decorator: ast.expr, function: Scope) -> Caught:
-        """Read which errors a decorator waits for: `retry_if_exception_type(E)`, `on=E`, the first argument of backoff."""
+        """Read which errors a decorator waits for: `retry_if_exception_type(E)`, `on=E`, an argument of backoff."""
         scope = function.parent or function.module.scope
         given: list[ast.expr] = []
         for node in ast.walk(decorator):
@@ -174,23 +208,31 @@ class Retries:
                     given += node.args
                 elif leaf == "on_exception":
                     given += node.args[1:2]
-                given += [keyword.value for keyword in node.keywords if keyword.arg in {"on", "exceptions", "exception_types"}]
+                given += [
+                    keyword.value for keyword in node.keywords if keyword.arg in {"on", "exceptions", "exception_types"}
+                ]
         if not given:
             return Caught(all=True, database=(), others=())
         read = [named(node, scope, self.source.names) for node in given]
         return Caught(
-            any(each.all for each in read), tuple(error for each in read for error in each.database), tuple(name for each in read for name in each.others)
+            any(each.all for each in read),
+            tuple(error for each in read for error in each.database),
+            tuple(name for each in read for name in each.others),
         )
 
     def _handed_in(self, function: Scope) -> str | None:
         for parameter in function.parameters:
-            node = ast.copy_location(ast.Name(parameter.arg, ast.Load()), parameter)
-            if parameter.arg not in {"self", "cls"} and self.source.types.session(node, function) == "async":
+            name = ast.copy_location(ast.Name(parameter.arg, ast.Load()), parameter)
+            if parameter.arg not in {"self", "cls"} and self.source.types.session(name, function) == "async":
                 return parameter.arg
         for node in function.nodes():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SENDS:
                 owner = node.func.value
-                if isinstance(owner, ast.Attribute) and ast.unparse(owner).startswith("self.") and self.source.types.session(owner, function) == "async":
+                if (
+                    isinstance(owner, ast.Attribute)
+                    and ast.unparse(owner).startswith("self.")
+                    and self.source.types.session(owner, function) == "async"
+                ):
                     return ast.unparse(owner)
         return None
 
@@ -210,16 +252,19 @@ class Retries:
         """Every clause for OperationalError alone around work on an asyncpg engine, outside of repetitions."""
         if not self.on_asyncpg:
             return []
-        found = []
+        found: list[DeadClause] = []
         for function in self.source.functions:
             for node in function.nodes():
-                if not isinstance(node, ast.Try) or not (self._session(node.body, function) or self._opens(node.body, function)):
+                if not isinstance(node, ast.Try) or not (
+                    self._session(node.body, function) or self._opens(node.body, function)
+                ):
                     continue
-                if any(caught(h, function, self.source.names).all or {"DBAPIError", "SQLAlchemyError"} & set(caught(h, function, self.source.names).leaves) for h in node.handlers):
-                    continue
-                for handler in node.handlers:
-                    if handler.type is not None and self._dead(named(handler.type, function, self.source.names)):
-                        found.append(DeadClause(f"{function.key}:OperationalError", function.module.place(handler)))
+                found += self._dead_of(node, function)
         return found
 
-
+    def _dead_of(self, attempt: ast.Try, function: Scope) -> list[DeadClause]:
+        read = [(handler, caught(handler, function, self.source.names)) for handler in attempt.handlers]
+        if any(what.all or {"DBAPIError", "SQLAlchemyError"} & set(what.leaves) for _, what in read):
+            return []
+        key = f"{function.key}:OperationalError"
+        return [DeadClause(key, function.module.place(handler)) for handler, what in read if self._dead(what)]
