@@ -59,17 +59,29 @@ class Types:
         self._busy: set[tuple[int, int]] = set()
         self._following: set[tuple[int, str]] = set()  # variables on the way: `query = query.where(...)` adds nothing
         self._variables: dict[tuple[int, str], Type | None] = {}
+        self._known: dict[tuple[int, int], Type | None] = {}
+        self._cuts = 0
 
     def of(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
-        """Return the class that an expression's value is an instance of."""
+        """Return the class that an expression's value is an instance of.
+
+        What was inferred without being cut short is remembered: a chain of calls asks for its beginning many times.
+        """
         mark = (id(node), id(scope))
+        if mark in self._known:
+            return self._known[mark]
         if depth > DEPTH or mark in self._busy:
+            self._cuts += 1
             return None
         self._busy.add(mark)
+        cuts = self._cuts
         try:
-            return self._of(node, scope, depth)
+            found = self._of(node, scope, depth)
         finally:
             self._busy.discard(mark)
+        if cuts == self._cuts and getattr(node, "lineno", None) is not None:  # a node of the tree: it lives as long
+            self._known[mark] = found
+        return found
 
     def _of(self, node: ast.expr, scope: Scope, depth: int) -> Type | None:
         match node:
@@ -102,6 +114,7 @@ class Types:
         if mark in self._variables:
             return self._variables[mark]
         if mark in self._following:
+            self._cuts += 1
             return None
         first = not self._following and not self._busy
         self._following.add(mark)
