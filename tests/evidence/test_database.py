@@ -220,6 +220,8 @@ def test_a_wrong_password_is_not_repeated(url):
 
 
 def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_told():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with pytest.raises(DatabaseUnreachableError, match=r"did not answer within 0\.3 s"):
-            inspect(f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/x", timeout=0.3)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(DatabaseUnreachableError, match=r"did not answer within 0\.3 s"),
+    ):
+        inspect(f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/x", timeout=0.3)

@@ -90,3 +90,21 @@ def test_kind_and_tables_are_read_off(sql, kind, tables):
 )
 def test_what_is_explained_and_whether_it_ran(sql, found):
     assert statements.explained(sql) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "node"),
+    [
+        ("Seq Scan on a  (cost=0.00..1.05 rows=5 width=4)", "Seq Scan on a  (cost=0.00..1.05 rows=5 width=4)"),
+        (
+            """[{"Plan": {"Node Type": "Index Scan", "Relation Name": "a", "Startup Cost": 0.1, "Total Cost": 8.0,
+            "Plan Rows": 1, "Plan Width": 4}}]""",
+            "Index Scan on a  (cost=0.10..8.00 rows=1 width=4)",
+        ),
+        ("[1, 2]", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_plans_first_node_is_told(answer, node):
+    assert statements.first_node(answer) == node

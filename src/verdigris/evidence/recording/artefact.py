@@ -234,7 +234,6 @@ class Inserts:
     rows: int = 0
     rows_max: int = 0  # in one statement or one driver batch
     single_row_max: int = 0  # single-row statements in one request or task
-    flushes_max: int = 0  # flushes that inserted, in one request or task
     seconds: float = 0.0
     route: str | None = None
 
@@ -309,7 +308,7 @@ class Explain:
     analyze: bool = False
     count: int = 0
     ms: float = 0.0
-    plan: str = ""  # its first node, where the text was seen
+    plan: str = ""  # its first node, such as "Seq Scan on orders  (cost=0.00..35.50 rows=2550 width=36)"
     site: Site = None
 
 
@@ -318,8 +317,6 @@ class QueryTimes:
     """Whether anything but this recorder times statements."""
 
     watchers: tuple[str, ...] = ()  # "module:name" of dialect wrappers and cursor listeners
-    slow_log: tuple[str, ...] = ()  # loggers on which slow statements were seen
-    slow_statements: int = 0
 
 
 @dataclass(frozen=True, slots=True)

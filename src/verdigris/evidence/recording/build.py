@@ -382,8 +382,9 @@ class _Builder:
         for (text, spot), use in list(self.ledger.uses.items()):
             inner = statements.explained(text.sql) if text.kind == "EXPLAIN" else None
             if inner is not None:
+                plan = self.recorder.plans.get(text, "")
                 key = statements.fingerprint(statements.normalise(inner[0]))
-                found.append(artefact.Explain(key, inner[1], use.count, use.total / 1e6, "", self.site(spot)))
+                found.append(artefact.Explain(key, inner[1], use.count, use.total / 1e6, plan, self.site(spot)))
         return tuple(found)
 
     def models(self) -> tuple[artefact.Model, ...]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.recording.recorder import Recorder
 
+_ALIKE = 20  # databases that are told apart for one line
+
 
 class EngineWatch:
     """Records engines and lets the other watches onto their dialects."""
@@ -64,7 +66,7 @@ class EngineWatch:
         spot = None if late else self.recorder.places.here()
         facts = engine_facts(engine)
         key = (spot, *facts.values())
-        state = self.states.get(key)
+        state = self.states.get(key) or self._alike(spot, facts)
         if state is None:
             state = self.states[key] = EngineState(key, facts, spot)
         state.created += 1
@@ -74,6 +76,16 @@ class EngineWatch:
         state.created_in_requests += unit is not None and unit.request is not None and not unit.request.ended
         self._instrument(engine.dialect, state)
         return state
+
+    def _alike(self, spot: Any, facts: dict[str, Any]) -> EngineState | None:
+        """Return one of many states of a line that differ only in the database, such as a test suite's."""
+        settings = {**facts, "url": "", "database": ""}
+        alike = [
+            state
+            for state in self.states.values()
+            if state.spot is spot and {**state.facts, "url": "", "database": ""} == settings
+        ]
+        return alike[0] if len(alike) >= _ALIKE else None
 
     def _instrument(self, dialect: Any, state: EngineState) -> None:
         if KEY in dialect.__dict__:

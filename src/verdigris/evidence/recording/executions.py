@@ -115,8 +115,8 @@ class ExecutionWatch:
             state.statements += 1
             if checkout is not None:
                 checkout.statement_ns += elapsed
-            if text.writes or error is not None or not state.is_async:
-                self._seldom(state, unit, text, spot, cell, checkout, rows, elapsed, many, error)
+            if text.seldom or error is not None or not state.is_async:
+                self._seldom(state, unit, text, spot, cell, checkout, cursor, rows, elapsed, many, error)
         except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
             self.recorder.trouble("a statement", trouble)
 
@@ -134,6 +134,7 @@ class ExecutionWatch:
         spot: Spot | None,
         cell: Cell,
         checkout: Checkout | None,
+        cursor: Any,
         rows: int,
         elapsed: int,
         many: bool,  # noqa: FBT001 - as above
@@ -148,6 +149,8 @@ class ExecutionWatch:
                 if checkout is not None and checkout.begun:
                     checkout.failure = failure
             return
+        if text.kind == "EXPLAIN":
+            self._explained(text, cursor)
         if not text.writes:
             return
         if checkout is not None:
@@ -163,6 +166,12 @@ class ExecutionWatch:
             inserts.rows_max = max(inserts.rows_max, rows)
             inserts.single += rows == 1 and not many
             inserts.nanoseconds += elapsed
+
+    def _explained(self, text: Text, cursor: Any) -> None:
+        """Keep the plan's first node; what a cursor has fetched already is its own affair, so often there is none."""
+        fetched = getattr(cursor, "_rows", None)
+        if fetched:
+            self.recorder.plans[text] = statements.first_node(fetched[0][0])
 
     def _count_rows(self, text: Text, checkout: Checkout, rows: int) -> None:
         tables = statements.tables(statements.normalise(text.sql))

@@ -28,6 +28,7 @@ STATEMENTS = ("execute", "scalar", "scalars")
 _ASYNC_STATEMENTS = (*STATEMENTS, "get", "get_one", "stream", "stream_scalars")
 _LOAD_OPTIONS = "_sa_orm_load_options"
 _TOP_LEVEL = "sa_top_level_orm_context"
+_BY_NAME = frozenset({"refresh", "get", "get_one"})  # methods that ask for an object, expired or not
 _PHASES = {"serialize_response": "serialisation", "solve_dependencies": "dependency"}  # by FastAPI's functions
 
 
@@ -110,8 +111,9 @@ class LoadWatch:
 
     def _column(self, session: Any, statement: Any, state: Any, load: Any, unit: Unit) -> Origin:
         noted: SessionState = session.__dict__[KEY]
-        if load._is_user_refresh or (noted.operation == "refresh" and noted.busy == unit.owner):  # noqa: SLF001 - as above
-            return Origin(unit, self.recorder.spot(unit), lazy=True)  # asked for by name
+        by_name = noted.operation in _BY_NAME and noted.busy == unit.owner
+        if load._is_user_refresh or by_name:  # noqa: SLF001 - as above
+            return Origin(unit, self.recorder.spot(unit), lazy=noted.operation == "refresh")
         names = statement._compile_options._only_load_props or ()  # noqa: SLF001 - as above
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
         touched = missing[0] if len(missing) == 1 else _touched_name() or "*"

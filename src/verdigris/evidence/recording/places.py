@@ -49,6 +49,7 @@ _ENDS = tuple(
         "/starlette/websockets.py",
     )
 )
+_SUFFIXES = frozenset({".py", ".pyw", ""})  # a template's compiled code has its name, and lines of its own
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -194,7 +195,7 @@ class Places:
         return kind
 
     def _kind(self, filename: str) -> int:
-        if filename.startswith("<"):
+        if filename.startswith("<") or os.path.splitext(filename)[1] not in _SUFFIXES:  # noqa: PTH122 - once per file
             return _FOREIGN
         if filename.endswith(_ENDS):
             return _END

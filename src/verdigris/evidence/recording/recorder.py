@@ -47,6 +47,7 @@ class Recorder:
         self.ledger = Ledger()
         self.patches = Patches()
         self.texts: dict[str, Text] = {}
+        self.plans: dict[Text, str] = {}  # the first node of each EXPLAIN's answer
         self.tests: TestRun | None = None
         self.active_requests = 0
         self.troubles: dict[tuple[str, str], int] = {}

@@ -9,6 +9,7 @@ from asyncio import _get_running_loop
 from threading import get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, get_args
+from weakref import WeakKeyDictionary
 
 from verdigris.evidence.recording.units import Checkout, RequestState, Unit, task_is_done
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.recording.recorder import Recorder
 
 _UNMATCHED = "(unmatched)"
+_SUSPECTS = 100
 
 
 class RequestWatch:
@@ -27,7 +29,7 @@ class RequestWatch:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.offered: dict[str, None] = {}
-        self._tables: dict[int, dict[int, list[tuple[str, Any]]]] = {}
+        self._tables: WeakKeyDictionary[Any, dict[int, list[tuple[str, Any]]]] = WeakKeyDictionary()
         self.suspects: list[tuple[RequestState, Checkout]] = []
 
     def attach(self, applications: ModuleType) -> None:
@@ -123,6 +125,8 @@ class RequestWatch:
 
     def _ended(self, request: RequestState) -> None:
         request.ended = perf_counter_ns()
+        if len(self.suspects) > _SUSPECTS:
+            self.suspects = [(owner, checkout) for owner, checkout in self.suspects if id(checkout) in owner.checkouts]
         for checkout in request.checkouts.values():
             if checkout.unit is request.units[0] or task_is_done(checkout.unit):
                 self.suspects.append((request, checkout))  # a shielded close may still return it in a moment
@@ -164,9 +168,9 @@ class RequestWatch:
         }
 
     def _table(self, app: Any, *, anew: bool = False) -> dict[int, list[tuple[str, Any]]]:
-        table = self._tables.get(id(app))
+        table = self._tables.get(app)
         if table is None or anew:
-            table = self._tables[id(app)] = {}
+            table = self._tables[app] = {}
             for template, methods, endpoint, route in _routes(getattr(app, "routes", ()), ""):
                 table.setdefault(id(endpoint), []).append((template, route))
                 if _is_the_frameworks(endpoint):

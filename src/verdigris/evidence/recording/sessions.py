@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.recording.recorder import Recorder
     from verdigris.evidence.recording.units import Unit
 
-_WATCHED = ("flush", "commit", "rollback", "refresh")
+_WATCHED = ("flush", "commit", "rollback", "refresh", "get", "get_one")
 _MEASURED = frozenset({"flush", "close", "commit"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import blake2b
 
@@ -107,3 +108,17 @@ def explained(sql: str) -> tuple[str, bool] | None:
     options = (found.group("options") or found.group("words") or "").upper()
     analyze = re.search(r"\bANALYZE\b(?!\s+(?:FALSE|OFF|0))", options) is not None
     return sql[found.end() :], analyze
+
+
+def first_node(answer: object) -> str:
+    """Return the first node of a plan, from EXPLAIN's first row in its text or JSON format."""
+    if isinstance(answer, str) and not answer.lstrip().startswith("["):
+        return answer.splitlines()[0].strip() if answer.strip() else ""
+    try:
+        parsed = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        node = parsed[0]["Plan"]  # type: ignore[index]  # whatever is no plan is caught
+        relation = f" on {node['Relation Name']}" if "Relation Name" in node else ""
+        cost = f"cost={node['Startup Cost']:.2f}..{node['Total Cost']:.2f}"
+        return f"{node['Node Type']}{relation}  ({cost} rows={node['Plan Rows']} width={node['Plan Width']})"
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ""

@@ -34,7 +34,8 @@ class TestRun:
 
     def used(self, url: str) -> None:
         """Note which database the running test talks to."""
-        self.databases.setdefault(url, set()).add(self.current or "")
+        if url in self.databases or len(self.databases) < _NAMES:
+            self.databases.setdefault(url, set()).add(self.current or "")
 
     def committed(self, changes: dict[str, int]) -> None:
         """Note rows that were committed for good."""

@@ -25,7 +25,7 @@ _REMEMBERED = 1000  # distinct parameters of one statement in one scope; beyond,
 class Text:
     """One SQL text as it was sent, and what is known of it at first sight."""
 
-    __slots__ = ("engine", "kind", "paged", "sql", "table", "writes")
+    __slots__ = ("engine", "kind", "paged", "seldom", "sql", "table", "writes")
 
     def __init__(self, sql: str, engine: EngineState | None) -> None:
         self.sql = sql
@@ -33,6 +33,7 @@ class Text:
         self.kind = statements.kind(sql)
         self.writes = statements.writes(self.kind)
         self.table = statements.inserted_table(sql) if self.kind == "INSERT" else ""
+        self.seldom = self.writes or self.kind == "EXPLAIN"
         self.paged = " OFFSET " in sql.upper()
 
 
