@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Judgement, Population, Severity
 from verdigris.evidence.source.mapped import Column, Model, Relationship
+from verdigris.evidence.source.unseen import passed_on, stray
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 RAISING = {"raise", "raise_on_sql"}
 DELIBERATE = {"selectin", "joined", "subquery", "immediate", "write_only"}
 SHOWN = 4  # names of one model in one message
+
+
+def _related(evidence: Evidence) -> Population[Model]:
+    """Return the classes that have relationships; one that is added to a class from outside leaves a gap."""
+    models = evidence.source.mapped_classes
+    places = {each.place for model in models for each in model.relationships}
+    gaps = (*stray(evidence.source, "relationship", places), *passed_on(evidence.source, "relationship"))
+    return Population(models.where(lambda model: bool(model.own_relationships)).subjects, (*models.gaps, *gaps))
 
 
 def _names(attributes: list[Column] | list[Relationship]) -> str:
@@ -59,7 +68,10 @@ class MappedColumn(Box[Model]):
 
     def subjects(self, evidence: Evidence) -> Population[Model]:
         """Name the declarative classes; Column in a Table(...) is right and is none of them."""
-        return evidence.source.mapped_classes.where(lambda model: model.style == "declarative")
+        models = evidence.source.mapped_classes
+        declarative = models.where(lambda model: model.style == "declarative")
+        places = {column.place for model in models for column in model.own_columns}
+        return Population(declarative.subjects, (*declarative.gaps, *stray(evidence.source, "Column", places)))
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:
         """Ask what makes each column."""
@@ -85,7 +97,7 @@ class ExplicitLazy(Box[Model]):
 
     def subjects(self, evidence: Evidence) -> Population[Model]:
         """Name the classes that have relationships."""
-        return evidence.source.mapped_classes.where(lambda model: bool(model.own_relationships))
+        return _related(evidence)
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:
         """One judgement a class: this is a convention, and a finding a line would bury the rest."""
@@ -117,7 +129,7 @@ class LazyRaise(Box[Model]):
         """Name the classes that have relationships; where nothing is async, loading on touch works."""
         if not evidence.source.uses_async:
             return Population()
-        return evidence.source.mapped_classes.where(lambda model: bool(model.own_relationships))
+        return _related(evidence)
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:
         """Fail on what loads in silence; a deliberate eager strategy is advice at most."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source import files as _files
+from verdigris.evidence.source import unseen
 from verdigris.evidence.source.blocking import BlockingUse, blocking_uses
 from verdigris.evidence.source.calls import Calls
 from verdigris.evidence.source.clauses import Clauses
@@ -295,8 +296,9 @@ class Source:
         """Every engine that application code makes."""
         found = [engine for engine in engines(self) if engine.role is Role.APPLICATION]
         missing = self.uses_sqlalchemy and not found
-        gaps = ("no engine is made in the application's own files, though it uses SQLAlchemy",) if missing else ()
-        return self.population(_distinct(found), *gaps)
+        gaps = ["no engine is made in the application's own files, though it uses SQLAlchemy"] if missing else []
+        gaps += [*unseen.passed_on(self, *unseen.ENGINES), *unseen.unresolved(self, *unseen.ENGINES[:2])]
+        return self.population(_distinct(found), *gaps, *unseen.made_outside(self, list(self.factories)))
 
     @cached_property
     def pooled_engines(self) -> Population[Engine]:
@@ -313,7 +315,8 @@ class Source:
             if missing
             else ()
         )
-        return self.population(_distinct(made for made in found if made.form != "connection"), *gaps)
+        passed = unseen.passed_on(self, *unseen.FACTORIES)
+        return self.population(_distinct(made for made in found if made.form != "connection"), *gaps, *passed)
 
     @cached_property
     def refreshes(self) -> list[Place]:
