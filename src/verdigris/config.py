@@ -65,7 +65,7 @@ def _table(file: Path) -> dict[str, Any] | None:
 
     try:
         tool = tomllib.loads(text).get("tool", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{file} is not TOML.", why=f"{error}.", page=PAGE) from error
     table = tool.get("verdigris") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):

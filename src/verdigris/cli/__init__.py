@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -22,9 +23,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+_ANSWERS = {  # what is nobody's bug, and where it shows
+    errno.ENOSPC: "What it has to say could not be written: make room, or write elsewhere.",
+    errno.EDQUOT: "What it has to say could not be written: make room, or write elsewhere.",
+    errno.ENAMETOOLONG: "A path of this command is longer than the file system takes: name a shorter one.",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 nothing fails, 1 a box fails, 2 wrong use or our own bug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, `>&-`: the exit code still tells
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a stream of another kind, or a closed one
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as above
@@ -79,6 +90,8 @@ def _told(error: Exception) -> str | None:
 
     if isinstance(error, UsageError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in _ANSWERS:
+        return f"The command was cut short: {error.strerror}.\n  {_ANSWERS[error.errno]}"
     if os.environ.get("VERDIGRIS_DEBUG"):
         return None
     frame = error.__traceback__

@@ -38,7 +38,7 @@ def add_options(parser: Parser) -> None:
 def plan(options: Namespace) -> Plan:
     """Settle what is checked, on which evidence, and what the team has decided."""
     path = Path(options.path)
-    config = find(path.resolve())
+    config = find(_absolute(path))
     known = numbers()
     table = f"[tool.verdigris] of {config.file}"
     kinds = _kinds(options, config)
@@ -52,7 +52,7 @@ def plan(options: Namespace) -> Plan:
         ignored=_reasons(config.ignore, known, f"`ignore` in {table}")
         | dict.fromkeys(matching(words(options.ignore), known, "--ignore"), "--ignore"),
         accepted=_reasons(config.accept, known, f"`accept` in {table}"),
-        exclude=_excluded(config, path.resolve()),
+        exclude=_excluded(config, _absolute(path)),
         baseline=baseline_of(options, config),
         cache=not options.no_cache,
     )
@@ -60,6 +60,15 @@ def plan(options: Namespace) -> Plan:
         why = "Everything that was selected is ignored too; nothing would be checked, and that is no success."
         raise UsageError("No box is left to judge.", why=why, page="verdigris boxes")
     return settled
+
+
+def _absolute(path: Path) -> Path:
+    """Return where a path leads; a shell may stand in a directory that is gone."""
+    try:
+        return path.resolve()
+    except FileNotFoundError as error:
+        why = "The directory that this command was started in has been deleted."
+        raise UsageError(f"There is no {path}.", why=why, do=("cd to one that exists",)) from error
 
 
 def baseline_of(options: Namespace, config: Config) -> Path | None:
