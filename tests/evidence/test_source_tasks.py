@@ -5,6 +5,9 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.evidence.trees import tree
 from verdigris.checklist.registry import boxes
 from verdigris.evidence import Evidence
 from verdigris.evidence.source import Source
@@ -108,3 +111,29 @@ def test_tasks_that_are_gathered_are_one_finding(tmp_path: Path) -> None:
     )
 
     assert found == ["unbounded"]
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "await asyncio.gather(*map(one, ids))",
+        "tasks = {i: asyncio.create_task(session.get(Order, i)) for i in ids}\n    await asyncio.wait(tasks.values())",
+    ],
+)
+def test_a_map_and_a_dictionary_of_tasks_are_many_tasks(joined, tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "main.py": f"""
+import asyncio
+from sqlalchemy.ext.asyncio import AsyncSession
+
+async def read(session: AsyncSession, ids):
+    async def one(i):
+        return await session.get(Order, i)
+    {joined}
+"""
+        },
+    )
+
+    assert "session" in {fan_out.shared for fan_out in source.fan_outs}

@@ -25,6 +25,7 @@ JOINERS = {"gather", "wait", "as_completed"}
 SPAWNERS = {"create_task", "ensure_future", "start_soon", "run_coroutine_threadsafe"}
 
 _NAMES = {"session", "db", "db_session", "async_session"}
+_REPEATING = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 DEPTH = 4  # calls followed inside an arm
 
 
@@ -148,7 +149,7 @@ class Tasks:
         for ancestor in call.module.ancestors(call.node):
             if ancestor is limit or isinstance(ancestor, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 return False
-            if isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.GeneratorExp)):
+            if isinstance(ancestor, _REPEATING):
                 return True
         return False
 
@@ -167,6 +168,9 @@ class Tasks:
                 yield from self._arms(element, call)
         elif isinstance(node, ast.Name):
             yield from self._collected(node.id, call)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "map" and node.args:
+            made = ast.copy_location(ast.Call(func=node.args[0], args=node.args[1:], keywords=[]), node)
+            yield self._arm(made, call.scope, many=True)
         else:
             yield self._arm(node, call.scope, many=False)
 
