@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.flow.machine import Frame, Machine, TooLargeError
+from verdigris.evidence.source.flow.heap import State
+from verdigris.evidence.source.flow.machine import Machine, TooLargeError
 from verdigris.evidence.source.flow.reads import Read, Reads, Serving
 from verdigris.evidence.source.flow.values import Func, Value
 from verdigris.evidence.source.schemas import PlainType
@@ -44,14 +45,9 @@ class Flow:
             for route in self.source.web.routes:
                 self._route(route, reads, seen)
             for function in self.source.functions:
-                if function not in seen and not isinstance(function.node, ast.Lambda) and self._matters(function):
+                if function not in seen and not isinstance(function.node, ast.Lambda) and reads.memory.reads(function):
                     self._run(function, reads, seen)
         return reads
-
-    def _matters(self, function: Scope) -> bool:
-        """Tell whether a function mentions a relationship, or turns objects into models."""
-        names = self.source.relations.names
-        return any(isinstance(node, ast.Attribute) and (node.attr in names or node.attr in _SINKS) for node in function.nodes())
 
     def _route(self, route: Route, reads: Reads, seen: set[Scope]) -> None:
         machine, value = self._run(route.function, reads, seen)
@@ -68,13 +64,10 @@ class Flow:
         try:
             return machine, machine.root(Func(function))
         except TooLargeError:
-            reads.unfollowed.setdefault(function.key, (function.place, f"{function.name}() and what it calls are too large to follow"))
+            reads.gave_up(function, f"{function.name}() and what it calls are too large to follow")
         except RecursionError:
-            reads.unfollowed.setdefault(function.key, (function.place, f"{function.name}() is nested too deeply to follow"))
+            reads.gave_up(function, f"{function.name}() is nested too deeply to follow")
         return machine, None
-
-
-_SINKS = {"model_validate", "from_orm", "validate_python", "awaitable_attrs"}
 
 
 @contextmanager
@@ -88,4 +81,4 @@ def _deep() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-__all__ = ["Flow", "Frame", "Read", "Reads"]
+__all__ = ["Flow", "Read", "Reads", "State"]

@@ -252,7 +252,7 @@ class Expressions:
             return frame.names[name]
         if frame.outer is not None and name in frame.outer.names:
             return frame.outer.names[name]
-        return self.meaning(self.source.names.resolve(node, frame.scope), name)
+        return self.meaning(self.machine.reads.memory.meaning(node, frame.scope), name)
 
     def meaning(self, found: object, name: str) -> Value:
         """Return the value of what a name resolves to outside of any call."""
@@ -313,7 +313,7 @@ class Expressions:
         """Return a value of an annotated type; entities in it are open."""
         node = parsed(node)
         if node is None or depth > DEPTH:
-            return Plain() if node is None else Opaque(reason)
+            return Plain() if node is None else Opaque(reason, silent)
         match node:
             case ast.Constant(value=None):
                 return Plain()
@@ -329,9 +329,9 @@ class Expressions:
                     return self.annotation(found.value, found.scope, reason, silent=silent, depth=depth + 1)
                 if isinstance(found, External):
                     return Outside(found.dotted, made=True)
-                return Plain() if found is None and isinstance(node, ast.Name) and node.id in _BUILTIN_TYPES else Opaque(reason)
+                return Plain() if found is None and isinstance(node, ast.Name) and node.id in _BUILTIN_TYPES else Opaque(reason, silent)
             case _:
-                return Opaque(reason)
+                return Opaque(reason, silent)
 
     def _subscript(self, node: ast.Subscript, base: ast.expr, inner: ast.expr, scope: Scope, reason: str, *, silent: bool, depth: int) -> Value:
         found = self.source.names.resolve(base, scope)
@@ -356,7 +356,7 @@ class Expressions:
             return Klass(named) if isinstance(named, Scope) and named.is_class else Opaque(reason)
         if isinstance(found, Scope) and found.is_class:
             return self._instance(found, reason, silent=silent)
-        return Outside(found.dotted, made=True) if isinstance(found, External) else Opaque(reason)
+        return Outside(found.dotted, made=True) if isinstance(found, External) else Opaque(reason, silent)
 
     def parameter(self, scope: Scope, parameter: ast.arg, *, passed: bool) -> Value:
         """Return what a parameter is when nothing was passed: injected, its default, or the caller's business."""
@@ -373,20 +373,30 @@ class Expressions:
             owner = scope.enclosing_class
             return Klass(owner) if parameter.arg == "cls" else self._instance(owner, "it is the caller's", silent=True)
         if parameter.annotation is None:
-            return Opaque(f"`{parameter.arg}` is a parameter")
+            return Opaque(f"`{parameter.arg}` is a parameter", silent=True)
         return self.annotation(parameter.annotation, around, f"`{parameter.arg}` is a parameter of {scope.name}()", silent=True)
 
     # -- attributes -------------------------------------------------------------------------------
 
     def _attribute(self, node: ast.Attribute, frame: Frame) -> Value:
-        if isinstance(node.value, ast.Name) and node.value.id not in frame.names:
-            whole = self.source.names.resolve(node, frame.scope)
-            if isinstance(whole, (Scope, External)) or (isinstance(whole, Assigned) and not whole.scope.is_class):
-                return self.meaning(whole, node.attr)
         if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "super" and not node.value.args:
             return self._inherited(node, frame)
         base = self.value(node.value, frame)
-        return either([self.attribute(arm, node.attr, node, frame) for arm in alternatives(base)])
+        mixed = self._is_mixed(base, node.attr)
+        frame.guarded += mixed
+        try:
+            return either([self.attribute(arm, node.attr, node, frame) for arm in alternatives(base)])
+        finally:
+            frame.guarded -= mixed
+
+    def _is_mixed(self, base: Value, name: str) -> bool:
+        """Tell whether some of the objects this may be have a relationship loaded: a condition may tell them apart."""
+        states = set()
+        for arm in alternatives(base) if isinstance(base, Either) else ():
+            relation = self.source.relations.of(arm.model, name) if isinstance(arm, Entity) else None
+            if isinstance(arm, Entity) and relation is not None:
+                states.add(self.machine.heap.read(arm, relation, whole=True).state in {State.MISSING, State.EMPTY})
+        return len(states) > 1
 
     def _inherited(self, node: ast.Attribute, frame: Frame) -> Value:
         method = self.source.types.reach(node, frame.scope)
@@ -410,7 +420,8 @@ class Expressions:
                 named = [value for value in values if isinstance(value, Entity) and value.model.rpartition(".")[2].rpartition(":")[2] == name]
                 return named[0] if named else Method(owner, name)
             case Opaque():
-                self._stray(name, node, frame)
+                if not owner.silent:
+                    self._stray(name, node, frame)
                 return Method(owner, name)
             case Plain() | Const():
                 return Method(owner, name)

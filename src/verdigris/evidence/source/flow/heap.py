@@ -30,6 +30,7 @@ class Verdict:
     state: State
     reason: str
     origin: Place | None = None
+    via: Place | None = None
     made: bool = False
 
 
@@ -69,7 +70,7 @@ class Heap:
             else:
                 relation = self.relations.of(shape.model, name)
                 target = relation.target if relation is not None and relation.target is not None else "?"
-                shape = Shape(target, {}, shape.origin, shape.opened, shape.silent, sync=shape.sync)
+                shape = Shape(target, {}, shape.origin, shape.via, shape.opened, shape.silent, sync=shape.sync)
         return entity, shape
 
     def _aliased(self, link: Link | None) -> Entity | None:
@@ -91,7 +92,7 @@ class Heap:
         link = root.link(path[0])
         relation = self.relations.of(root.model, path[0])
         target = relation.target if relation is not None and relation.target is not None else "?"
-        inner = link.shape if link is not None and link.shape is not None else Shape(target, origin=root.origin, sync=root.sync)
+        inner = link.shape if link is not None and link.shape is not None else Shape(target, origin=root.origin, via=root.via, sync=root.sync)
         how = link.how if link is not None else "same"
         certain = link.certain if link is not None else True
         return root.with_link(path[0], Link(how, certain, self._put(inner, path[1:], shape), link.alias if link else None))
@@ -121,10 +122,21 @@ class Heap:
                 found.update(self.targets(target, load.below))
         return found
 
+    def add(self, entity: Entity) -> None:
+        """Put a new object, and what it is related to, into a session."""
+        entity, shape = self.locate(entity)
+        if shape.added or not shape.made:
+            return
+        self.set(entity, replace(shape, added=True))
+        for link in shape.links.values():
+            alias = self._aliased(link)
+            if alias is not None:
+                self.add(alias)
+
     def persist(self) -> None:
         """A flush: what was pending has rows now, and reading what was not given is a query."""
         for number, shape in self.cells.items():
-            if shape.fresh:
+            if shape.fresh and shape.added:
                 self.cells[number] = replace(shape, fresh=False)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -141,12 +153,15 @@ class Heap:
     def read(self, entity: Entity, relation: Relation, *, whole: bool) -> Verdict:
         """Tell what reading a relationship of an object comes to; `whole` reads go through all of a collection."""
         entity, shape = self.locate(entity)
+        return replace(self._read(entity, shape, relation, whole=whole), via=shape.via)
+
+    def _read(self, entity: Entity, shape: Shape, relation: Relation, *, whole: bool) -> Verdict:
         link = shape.link(relation.name)
         if shape.sync:
             return Verdict(State.SYNC, "a synchronous session loads it when it is touched")
         if link is not None and link.how == "loaded":
             if link.certain:
-                return Verdict(State.LOADED, f"{relation.key} is loaded", shape.origin)
+                return Verdict(State.LOADED, link.by or f"{relation.key} is loaded", shape.origin)
             return Verdict(State.DOUBT, f"{relation.key} is loaded under a condition", shape.origin)
         if shape.opened is not None:
             return Verdict(State.CALLER if shape.silent else State.DOUBT, shape.opened, shape.origin)
@@ -171,6 +186,8 @@ class Heap:
             return Verdict(State.LOADED, f"{relation.key} is mapped with lazy={lazy.value!r}", shape.origin)
         if self.hooked is not None:
             return Verdict(State.DOUBT, self.hooked, shape.origin)
+        if lazy.value == "noload" and shape.made:
+            return Verdict(State.LOADED, f"{relation.key} of a new object is empty", shape.origin)
         if lazy.value == "noload":
             return Verdict(State.EMPTY, f"{relation.key} is lazy='noload' and no option loads it", shape.origin)
         if shape.made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -81,7 +82,21 @@ class Library:
         arguments = list(call.arguments)
         if self._is_transactional(function.scope):
             arguments.insert(0, Outside("sqlalchemy.ext.asyncio.AsyncSession", made=True))
-        return self.machine.call(function, arguments, call.keywords, opened=call.opened)
+        before = self.machine.last
+        made = self.machine.call(function, arguments, call.keywords, opened=call.opened)
+        self._sign(before, call)
+        return made
+
+    def _sign(self, before: int, call: Call) -> None:
+        """Note on new objects that this call led to their query, where the query stands in another module."""
+        if not hasattr(call.node, "lineno"):
+            return
+        place = call.frame.scope.module.place(call.node)
+        cells = self.machine.heap.cells
+        for number in range(before + 1, self.machine.last + 1):
+            shape = cells.get(number)
+            if shape is not None and shape.via is None and shape.origin is not None and shape.origin.path != place.path:
+                cells[number] = replace(shape, via=place)
 
     def _is_transactional(self, scope: Scope) -> bool:
         """Tell whether the library's decorator passes the session."""
@@ -198,6 +213,8 @@ class Library:
                 return self.machine.reads.dumped(owner, name)
             case Plain() | Const():
                 return Plain()
+            case Outside() if owner.package in _FOREIGN:
+                return Plain()
             case _:
                 done = self.orm.session_method(owner, name, call)
                 return done if done is not None else self._unresolved(call)
@@ -205,7 +222,12 @@ class Library:
     def _class_method(self, scope: Scope, name: str, call: Call) -> Value:
         if self.source.schemas.is_schema(scope) and name in {"model_validate", "from_orm", "validate", "parse_obj"}:
             return self.machine.reads.validated(self.machine, scope, call)
-        return Instance(scope) if self.source.schemas.is_schema(scope) else self._unresolved(call)
+        if self.source.schemas.is_schema(scope):
+            return Instance(scope)
+        model = self.source.models.of(scope)
+        if model is not None and name in {"model_validate", "from_orm", "parse_obj", "validate", "model_construct"}:
+            return self.orm.copied(model.key, call)
+        return self._unresolved(call)
 
     def _result(self, result: Result, name: str, call: Call) -> Value:
         whole = result.columns
@@ -302,7 +324,7 @@ class Library:
             return self._run(leaf, call)
         if leaf == "validate_python" or (leaf[:1].isupper() and package != "builtins"):
             return Outside(dotted, made=True) if leaf != "validate_python" else Plain()
-        return Plain() if package == "builtins" else self._unresolved(call)
+        return Plain() if package == "builtins" or package in _FOREIGN else self._unresolved(call)
 
     def _passed(self, leaf: str, call: Call) -> Value:
         first = call.arguments[-1] if leaf in {"filter", "cast"} else call.arguments[0]
@@ -389,7 +411,12 @@ class Library:
         owner, name = call.get(0), call.get(1)
         if owner is None or not (isinstance(name, Const) and isinstance(name.value, str)):
             return Opaque("an attribute is chosen when the code runs")
-        return either([self.expressions.attribute(arm, name.value, call.node, call.frame) for arm in alternatives(owner)])
+        prepared = len(call.arguments) > 2  # noqa: PLR2004 - a default: the code is prepared to find nothing
+        call.frame.guarded += prepared
+        try:
+            return either([self.expressions.attribute(arm, name.value, call.node, call.frame) for arm in alternatives(owner)])
+        finally:
+            call.frame.guarded -= prepared
 
     def _do_hasattr(self, call: Call) -> Value:
         return Plain()
@@ -441,4 +468,19 @@ class Library:
             self.machine.heap.set(where, replace(shape, opened="it was passed to a function that is not followed"))
 
 
+#: Packages that hold no mapped object.
+_FOREIGN = (frozenset(sys.stdlib_module_names) - {"asyncio", "contextlib", "functools", "itertools", "typing", "copy"}) | {
+    "httpx",
+    "aiohttp",
+    "requests",
+    "yaml",
+    "orjson",
+    "redis",
+    "boto3",
+    "jwt",
+    "jose",
+    "starlette",
+    "structlog",
+    "loguru",
+}
 _KNOWN = {"builtins", "functools", "itertools", "operator", "sqlalchemy", "pydantic", "fastapi", "copy"}

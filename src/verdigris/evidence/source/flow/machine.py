@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.flow.reads import Reads
 
 DEPTH = 14  # calls inside calls
-STEPS = 60_000  # expressions of one root
-_GUARDS = {"unloaded", "__dict__", "instance_dict", "instance_state", "NO_VALUE", "unmodified"}
+STEPS = 30_000  # expressions of one root
 _GUARD_ERRORS = {"MissingGreenlet", "DetachedInstanceError", "InvalidRequestError", "StatementError", "SQLAlchemyError"}
 
 
@@ -79,12 +78,13 @@ class Machine:
         self.greenlet = 0  # inside run_sync: lazy loads work
         self.dependencies: dict[int, Value] = {}
         self.visited: set[Scope] = set()
-        self._next = 0
+        self.flushes = 0
+        self.last = 0  # the number of the newest object
 
     def cell(self) -> int:
         """Return the number of a new object."""
-        self._next += 1
-        return self._next
+        self.last += 1
+        return self.last
 
     def count(self) -> None:
         """Take a step; give up when there were too many."""
@@ -104,8 +104,32 @@ class Machine:
         if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
             return self.expressions.annotated(scope, f"{scope.name}() calls itself")
         names = self._bound(function, arguments, keywords, opened=opened)
+        memory = self.reads.memory
+        key = memory.key(scope, names, function.closure, greenlet=self.greenlet > 0)
+        if key is None:
+            return self._run(function, names)
+        if key not in memory.outcomes:
+            if self.stack and not memory.matters(scope):
+                return self.expressions.annotated(scope, f"{scope.name}() neither queries nor reads")
+            before, flushes = self.heap.copy(), self.flushes
+            value = self._run(function, names)
+            memory.keep(key, value, before, self.heap, flushed=self.flushes > flushes)
+            return value
+        outcome = memory.outcomes[key]
+        value, self.last = memory.recall(outcome, self.heap, self.last)
+        if outcome.flushed:
+            self.flush()
+        return value
+
+    def flush(self) -> None:
+        """Note a flush: what was pending has rows now."""
+        self.flushes += 1
+        self.heap.persist()
+
+    def _run(self, function: Func, names: dict[str, Value]) -> Value:
+        scope = function.scope
         frame = Frame(scope, names, outer=function.closure)
-        frame.guarded = int(_mentions_guard(scope))
+        frame.guarded = int(self.reads.memory.guarded(scope))
         self.stack.append(scope)
         self.visited.add(scope)
         try:
@@ -391,14 +415,6 @@ def _any_of(value: Value) -> Value:
     if isinstance(value, Row):
         return either(list(value.values)) if value.values else Plain()
     return value if isinstance(value, (Opaque, Entity)) else element(value)
-
-
-def _mentions_guard(scope: Scope) -> bool:
-    """Tell whether a function asks what is loaded before it reads."""
-    return any(
-        (isinstance(node, ast.Attribute) and node.attr in _GUARDS) or (isinstance(node, ast.Name) and node.id in _GUARDS)
-        for node in scope.nodes()
-    )
 
 
 def _names_of(node: ast.expr | None) -> set[str]:

@@ -251,7 +251,7 @@ class Orm:
 
     def session_method(self, owner: Value, name: str, call: Call) -> Value | None:
         """Return what a session's method gives, recognised by what it is given; None if it is no session's."""
-        first = call.get(0, "statement", "entity", "instance")
+        first = call.get(0, "statement", "entity", "instance", "instances")
         if name in _EXECUTING and first is not None:
             arms = [arm for arm in alternatives(first) if isinstance(arm, Statement)]
             if not arms:
@@ -264,7 +264,7 @@ class Orm:
         if name == "refresh" and first is not None:
             return self._refresh(first, call)
         if name in {"flush", "commit"}:
-            self.machine.heap.persist()
+            self.machine.flush()
             return Plain()
         if name == "merge" and first is not None:
             return either([self._merged(arm) for arm in alternatives(first)])
@@ -273,7 +273,11 @@ class Orm:
                 where, shape = self.machine.heap.locate(entity)
                 self.machine.heap.set(where, replace(shape, opened="it was expired"))
             return Plain()
-        if name in {"add", "add_all", "delete", "expunge", "expunge_all", "rollback", "close", "begin", "begin_nested"}:
+        if name in {"add", "add_all"} and first is not None:
+            for entity in entities(first):
+                self.machine.heap.add(entity)
+            return Plain()
+        if name in {"delete", "expunge", "expunge_all", "rollback", "close", "begin", "begin_nested"}:
             return Plain()
         if name in {"run_sync", "run"} and isinstance(first, Func):
             self.machine.greenlet += 1
@@ -310,7 +314,7 @@ class Orm:
         names = call.get(1, "attribute_names")
         for entity in entities(first):
             where, shape = self.machine.heap.locate(entity)
-            shape = replace(shape, fresh=False)
+            shape = replace(shape, fresh=False, added=True)
             self.machine.heap.set(where, shape)
             if names is None:
                 self._refresh_mapped(where, shape)
@@ -361,7 +365,7 @@ class Orm:
         if any(keyword.arg is None for keyword in call.node.keywords):
             given |= {"*"}
         place = call.frame.scope.module.place(call.node)
-        self.machine.heap.cells[number] = Shape(model, {}, place, opened, fresh=True, made=True, given=given)
+        self.machine.heap.cells[number] = Shape(model, {}, place, opened=opened, fresh=True, made=True, given=given)
         for name, relation in self.source.relations.all_of(model).items():
             if name in call.keywords:
                 self.machine.set_relation(entity, name, call.keywords[name], call.node, call.frame)
@@ -370,6 +374,13 @@ class Orm:
             ):
                 self.machine.heap.mark(entity, name, Link("loaded"))
         return entity
+
+    def copied(self, model: str, call: Call) -> Value:
+        """`Hero.model_validate(data)` of a table model: a new object with columns only."""
+        number = self.machine.cell()
+        place = call.frame.scope.module.place(call.node)
+        self.machine.heap.cells[number] = Shape(model, {}, place, fresh=True, made=True, given=frozenset({"*"}))
+        return Entity(number, (), model)
 
     def _open_reason(self, call: Call) -> str | None:
         """`**data.model_dump()` gives columns: a relationship would refuse the mappings in it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.heap import State, Verdict
+from verdigris.evidence.source.flow.memory import Memory
 from verdigris.evidence.source.flow.plan import models_in, touched
 from verdigris.evidence.source.flow.shapes import Link
 from verdigris.evidence.source.flow.values import (
@@ -61,14 +62,26 @@ class Read:
     function: Place  # the function's span
     origin: Place | None
     option: str  # the loader option to paste
-    field: str | None = None  # OrderOut.lines
+    field: SchemaField | None = None  # OrderOut.lines
     route: str | None = None
+    via: Place | None = None
     made: bool = False
 
     @property
     def key(self) -> str:
         """Stable name."""
         return f"{self.owner} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """A value that goes into a response model and could not be followed."""
+
+    owner: str
+    place: Place
+    function: Place
+    reason: str
+    route: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,9 +103,10 @@ class Reads:
         """Collect for one tree."""
         self.source = source
         self.found: dict[str, Read] = {}
-        self.strays: dict[str, list[tuple[Place, str]]] = {}
-        self.unfollowed: dict[str, tuple[Place, str]] = {}
+        self.strays: dict[str, list[tuple[Place, Place]]] = {}  # by name: the reads and their functions
+        self.unfollowed: dict[str, Unfollowed] = {}
         self.hooked = _hook(source)
+        self.memory = Memory(source)
         self._routes = {route.function: route.key for route in source.web.routes}
 
     # -- code -------------------------------------------------------------------------------------
@@ -107,10 +121,12 @@ class Reads:
         where = frame.scope.module.place(node) if hasattr(node, "lineno") else function.place
         owner = self._routes.get(function, function.key)
         if frame.guarded and verdict.state in {State.MISSING, State.EMPTY}:
-            verdict = Verdict(State.DOUBT, "the code asks what is loaded, or catches the error", verdict.origin)
+            verdict = replace(verdict, state=State.DOUBT, reason="the code is prepared to find it missing, or only some of the ways that lead here load it")
         self._note(machine, entity, relation, verdict, Serving(owner, where, function.place, self._routes.get(function)), None)
 
-    def _note(self, machine: Machine, entity: Entity, relation: Relation, verdict: Verdict, serving: Serving, label: str | None) -> None:
+    def _note(
+        self, machine: Machine, entity: Entity, relation: Relation, verdict: Verdict, serving: Serving, label: SchemaField | None
+    ) -> None:
         if verdict.state is State.MISSING:  # what comes after would not run; report the first only
             machine.heap.mark(entity, relation.name, Link("loaded"))
         if verdict.state in {State.CALLER, State.SYNC}:
@@ -132,6 +148,7 @@ class Reads:
             option,
             label,
             serving.route,
+            verdict.via,
             verdict.made,
         )
         old = self.found.get(read.key)
@@ -160,7 +177,13 @@ class Reads:
         function = scope.function or scope
         found = self.strays.setdefault(name, [])
         if all(known != place for known, _ in found):
-            found.append((place, function.key))
+            found.append((place, function.place))
+
+    def gave_up(self, function: Scope, reason: str) -> None:
+        """Note a function that could not be run to its end."""
+        route = self._routes.get(function)
+        owner = route or function.key
+        self.unfollowed.setdefault(owner, Unfollowed(owner, function.place, function.place, reason, route))
 
     # -- validation -------------------------------------------------------------------------------
 
@@ -204,8 +227,8 @@ class Reads:
 
     def _serve(self, machine: Machine, value: Value, made: Type, serving: Serving, depth: int) -> None:  # noqa: C901 - one arm per kind
         match made, value:
-            case _, Opaque(reason=reason):
-                if holds_model(made) and self._needs_something(made):
+            case _, Opaque(reason=reason, silent=silent):
+                if not silent and holds_model(made) and self._needs_something(made):
                     self._unfollowed(serving, reason)
             case UnionType(arms=arms), _:
                 self._union(machine, value, arms, serving, depth)
@@ -226,7 +249,7 @@ class Reads:
 
     def _unfollowed(self, serving: Serving, reason: str) -> None:
         if not serving.quiet:
-            self.unfollowed.setdefault(serving.owner, (serving.place, reason))
+            self.unfollowed.setdefault(serving.owner, Unfollowed(serving.owner, serving.place, serving.function, reason, serving.route))
 
     def _needs_something(self, made: Type) -> bool:
         """Tell whether a type could read a relationship: it holds models in models, or names one."""
@@ -285,7 +308,7 @@ class Reads:
         relation = self.source.relations.of(entity.model, path[0])
         if relation is not None:
             verdict = machine.heap.read(entity, relation, whole=True)
-            self._note(machine, entity, relation, verdict, serving, each.label)
+            self._note(machine, entity, relation, verdict, serving, each)
             value = machine.heap.target(entity, relation)
             if len(path) > 1 and isinstance(value, Entity):
                 self._field(machine, value, path[1:], each, serving, depth + 1)
@@ -307,7 +330,7 @@ class Reads:
             if read.state is not State.LOADED and serving.quiet:
                 serving.missing.append(read.relation.key)
             elif not serving.quiet:
-                moved = replace(read, owner=serving.owner, place=serving.place, function=serving.function, route=serving.route, field=each.label)
+                moved = replace(read, owner=serving.owner, place=serving.place, function=serving.function, route=serving.route, field=each)
                 old = self.found.get(moved.key)
                 if old is None or _WORST.index(moved.state) > _WORST.index(old.state):
                     self.found[moved.key] = moved

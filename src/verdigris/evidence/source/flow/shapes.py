@@ -37,6 +37,7 @@ class Link:
     certain: bool = True
     shape: Shape | None = None
     alias: object = None
+    by: str | None = None  # the guarantee that it is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,14 @@ class Shape:
     model: str
     links: Mapping[str, Link] = field(default_factory=dict)
     origin: Place | None = None
+    via: Place | None = None  # the call that led there from another module
     opened: str | None = None
     silent: bool = False
     fresh: bool = False
     made: bool = False  # by its constructor, not by a query
+    added: bool = False  # to a session
     given: frozenset[str] = frozenset()  # attributes that the constructor set
     sync: bool = False
-    many: bool = False  # one of several rows
     hidden: bool = False  # every relationship that is not named raises (raiseload("*"))
 
     def __hash__(self) -> int:
@@ -80,10 +82,10 @@ class Shape:
                 continue
             old = shape.links.get(load.name)
             target = targets.get((load.owner or shape.model, load.name)) or targets.get((shape.model, load.name))
-            inner = (old.shape if old is not None else None) or Shape(target or "?", origin=self.origin, sync=self.sync, many=True)
+            inner = (old.shape if old is not None else None) or Shape(target or "?", origin=self.origin, via=self.via, sync=self.sync)
             inner = inner.loaded(load.below, targets)
             how = load.how if load.how != "same" else old.how if old is not None else "same"
-            shape = shape.with_link(load.name, Link(how, certain, inner))
+            shape = shape.with_link(load.name, Link(how, certain, inner, by=load.guarantee))
         return shape
 
     @classmethod
@@ -110,7 +112,7 @@ class Shape:
                 same = one.how == two.how
                 how = one.how if same else "loaded" if "loaded" in {one.how, two.how} else one.how
                 alias = one.alias if one.alias == two.alias else None
-                links[name] = Link(how, same and one.certain and two.certain, inner or two.shape, alias)
+                links[name] = Link(how, same and one.certain and two.certain, inner or two.shape, alias, one.by and two.by)
         return replace(
             self,
             links=links,
@@ -118,6 +120,7 @@ class Shape:
             silent=self.silent or other.silent,
             fresh=self.fresh or other.fresh,
             made=self.made and other.made,
+            added=self.added or other.added,
             given=self.given | other.given,
             hidden=self.hidden and other.hidden,
         )

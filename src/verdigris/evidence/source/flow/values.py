@@ -27,6 +27,7 @@ class Opaque:
     """Something the source does not settle."""
 
     reason: str = "the source does not settle it"
+    silent: bool = False  # it is the business of whoever calls
 
 
 @dataclass(frozen=True, slots=True)
