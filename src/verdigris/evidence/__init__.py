@@ -78,6 +78,12 @@ class Evidence:
             () if self.recording is None else tuple(each for each in self.recording.copies if made_at(each.site, place))
         )
 
+    def answered(self, route: str | None) -> int:
+        """Return how often a recorded run used a route, by its key."""
+        if self.recording is None or route is None:
+            return 0
+        return sum(seen.count for seen in self.recording.requests if seen.route == route)
+
     def requests(self, route: Route) -> tuple[Request, ...]:
         """Return what was recorded of a route, found by its path or by its handler's place."""
         if self.recording is None:

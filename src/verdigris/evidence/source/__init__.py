@@ -35,6 +35,7 @@ from verdigris.evidence.source.handlers import Application, Handlers
 from verdigris.evidence.source.leftovers import Leftovers
 from verdigris.evidence.source.lifetimes import Escape, Lifetimes
 from verdigris.evidence.source.limits import Waiting
+from verdigris.evidence.source.loops import Loops, RowQuery
 from verdigris.evidence.source.mapped import Model
 from verdigris.evidence.source.models import Models
 from verdigris.evidence.source.modules import Scope
@@ -93,6 +94,7 @@ class Source:
         self.flow = Flow(self)
         self.tasks = Tasks(self)
         self.writes = Writes(self)
+        self.loops = Loops(self)
 
     @classmethod
     def read(cls, root: Path, exclude: Iterable[str] = ()) -> Source:
@@ -237,6 +239,11 @@ class Source:
     def writers(self) -> Population[Writer]:
         """Every function that inserts rows."""
         return self.population(_distinct(self.writes.writers))
+
+    @cached_property
+    def row_queries(self) -> Population[RowQuery]:
+        """Every query that a loop over rows awaits."""
+        return self.population(_distinct(self.loops.row_queries))
 
     @cached_property
     def bulk_writes(self) -> Population[BulkWrite]:

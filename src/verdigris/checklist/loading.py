@@ -1,0 +1,259 @@
+"""Section 5: how what an answer needs is fetched."""
+
+from __future__ import annotations
+
+from verdigris.checklist.box import Box
+from verdigris.evidence import Evidence
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.loading import (
+    Collection,
+    Hit,
+    Looped,
+    Multiplied,
+    Need,
+    Repeated,
+    Required,
+    Single,
+    Touched,
+    Unsettled,
+    collections,
+    loops,
+    needs,
+    singles,
+)
+from verdigris.evidence.source.loops import RowQuery
+from verdigris.evidence.source.flow import Read, State
+from verdigris.evidence.source.relations import Relation
+from verdigris.evidence.source.statements import LoaderOption, Loaded
+from verdigris.evidence.values import Known
+
+SHOWN = 5  # places of one cause
+
+
+class SelectinCollections(Box[Collection]):
+    """5.1."""
+
+    name = "loading/selectin-collections"
+    holds = "Every collection is loaded by a query of its own"
+    fails = "A collection is loaded by a join that multiplies its parents' rows, or by a query per parent"
+    consequence = "Each parent comes once per child, two such collections multiply each other, and all of it is sent."
+
+    def subjects(self, evidence: Evidence) -> Population[Collection]:
+        """Name what loads collections."""
+        return collections(evidence)
+
+    def judge(self, subject: Collection, evidence: Evidence) -> Judgement:
+        """Compare the strategy with the relationship's cardinality."""
+        match subject:
+            case Multiplied():
+                return subject.finding("rows", subject.message, fix="selectinload(...) for each collection")
+            case Relation():
+                return self._mapped(subject)
+            case LoaderOption(strategy="load"):
+                promise = guaranteed("verdigris.load", "collections")
+                return subject.proof(promise.reason) if promise else subject.doubt("nothing says how load() loads collections")
+            case LoaderOption(relation=None):
+                return subject.doubt(f"which relationship `{subject.short}` names is not settled by the source")
+            case _:
+                return self._option(subject)
+
+    def _mapped(self, relation: Relation) -> Judgement:
+        if relation.many != Known(True):
+            return relation.doubt(f"whether {relation.key} is a collection is not settled")
+        lazy = relation.lazy.value if isinstance(relation.lazy, Known) else ""
+        if lazy == "selectin":
+            return relation.proof(f'{relation.key} is mapped with lazy="selectin"')
+        message = f"{relation.key} is a collection and is mapped with `lazy={lazy!r}`: every query of it pays"
+        fix = 'lazy="raise_on_sql"   # and selectinload where it is read'
+        severity = Severity.ADVICE if lazy == "subquery" else Severity.ERROR
+        return relation.finding(f"mapped-{lazy}", message, fix=fix, severity=severity)
+
+    def _option(self, option: LoaderOption) -> Judgement:
+        relation = option.relation
+        assert relation is not None  # noqa: S101 - the caller asked; said for the type checker
+        if option.strategy == "selectinload":
+            return option.proof(f"{relation.key} is loaded by selectinload")
+        if relation.many != Known(True):
+            return option.doubt(f"whether {relation.key} is a collection is not settled")
+        fix = f"selectinload({relation.key})"
+        if option.strategy == "contains_eager":
+            if not option.limited:
+                return option.proof(f"{relation.key} comes from a join that the query writes itself")
+            message = f"contains_eager({relation.key}) under a LIMIT: the limit counts joined rows and cuts the collection short"
+            return option.finding("truncated", message, fix=fix)
+        if option.strategy == "joinedload":
+            message = f"joinedload({relation.key}) repeats each {relation.key.partition('.')[0]} once per row of a collection"
+            return option.finding("joined", message, fix=fix)
+        if option.strategy == "immediateload":
+            return option.finding("immediate", f"immediateload({relation.key}) sends one query per parent", fix=fix)
+        message = f"subqueryload({relation.key}) runs the whole query a second time; selectinload asks by primary keys"
+        return option.finding("subquery", message, fix=fix, severity=Severity.ADVICE)
+
+
+class JoinedSingle(Box[Single]):
+    """5.2."""
+
+    name = "loading/joined-single"
+    holds = "A related single object comes in the same query, and no parent is lost by it"
+    fails = "A related single object costs a query per parent, or its join drops parents that have none"
+    consequence = "An inner join over a foreign key that may be null leaves out rows without a word."
+
+    def subjects(self, evidence: Evidence) -> Population[Single]:
+        """Name what loads single objects."""
+        return singles(evidence)
+
+    def judge(self, subject: Single, evidence: Evidence) -> Judgement:
+        """Look for queries per parent and rows lost first; a second query for all parents is advice."""
+        if isinstance(subject, LoaderOption):
+            promise = guaranteed("verdigris.load", "singles")
+            return subject.proof(promise.reason) if promise else subject.doubt("nothing says how load() loads single objects")
+        relation = subject.relation
+        each = [option for option in subject.options if option.strategy == "immediateload"]
+        if each or relation.lazy == Known("immediate"):
+            place = each[0].place if each else relation.place
+            message = f"{relation.key} is loaded immediately: one query per parent"
+            return subject.finding("immediate", message, place=place, fix=f"joinedload({relation.key})")
+        dropping = self._drops(subject)
+        if dropping is not None:
+            return dropping
+        second = [option for option in subject.options if option.strategy in {"selectinload", "subqueryload"}]
+        if second:
+            return subject.finding(
+                "second-query",
+                f"{relation.key} is one object and is loaded by {second[0].strategy}: a round trip that a join saves",
+                place=second[0].place,
+                fix=f"joinedload({relation.key})",
+                severity=Severity.ADVICE,
+                related=tuple((option.place, "and here") for option in second[1:SHOWN]),
+            )
+        how = f"{subject.options[0].strategy}" if subject.options else "its own mapping"
+        return subject.proof(f"{relation.key} comes with its parent, by {how}", place=subject.options[0].place if subject.options else None)
+
+    def _drops(self, subject: Loaded) -> Judgement | None:
+        relation = subject.relation
+        if relation.nullable != Known(True):
+            return None
+        declared = relation.declared
+        mapped = relation.lazy == Known("joined") and declared is not None and declared.option("innerjoin") == Known(True)
+        inner = [option for option in subject.options if option.strategy == "joinedload" and option.innerjoin == Known(True)]
+        if not inner and not mapped:
+            return None
+        columns = " and ".join(relation.columns)
+        return subject.finding(
+            "inner-nullable",
+            f"{relation.key} is joined with innerjoin=True, yet {columns} may be null: such rows are left out",
+            place=inner[0].place if inner else relation.place,
+            fix=f"joinedload({relation.key})",
+        )
+
+
+class AllLoaded(Box[Required]):
+    """5.3."""
+
+    name = "loading/all-loaded"
+    holds = "Whatever an answer or the code reads of an object was loaded by its query"
+    fails = "Something is read that the query did not load"
+    consequence = "Async code cannot load it behind the attribute: MissingGreenlet, a 500 far from the query that forgot it."
+
+    def subjects(self, evidence: Evidence) -> Population[Required]:
+        """Name each relationship that a route's answer or a function reads; nothing where nothing is async."""
+        return needs(evidence) if evidence.source.uses_async else Population()
+
+    def judge(self, subject: Required, evidence: Evidence) -> Judgement:
+        """Believe a run that missed something first, then what was followed through the source."""
+        match subject:
+            case Hit():
+                return self._seen(subject, subject)
+            case Unsettled(ran=ran, reason=reason):
+                if ran:
+                    return subject.proof(f"ran {ran} times and missed nothing", kind=Kind.RECORDING)
+                return subject.doubt(reason)
+            case Need(hits=(first, *_)):
+                return self._seen(subject, first)
+            case Need():
+                return self._read(subject)
+
+    def _seen(self, subject: Need | Hit, hit: Hit) -> Judgement:
+        where = f" in {hit.route}" if hit.route else f" at {hit.touched}" if hit.touched else ""
+        query = f"; the query at {hit.query} should have loaded it" if hit.query else ""
+        message = f"{hit.attribute} was read{where} {hit.count} times and was not loaded: {hit.raises}{query}"
+        fix = subject.read.option if isinstance(subject, Need) else f"selectinload({hit.attribute})   # joinedload for one object"
+        return subject.finding("seen", message, place=hit.place, fix=f".options({fix})", kind=Kind.RECORDING)
+
+    def _read(self, need: Need) -> Judgement:
+        read = need.read
+        match read.state:
+            case State.LOADED:
+                return need.proof(read.reason)
+            case State.DOUBT:
+                if need.ran:
+                    return need.proof(f"ran {need.ran} times and missed nothing", kind=Kind.RECORDING)
+                return need.doubt(f"{_reader(read)}; {read.reason}")
+            case State.EMPTY:
+                message = f"{_reader(read)}, which no option loads: lazy='noload' makes it read as empty"
+                return self._finding(need, "noload", message, f".options({read.option})")
+            case State.UNLOADABLE:
+                message = f"{_reader(read)} as a whole, and {read.reason}"
+                return self._finding(need, "unloadable", message, f"select({read.relation.key.partition('.')[0]}...) with its own statement")
+        if read.made:
+            message = f"{_reader(read)} of an object that was made and flushed without it"
+            fix = f'await session.refresh(obj, ["{read.relation.name}"])   # or give it to the constructor'
+            return self._finding(need, "new-object", message, fix)
+        message = f"{_reader(read)}, which the query{f' at {read.origin}' if read.origin else ''} does not load"
+        return self._finding(need, "missing", message, f".options({read.option})")
+
+    def _finding(self, need: Need, variant: str, message: str, fix: str) -> Judgement:
+        read = need.read
+        related = [(read.place, "read here")]
+        if read.field is not None:
+            related.append((read.field.place, f"{read.field.label} asks for it"))
+        if read.via is not None and read.origin is not None:
+            related.append((read.origin, "the statement"))
+        return need.finding(variant, message, fix=fix, related=tuple(related))
+
+
+class NoNPlusOne(Box[Looped]):
+    """5.4."""
+
+    name = "loading/no-n-plus-one"
+    holds = "No query runs once for each row"
+    fails = "A query runs once for each row"
+    consequence = "A page of a hundred rows takes a hundred round trips more, and grows with the data."
+
+    def subjects(self, evidence: Evidence) -> Population[Looped]:
+        """Name the queries in loops over rows, what a run repeated, and the routes."""
+        return loops(evidence)
+
+    def judge(self, subject: Looped, evidence: Evidence) -> Judgement:
+        """Tell a query a row from a unit of work a row, which may be meant."""
+        match subject:
+            case RowQuery(unsure=str(why)):
+                return subject.doubt(f"`{subject.call}()` runs in a loop over `{subject.rows}`; {why}")
+            case RowQuery(unit=unit):
+                return subject.finding(
+                    "loop",
+                    f"`{subject.call}()` asks the database once for each of `{subject.rows}`",
+                    fix="select(Model).where(Model.id.in_(ids))   # before the loop, then a dict by id",
+                    severity=Severity.ADVICE if unit else Severity.ERROR,
+                    related=((subject.loop, "the loop"),),
+                )
+            case Repeated(seen=seen):
+                return subject.finding(
+                    "repeated",
+                    f"{seen.site} sent one query {seen.different} times with other values in {seen.route or 'one task'}",
+                    fix="one query with in_(ids), before the loop",
+                )
+            case Touched(seen=seen):
+                return subject.finding("lazy", f"{seen.attribute} was loaded once for each row in {seen.route or 'a task'}")
+            case _:
+                count = evidence.answered(subject.key)
+                if count:
+                    return subject.proof(f"{count} answers repeated no query for each row", kind=Kind.RECORDING)
+                return subject.proof("no loop over rows that the source shows awaits a query")
+
+
+def _reader(read: Read) -> str:
+    if read.field is not None:
+        return f"`{read.owner}` makes {read.field.schema} of it: {read.field.label} reads {read.relation.key}"
+    return f"{read.relation.key} is read at {read.place}"
