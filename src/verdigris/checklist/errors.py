@@ -260,7 +260,8 @@ class RetryTransient(Box[Subject]):
         units = [each.place for each in whole] + evidence.source.retries.units
         if units:
             return engine.proof(f"whole transactions are repeated at {len(units)} places, first {units[0]}")
-        if not evidence.source.transactions.writers:
+        transactions = evidence.source.transactions
+        if not transactions.writers and not transactions.committers and transactions.handed_over is None:
             return engine.proof("nothing in the project writes through a session")
         return engine.doubt(
             "nothing repeats a transaction that a deadlock, a serialization failure or a lost connection ended",

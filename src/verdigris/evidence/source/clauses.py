@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.excepts import Caught, catching_first, leaves, named, own, raises
+from verdigris.evidence.source.arguments import is_generator
+from verdigris.evidence.source.excepts import Caught, afterwards, catching_first, named, own, raises
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External, Meaning
@@ -36,6 +37,7 @@ _SENDS = {
     "run_sync",
 }
 _STORES = {*WRITES, "commit"}
+_LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _AWAITABLE = {
     "commit",
     "rollback",
@@ -217,48 +219,22 @@ class Clauses:
         found = function.lookup(name) if name.isidentifier() else None
         return found is not None and found[0] is function and any(b.kind == "value" for b in found[1])
 
-    def _used_after(self, function: Scope, attempt: ast.AST, handler: list[ast.stmt], name: str) -> Place | None:
+    def _used_after(self, function: Scope, attempt: ast.stmt, handler: list[ast.stmt], name: str) -> Place | None:
         """Return where the same function goes on with the session: behind the clause, or in the loop's next round."""
-        gone = leaves(handler)
-        last = handler[-1] if handler else None
         marks = {node.id for node in own(handler) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        if gone and isinstance(last, ast.Return):
-            return None
-        module = function.module
-        end = getattr(attempt, "end_lineno", 0) or 0
-        inner: ast.AST = attempt
-        for ancestor in module.ancestors(attempt):
-            if isinstance(ancestor, (ast.AsyncWith, ast.With)) and name in _bound(ancestor):
-                body_end = getattr(ancestor, "end_lineno", 0)
-                return self._use(function, name, end, body_end, marks)
-            if (
-                isinstance(ancestor, (ast.For, ast.AsyncFor, ast.While))
-                and inner in ancestor.body
-                and not isinstance(last, ast.Break)
-            ):
-                first = next((node for node in own(list(ancestor.body)) if self._is_use(node, name)), None)
-                if first is not None and not self._rebound(ancestor, name):
-                    return module.place(first)
-            if ancestor is function.node:
-                break
-            inner = ancestor
-        return self._use(function, name, end, None, marks)
+        end = handler[-1] if handler and isinstance(handler[-1], _LEAVING) else None
 
-    def _rebound(self, loop: ast.AST, name: str) -> bool:
-        return any(isinstance(node, (ast.AsyncWith, ast.With)) and name in _bound(node) for node in ast.walk(loop))
+        def closes(block: ast.AST) -> bool:
+            return isinstance(block, (ast.AsyncWith, ast.With)) and name in _bound(block)
 
-    def _use(self, function: Scope, name: str, after: int, until: int | None, marks: set[str]) -> Place | None:
-        """Return the first use in some lines, unless what a clause marks as failed (`row = None`) is asked first."""
-        for node in function.nodes():
-            line = getattr(node, "lineno", 0)
-            if line <= after or (until is not None and line > until):
-                continue
-            if isinstance(node, ast.If) and marks & {
-                inner.id for inner in ast.walk(node.test) if isinstance(inner, ast.Name)
-            }:
+        for statement in afterwards(function.module, attempt, end, closes):
+            if isinstance(statement, ast.If) and marks & _names(statement.test):
+                return None  # what the clause marks as failed (`row = None`) is asked first
+            if any(closes(node) for node in ast.walk(statement)):
                 return None
-            if self._is_use(node, name):
-                return function.module.place(node)
+            used = next((node for node in own([statement]) if self._is_use(node, name)), None)
+            if used is not None:
+                return function.module.place(used)
         return None
 
     def _is_use(self, node: ast.AST, name: str) -> bool:
@@ -283,6 +259,9 @@ class Clauses:
             if commits:
                 return "swallowed", f"{commits[0].short}, which commits", commits[0].place
             return "closed", "", None
+        owner = function.lookup(name) if name.isidentifier() else None
+        if owner is not None and owner[0] is not function and owner[0].is_function and not is_generator(function):
+            return "swallowed", f"the next call of {function.name}()", function.place
         for call in self.source.calls.to(function):
             if call.module.role is not Role.APPLICATION or call.scope.function is None:
                 continue
@@ -404,5 +383,9 @@ def _nested(node: ast.AsyncWith | ast.With) -> bool:
     )
 
 
-def _statement(call: Call) -> ast.AST:
-    return next((node for node in call.module.ancestors(call.node) if isinstance(node, ast.stmt)), call.node)
+def _statement(call: Call) -> ast.stmt | None:
+    return next((node for node in call.module.ancestors(call.node) if isinstance(node, ast.stmt)), None)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.source.names import Assigned, External, Names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.modules import Module, Scope
 
 ANY = frozenset({"Exception", "BaseException"})
 _PACKAGES = {"sqlalchemy", "asyncpg", "psycopg", "sqlmodel", "verdigris"}
@@ -107,12 +107,6 @@ def _always_raises(statement: ast.stmt) -> bool:
             return False
 
 
-def leaves(statements: list[ast.stmt]) -> bool:
-    """Tell whether statements always leave the function or the loop: their last one does."""
-    last = statements[-1] if statements else None
-    return isinstance(last, (ast.Return, ast.Break, ast.Raise))
-
-
 def own(statements: list[ast.stmt]) -> Iterator[ast.AST]:
     """Yield the nodes of statements without those of functions and classes inside."""
     stack: list[ast.AST] = list(reversed(statements))
@@ -121,3 +115,46 @@ def own(statements: list[ast.stmt]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
+
+
+def afterwards(
+    module: Module, start: ast.stmt, end: ast.stmt | None, until: Callable[[ast.AST], bool]
+) -> Iterator[ast.stmt]:
+    """Yield the statements that may run after one, in order, as long as nothing leaves the function.
+
+    `end` is what the statement (or its except clause) ends with, where that leaves a loop or the function; `until`
+    tells the blocks behind whose end nothing counts any more.
+    """
+    node: ast.AST = start
+    way: ast.stmt | None = end
+    while True:
+        parent = module.parents.get(node)
+        if parent is None or isinstance(way, (ast.Return, ast.Raise)):
+            return
+        block = _block(parent, node)
+        if way is None and block is not None:
+            rest = block[block.index(node) + 1 :]  # type: ignore[arg-type]  # a statement is found in its own block
+            if isinstance(parent, ast.Try) and block is parent.body:
+                rest = [*rest, *parent.orelse]
+            for statement in rest:
+                yield statement
+                if isinstance(statement, (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+                    way = statement
+                    break
+        if isinstance(parent, (ast.Try, ast.TryStar)) and block is not parent.finalbody:
+            yield from parent.finalbody
+        if isinstance(parent, (ast.For, ast.AsyncFor, ast.While)) and not isinstance(way, (ast.Return, ast.Raise)):
+            if not isinstance(way, ast.Break):
+                yield from parent.body
+            way = None
+        if until(parent) or isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.Module)):
+            return
+        node = parent
+
+
+def _block(parent: ast.AST, node: ast.AST) -> list[ast.stmt] | None:
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(parent, name, None)
+        if isinstance(block, list) and node in block:
+            return block
+    return None

@@ -113,7 +113,7 @@ class Waiting:
         if isinstance(statement, Missing):
             if "command_timeout" in text or "statement_timeout" in text:
                 statement = Known(text.rpartition("?")[2], "the URL")
-            elif self.source.mentions("statement_timeout") or self.source.mentions("command_timeout"):
+            elif self.source.mentions("statement_timeout"):
                 statement = Unknown("statement_timeout is spoken of elsewhere in the project")
         if isinstance(connect, Missing) and "timeout=" in text:
             connect = Known(text.rpartition("?")[2], "the URL")
