@@ -1,8 +1,8 @@
 """Loads: each query knows its line, each object its query, so a lazy load names the query that should have done it.
 
 `Session.execute` and its siblings are given an execution option that the driver's call and the `load` event read. A
-`do_orm_execute` listener would do by public attributes what is done here by three private names (`_LOAD_OPTIONS`,
-`_TOP_LEVEL`, a statement's current path), and cost 14 to 20 microseconds a statement: SQLAlchemy prepares each
+`do_orm_execute` listener would do by public attributes what is done here by three private names (`LOAD_OPTIONS`,
+`TOP_LEVEL`, a statement's current path), and cost 14 to 20 microseconds a statement: SQLAlchemy prepares each
 statement twice when there is one. Were the names gone, lazy loads would be recorded as repeated statements.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.keys import KEY, ORIGIN
 from verdigris.evidence.recording.places import getcurrent
-from verdigris.evidence.recording.units import Lazy, Origin
+from verdigris.evidence.recording.units import Lazy, LazyOrigin, LoaderOrigin, Origin
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 STATEMENTS = ("execute", "scalar", "scalars")
 _ASYNC_STATEMENTS = (*STATEMENTS, "get", "get_one", "stream", "stream_scalars")
-_LOAD_OPTIONS = "_sa_orm_load_options"
-_TOP_LEVEL = "sa_top_level_orm_context"
+LOAD_OPTIONS = "_sa_orm_load_options"
+TOP_LEVEL = "sa_top_level_orm_context"
 _BY_NAME = frozenset({"refresh", "get", "get_one"})  # methods that ask for an object, expired or not
 _PHASES = {"serialize_response": "serialisation", "solve_dependencies": "dependency"}  # by FastAPI's functions
 
@@ -62,12 +62,12 @@ class LoadWatch:
 
     def origin(self, session: Any, statement: Any, options: Any, unit: Unit) -> Origin:
         """Return what sent a statement that comes with execution options: the application, or the ORM itself."""
-        above = options.get(_TOP_LEVEL)
+        above = options.get(TOP_LEVEL)
         if above is not None:  # selectinload and its kind, on behalf of a query
             origin: Origin | None = above.execution_options.get(ORIGIN)
             if origin is not None:
-                return Origin(unit, origin.spot, within=True)
-        load = options.get(_LOAD_OPTIONS)
+                return LoaderOrigin(unit, origin.spot)
+        load = options.get(LOAD_OPTIONS)
         if load is not None:
             state = load._lazy_loaded_from  # noqa: SLF001 - see the module's text
             if state is not None:
@@ -113,7 +113,8 @@ class LoadWatch:
         noted: SessionState = session.__dict__[KEY]
         by_name = noted.operation in _BY_NAME and noted.busy == unit.owner
         if load._is_user_refresh or by_name:  # noqa: SLF001 - as above
-            return Origin(unit, self.recorder.spot(unit), lazy=noted.operation == "refresh")
+            kind = LazyOrigin if noted.operation == "refresh" else Origin
+            return kind(unit, self.recorder.spot(unit))
         names = statement._compile_options._only_load_props or ()  # noqa: SLF001 - as above
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
         touched = missing[0] if len(missing) == 1 else _touched_name() or "*"
@@ -137,7 +138,7 @@ class LoadWatch:
         current = getcurrent()
         if current is not None and current.parent is None and session.get_bind(state.mapper).dialect.is_async:
             lazy.would_raise += 1
-        return Origin(unit, spot, lazy=True)
+        return LazyOrigin(unit, spot)
 
     def _raise_load(self, original: Any) -> Any:
         def _invoke_raise_load(strategy: Any, state: Any, passive: Any, lazy: Any) -> Any:

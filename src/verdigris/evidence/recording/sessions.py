@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.keys import KEY, ORIGIN
-from verdigris.evidence.recording.loads import STATEMENTS
+from verdigris.evidence.recording.loads import LOAD_OPTIONS, STATEMENTS, TOP_LEVEL
 from verdigris.evidence.recording.places import getcurrent
 from verdigris.evidence.recording.units import Origin
 
@@ -250,8 +250,9 @@ class SessionWatch:
                     origin = Origin(unit, here() or recorder.spot(unit))
                     kwargs["execution_options"] = {ORIGIN: origin}
                 else:
-                    origin = loads.origin(session, statement, options, unit)
-                    if options.get(ORIGIN) is not origin:
+                    origin = options.get(ORIGIN)
+                    if origin is None or origin.spot is None or LOAD_OPTIONS in options or TOP_LEVEL in options:
+                        origin = loads.origin(session, statement, options, unit)
                         kwargs["execution_options"] = {**options, ORIGIN: origin}
                     origin.unit = unit
             except Exception as error:  # noqa: BLE001 - as above

@@ -96,13 +96,14 @@ def _hash(parameters: Any) -> int:
 class Origin:
     """A query of the application: objects that it loads remember it, so that a lazy load can name it."""
 
-    __slots__ = ("loads", "objects", "rows", "spot", "text", "unit", "within")
+    __slots__ = ("objects", "rows", "spot", "text", "unit")
 
-    def __init__(self, unit: Unit | None, spot: Spot | None, *, within: bool = False, lazy: bool = False) -> None:
+    within = False  # whether it is a loader's part of another query
+    loads = False  # whether it is no question of the application's own
+
+    def __init__(self, unit: Unit | None, spot: Spot | None) -> None:
         self.unit = unit  # while the statement runs; its objects keep their origin alive for longer
         self.spot = spot
-        self.within = within  # a loader's part of another query
-        self.loads = within or lazy  # not a question of the application's own
         self.objects = 0
         self.rows = 0
         self.text: Text | None = None
@@ -112,6 +113,20 @@ class Origin:
         if self.text is None and not self.within:
             self.text, self.rows = text, rows
             unit.origins.append(self)
+
+
+class LoaderOrigin(Origin):
+    """A loader's part of a query of the application, such as selectinload's."""
+
+    __slots__ = ()
+    within = loads = True
+
+
+class LazyOrigin(Origin):
+    """A query that an attribute's touch or a refresh sent."""
+
+    __slots__ = ()
+    loads = True
 
 
 class Lazy:
