@@ -200,7 +200,8 @@ class Closed(Box[Subject]):
             if sessions.abandoned or sessions.reopened:
                 what = f"{sessions.abandoned} never closed" if sessions.abandoned else f"{sessions.reopened} used again after close"
                 return subject.finding("left-open", f"of the sessions made at {sessions.site}, {what}", kind=Kind.RECORDING, fix=GIVE)
-        promise = _promise(subject, "closed")
+        reopens = any(engine.option("close_resets_only") == Known(value=True) for engine in evidence.source.engines)
+        promise = None if reopens else _promise(subject, "closed")
         return subject.proof(promise or "no stream, background task or generator of the application keeps its session")
 
 
