@@ -137,9 +137,7 @@ class SeparateSessions(Box[Subject]):
                     "shared",
                     f"`{subject.shared}` is used by several coroutines of this {subject.by}",
                     fix=EACH_ITS_OWN,
-                    related=tuple((arm.place, "carries it") for arm in subject.arms if arm.session == subject.shared)[
-                        :4
-                    ],
+                    related=_carriers(subject),
                 )
             if subject.unsettled is not None and len(subject.arms) + sum(arm.many for arm in subject.arms) > 1:
                 return subject.doubt(f"whether `{subject.unsettled}` is a session is not settled by the source")
