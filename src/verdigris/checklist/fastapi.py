@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.lifetimes import Escape
+from verdigris.evidence.source.escapes import Escape
 from verdigris.evidence.source.web import SessionDependency
 from verdigris.evidence.values import Known
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 OWN = "async with session_factory() as session:   # in what runs later, a session of its own"
 GIVE = "async with session_factory() as session:\n    yield session"
@@ -33,7 +37,9 @@ class AsyncWith(Box[SessionDependency]):
         if promise is not None:
             return subject.proof(promise)
         if subject.of == "factory":
-            return subject.proof(f"{subject.short} gives a factory: whoever takes it opens and closes a session of its own")
+            return subject.proof(
+                f"{subject.short} gives a factory: whoever takes it opens and closes a session of its own"
+            )
         opened = evidence.source.lifetimes.opening(subject)
         match opened.how:
             case "with" | "stack" | "finally":
@@ -43,19 +49,25 @@ class AsyncWith(Box[SessionDependency]):
             case "iterated":
                 return subject.finding(
                     "iterated",
-                    f"{subject.short} takes its session out of a loop over {opened.told}: an error in the request leaves the "
+                    f"{subject.short} takes its session out of a loop over {opened.told}: an error leaves the "
                     "loop, and not the generator inside it, which stays open",
                     place=opened.place,
-                    fix="async with contextlib.aclosing(get_session()) as sessions:   # or depend on the inner generator itself",
+                    fix="Depends(get_session)   # the inner generator itself, or contextlib.aclosing() around it",
                 )
             case "next":
                 return subject.finding(
-                    "next", f"{subject.short} takes its session by {opened.told}, and nobody closes that generator", place=opened.place, fix=GIVE
+                    "next",
+                    f"{subject.short} takes its session by {opened.told}, and nobody closes that generator",
+                    place=opened.place,
+                    fix=GIVE,
                 )
             case "open" if subject.yields:
                 return subject.finding("open", f"{subject.short}: {opened.told}", place=opened.place, fix=GIVE)
             case "open":
-                return subject.doubt(f"{subject.short} returns its session: who closes it is not settled", settle="yield it: fastapi/yielded")
+                return subject.doubt(
+                    f"{subject.short} returns its session: who closes it is not settled",
+                    settle="yield it: fastapi/yielded",
+                )
         return subject.doubt(f"how {subject.short} opens its session is not settled: {opened.told}", place=opened.place)
 
 
@@ -80,11 +92,15 @@ class Yielded(Box[SessionDependency]):
             return subject.proof(f"{subject.short} yields", place=evidence.source.lifetimes.opening(subject).place)
         returned = evidence.source.lifetimes.returned(subject)
         if returned is not None:
-            return subject.finding("returned", f"{subject.short} returns a session that it opened", place=returned, fix=GIVE)
+            return subject.finding(
+                "returned", f"{subject.short} returns a session that it opened", place=returned, fix=GIVE
+            )
         opened = evidence.source.lifetimes.opening(subject)
         if subject.of == "factory" or opened.how == "given":
             return subject.proof(f"{subject.short} opens no session: {opened.told}")
-        return subject.doubt(f"whether {subject.short} opens what it returns is not settled: {opened.told}", place=opened.place)
+        return subject.doubt(
+            f"whether {subject.short} opens what it returns is not settled: {opened.told}", place=opened.place
+        )
 
 
 class CommitOrRollback(Box[SessionDependency]):
@@ -130,13 +146,15 @@ class CommitOrRollback(Box[SessionDependency]):
             return subject.proof(f"{told}, under function scope: before the response leaves", place=commit)
         mixed = len(early) < len(subject.uses)
         before = transactions.fastapi_bound is not None and transactions.fastapi_bound <= AFTER_SINCE
+        fastapi = "FastAPI 0.118 and later" if before else "FastAPI"
+        name = subject.short.rpartition(".")[2]
         return subject.finding(
             "two-scopes" if mixed else "after-response",
-            f"{subject.short} is used under two scopes: a request gets two sessions and two transactions, one of them committed too late"
+            f"{subject.short} is used under two scopes: two sessions, two transactions, one committed too late"
             if mixed
-            else f"{subject.short} commits after its yield, which FastAPI {'0.118 and later ' if before else ''}runs when the response has been sent",
+            else f"{subject.short} commits after its yield, which {fastapi} runs when the response has been sent",
             place=commit,
-            fix=f'Depends({subject.short.rpartition(".")[2]}, scope="function")   # {len(early)} use(s), first at {early[0].place}; FastAPI 0.121 or later',
+            fix=f'Depends({name}, scope="function")   # FastAPI 0.121; {len(early)} use(s), first at {early[0].place}',
             related=tuple((use.place, "used here") for use in early[:5]),
             severity=Severity.ADVICE if before and not mixed else Severity.ERROR,
         )
@@ -147,8 +165,11 @@ class CommitOrRollback(Box[SessionDependency]):
             if request.answered_before_commit:
                 where = next(iter(request.answered_before_commit_sites), request.route)
                 lost = f", {request.lost_after_answer} of them were lost" if request.lost_after_answer else ""
-                message = f"{request.answered_before_commit} answers of {request.route} left before their writes were committed{lost} ({where})"
-                return subject.finding("answered-early", message, kind=Kind.RECORDING, fix='Depends(..., scope="function")')
+                count = request.answered_before_commit
+                message = f"{count} answers of {request.route} left before their writes were committed{lost} ({where})"
+                return subject.finding(
+                    "answered-early", message, kind=Kind.RECORDING, fix='Depends(..., scope="function")'
+                )
         return None
 
     def _without_commit(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
@@ -159,9 +180,14 @@ class CommitOrRollback(Box[SessionDependency]):
                 f"{transactions.committers[0]}); closing the session rolls back what they did not commit"
             )
         if not subject.yields:
-            return subject.doubt(f"{subject.short} returns: nothing of it runs when the request ends", settle="yield the session: fastapi/yielded")
+            return subject.doubt(
+                f"{subject.short} returns: nothing of it runs when the request ends",
+                settle="yield the session: fastapi/yielded",
+            )
         if transactions.handed_over is not None:
-            return subject.doubt(f"whether what gets the session at {transactions.handed_over} commits is not settled by the source")
+            return subject.doubt(
+                f"whether what gets the session at {transactions.handed_over} commits is not settled by the source"
+            )
         if not transactions.writers and transactions.unsettled is not None:
             return subject.doubt(f"nothing commits, and whether {transactions.unsettled} writes is not settled")
         if not transactions.writers:
@@ -190,16 +216,25 @@ class Closed(Box[Subject]):
         """Every escape is a finding; a dependency without one is proved."""
         if isinstance(subject, Escape):
             related = ((subject.opened, "the generator"),) if subject.opened is not None else ()
-            return subject.finding(subject.into, _ESCAPES[subject.into].format(subject.session), fix=OWN, related=related)
+            return subject.finding(
+                subject.into, _ESCAPES[subject.into].format(subject.session), fix=OWN, related=related
+            )
         for request in evidence.recording.requests if evidence.recording is not None else ():
             if request.left_checked_out:
                 where = next(iter(request.left_checked_out_sites), request.route)
-                message = f"{request.left_checked_out} connections were still checked out when {request.route} was over ({where})"
+                count = request.left_checked_out
+                message = f"{count} connections were still checked out when {request.route} was over ({where})"
                 return subject.finding("left-open", message, kind=Kind.RECORDING, fix=GIVE)
         for sessions in evidence.recording.sessions if evidence.recording is not None else ():
             if sessions.abandoned or sessions.reopened:
-                what = f"{sessions.abandoned} never closed" if sessions.abandoned else f"{sessions.reopened} used again after close"
-                return subject.finding("left-open", f"of the sessions made at {sessions.site}, {what}", kind=Kind.RECORDING, fix=GIVE)
+                what = (
+                    f"{sessions.abandoned} never closed"
+                    if sessions.abandoned
+                    else f"{sessions.reopened} used again after close"
+                )
+                return subject.finding(
+                    "left-open", f"of the sessions made at {sessions.site}, {what}", kind=Kind.RECORDING, fix=GIVE
+                )
         reopens = any(engine.option("close_resets_only") == Known(value=True) for engine in evidence.source.engines)
         promise = None if reopens else _promise(subject, "closed")
         return subject.proof(promise or "no stream, background task or generator of the application keeps its session")

@@ -23,7 +23,8 @@ from verdigris.evidence.source.concurrency import (
     held_sessions,
     scoped_sessions,
 )
-from verdigris.evidence.source.engines import Engine, engines
+from verdigris.evidence.source.engines import NONE_MADE, Engine, engines
+from verdigris.evidence.source.escapes import Escape, Escapes
 from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.expiry import Expiry
 from verdigris.evidence.source.factories import Factory, factories
@@ -33,7 +34,7 @@ from verdigris.evidence.source.fixtures import Suite, Tests
 from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.handlers import Application, Handlers
 from verdigris.evidence.source.leftovers import Leftovers
-from verdigris.evidence.source.lifetimes import Escape, Lifetimes
+from verdigris.evidence.source.lifetimes import Lifetimes
 from verdigris.evidence.source.limits import Waiting
 from verdigris.evidence.source.loops import Loops, RowQuery
 from verdigris.evidence.source.mapped import Model
@@ -80,6 +81,7 @@ class Source:
         self.models = Models(self)
         self.transactions = Transactions(self)
         self.lifetimes = Lifetimes(self)
+        self.escaping = Escapes(self)
         self.handlers = Handlers(self)
         self.clauses = Clauses(self)
         self.waiting = Waiting(self)
@@ -180,7 +182,7 @@ class Source:
     @cached_property
     def escapes(self) -> list[Escape]:
         """Every session of a request that something uses after it."""
-        return _distinct(self.lifetimes.escapes)
+        return _distinct(self.escaping.every)
 
     @cached_property
     def test_suite(self) -> Population[Suite]:
@@ -303,7 +305,7 @@ class Source:
         """Every engine that application code makes."""
         found = [engine for engine in engines(self) if engine.role is Role.APPLICATION]
         missing = self.uses_sqlalchemy and not found
-        gaps = ["no engine is made in the application's own files, though it uses SQLAlchemy"] if missing else []
+        gaps = [NONE_MADE] if missing else []
         gaps += [*unseen.passed_on(self, *unseen.ENGINES), *unseen.unresolved(self, *unseen.ENGINES[:2])]
         return self.population(_distinct(found), *gaps, *unseen.made_outside(self, list(self.factories)))
 

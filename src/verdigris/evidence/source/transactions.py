@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,13 @@ from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.source.types import ASYNC_FACTORY, SYNC_FACTORY
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.web import SessionDependency
+    from verdigris.evidence.values import Place
 
 WRITES = ("add", "add_all", "delete", "merge", "flush", "bulk_save_objects", "bulk_insert_mappings")
 _DML = {"insert", "update", "delete"}
@@ -26,7 +27,9 @@ _READS = re.compile(r"\s*(select|show|explain\s+(?!.*analy))", re.IGNORECASE)
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 _NAMES = {"session", "db", "db_session", "async_session"}
 _DEPTH = 3
-_PINNED = re.compile(r"""["'\s]fastapi(?:\[[^\]]*\])?["']?\s*(?:=\s*["{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}]*)""")
+_PINNED = re.compile(
+    r"""["'\s]fastapi(?:\[[^\]]*\])?["']?\s*(?:=\s*["{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}]*)"""
+)
 
 
 class Transactions:
@@ -49,7 +52,11 @@ class Transactions:
     @cached_property
     def committers(self) -> list[Place]:
         """Places outside of session dependencies that commit: commit(), blocks of begin(), and units of work."""
-        owners = {id(dependency.function) for dependency in self.source.session_dependencies if dependency.function is not None}
+        owners = {
+            id(dependency.function)
+            for dependency in self.source.session_dependencies
+            if dependency.function is not None
+        }
         found = [place for place, scope in self.on_sessions("commit", "begin") if id(scope.function) not in owners]
         return sorted({*found, *self._units(owners)})
 
@@ -69,7 +76,11 @@ class Transactions:
         """Places that write through a session."""
         found = [place for place, _ in self.on_sessions(*WRITES)]
         for call in self.source.calls.named("execute", "scalar", "scalars"):
-            if call.module.role is not Role.APPLICATION or not isinstance(call.node.func, ast.Attribute) or not call.node.args:
+            if (
+                call.module.role is not Role.APPLICATION
+                or not isinstance(call.node.func, ast.Attribute)
+                or not call.node.args
+            ):
                 continue
             if writes(call.node) and self.source.types.session(call.node.func.value, call.scope) is not None:
                 found.append(call.place)
@@ -77,7 +88,7 @@ class Transactions:
 
     @cached_property
     def unsettled(self) -> Place | None:
-        """The first place that may write unseen: a statement made apart, raw SQL, or a route whose method changes things."""
+        """The first place that may write unseen: a statement made apart, raw SQL, a route by its method."""
         for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, *sorted(_DML)):
             if call.module.role is Role.APPLICATION:
                 return call.place
@@ -97,7 +108,9 @@ class Transactions:
             for node in (*call.node.args, *(keyword.value for keyword in call.node.keywords)):
                 if not (isinstance(node, ast.Name) and node.id in _NAMES):
                     continue
-                if self.source.types.session(node, call.scope) is not None and not isinstance(self.source.calls.reaches(call), Scope):
+                if self.source.types.session(node, call.scope) is not None and not isinstance(
+                    self.source.calls.reaches(call), Scope
+                ):
                     return call.place
         return None
 
@@ -113,10 +126,17 @@ class Transactions:
         if not yields or depth > _DEPTH:
             return None
         for node in function.nodes():
-            if isinstance(node, ast.Call) and node.lineno >= yields[0].lineno and self._commits(node, function):
-                if not any(isinstance(around, ast.ExceptHandler) for around in function.module.ancestors(node)):
-                    return function.module.place(node)
-            if isinstance(node, (ast.AsyncWith, ast.With)) and any(isinstance(inner, ast.Yield) for inner in ast.walk(node)):
+            later = isinstance(node, ast.Call) and node.lineno >= yields[0].lineno
+            if (
+                later
+                and isinstance(node, ast.Call)
+                and self._commits(node, function)
+                and not _in_clause(node, function)
+            ):
+                return function.module.place(node)
+            if isinstance(node, (ast.AsyncWith, ast.With)) and any(
+                isinstance(inner, ast.Yield) for inner in ast.walk(node)
+            ):
                 for item in node.items:
                     found = self._commit_on_leaving(item.context_expr, function, depth)
                     if found is not None:
@@ -136,8 +156,13 @@ class Transactions:
         if not any(self.source.types.session(each, function) is not None for each in node.args):
             return False
         called = self.source.types.callee(node, function)
-        return isinstance(called, Scope) and called.is_function and any(
-            isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "commit" for inner in called.nodes()
+        return (
+            isinstance(called, Scope)
+            and called.is_function
+            and any(
+                isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "commit"
+                for inner in called.nodes()
+            )
         )
 
     def _commit_on_leaving(self, node: ast.expr, function: Scope, depth: int) -> Place | None:
@@ -154,12 +179,16 @@ class Transactions:
         for base in self.source.names.lineage(entered):
             leaving = base.member("__aexit__") or base.member("__exit__") if isinstance(base, Scope) else None
             for inner in leaving.nodes() if leaving is not None else ():
-                if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "commit":
+                if (
+                    isinstance(inner, ast.Call)
+                    and isinstance(inner.func, ast.Attribute)
+                    and inner.func.attr == "commit"
+                ):
                     return base.module.place(inner) if isinstance(base, Scope) else None
         return None
 
     def swallows(self, dependency: SessionDependency) -> Place | None:
-        """Return the except clause around a dependency's yield that catches a database's errors and ends without raising."""
+        """Return the clause around a dependency's yield that catches a database's errors and does not raise."""
         function = dependency.function
         if function is None:
             return None
@@ -203,7 +232,7 @@ class Transactions:
 
     @cached_property
     def fastapi_bound(self) -> int | None:
-        """The minor version of FastAPI that the project's own requirements stay below, if they name one: 0.118 is 118."""
+        """The minor version of FastAPI that the project's requirements stay below: 118 for 0.118."""
         bounds = []
         for path, text in self.source.files.settings.items():
             if path.rpartition("/")[2] == "pyproject.toml":
@@ -255,3 +284,7 @@ def _upper(requirement: str) -> Iterator[int]:
             yield minor + (1 if patch and int(patch) else 0)
         elif sign in {"<=", "==", "^", "~", None, "="} or (sign == "~=" and patch is not None):
             yield minor + 1
+
+
+def _in_clause(node: ast.AST, function: Scope) -> bool:
+    return any(isinstance(around, ast.ExceptHandler) for around in function.module.ancestors(node))

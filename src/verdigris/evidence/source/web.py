@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import is_generator
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External, Meaning
@@ -18,7 +16,10 @@ from verdigris.evidence.source.types import ASYNC_FACTORY, SYNC_FACTORY, Type
 from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
 
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "websocket", "api_route", "websocket_route"}
 _PACKAGES = {"fastapi", "starlette"}
@@ -126,21 +127,26 @@ class Web:
             yield Route(label, function.place, function, decorator, method.upper(), full)
 
     def _is_router(self, decorator: ast.Call, scope: Scope) -> bool:
-        assert isinstance(decorator.func, ast.Attribute)  # noqa: S101 - checked by the caller, said for the type checker
+        if not isinstance(decorator.func, ast.Attribute):
+            return False
         found = self.source.types.of(decorator.func.value, scope)
         if found is not None:
             return self._router_type(found)
         first = decorator.args[0] if decorator.args else None
         literal = isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.startswith(("/", ""))
-        return literal and "fastapi" in {b.origin[0].partition(".")[0] for bs in scope.module.scope.bindings.values() for b in bs if b.origin}
+        return literal and "fastapi" in {
+            b.origin[0].partition(".")[0] for bs in scope.module.scope.bindings.values() for b in bs if b.origin
+        }
 
     def _router_type(self, found: Type) -> bool:
         bases = self.source.names.lineage(found) if isinstance(found, Scope) else [found]
-        return any(isinstance(base, External) and (base.package in _PACKAGES or base.leaf.endswith("Router")) for base in bases)
+        return any(
+            isinstance(base, External) and (base.package in _PACKAGES or base.leaf.endswith("Router")) for base in bases
+        )
 
     def _full(self, own: Value, router: ast.expr, scope: Scope, depth: int = 0) -> Value:
         """Prepend the prefixes of the router and of the `include_router` calls that mount it (the first one found)."""
-        if not isinstance(own, Known) or depth > 6:  # noqa: PLR2004 - routers nested more deeply are a cycle
+        if not isinstance(own, Known) or depth > 6:
             return own
         meaning = self.source.names.resolve(router, scope)
         if not isinstance(meaning, Assigned):
@@ -196,7 +202,9 @@ class Web:
         of = "session"
         if session is None and produced in {ASYNC_FACTORY, SYNC_FACTORY}:
             of, session = "factory", "async" if produced == ASYNC_FACTORY else "sync"
-        elif session is None and next(self.source.tasks.openings(provider), None) is not None and is_generator(provider):
+        elif (
+            session is None and next(self.source.tasks.openings(provider), None) is not None and is_generator(provider)
+        ):
             of, session = "holder", "async"
         if session is None:
             session = self._passed_on(provider)
@@ -223,9 +231,12 @@ class Web:
     def _passed_on(self, provider: Scope) -> str | None:
         """Tell which kind of session a provider gives that takes it, under the name of one, from an iteration."""
         for node in provider.nodes():
-            if isinstance(node, (ast.AsyncFor, ast.For)) and isinstance(node.target, ast.Name) and node.target.id in _SESSIONS:
-                if any(isinstance(inner, ast.Yield) and ast.unparse(inner.value or node.target) == node.target.id for inner in ast.walk(node)):
-                    return "async" if isinstance(node, ast.AsyncFor) else "sync"
+            if not isinstance(node, (ast.AsyncFor, ast.For)) or not isinstance(node.target, ast.Name):
+                continue
+            name = node.target.id
+            given = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Yield))
+            if name in _SESSIONS and any(isinstance(each, ast.Name) and each.id == name for each in given):
+                return "async" if isinstance(node, ast.AsyncFor) else "sync"
         return None
 
 
