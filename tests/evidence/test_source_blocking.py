@@ -41,7 +41,7 @@ def open_and_count() -> int:
         '@app.get("/")\nasync def f():\n    return open_and_count()',
         "async def f():\n    with SessionLocal() as db:\n        db.commit()",
         "async def f():\n    with engine.connect() as connection:\n        connection.execute(text('select 1'))",
-        "class A:\n    def __init__(self):\n        self.s = SessionLocal()\n    async def f(self):\n        self.s.flush()",
+        "class A:\n    s = SessionLocal()\n    async def f(self):\n        self.s.scalar(1)",
     ],
 )
 def test_an_async_function_that_waits_for_a_synchronous_driver_is_found(tmp_path, body):

@@ -184,3 +184,12 @@ engine = create_async_engine(Settings().dsn)
 )
 def test_drivers_are_asynchronous_or_not_or_unknown(scheme, answer):
     assert is_async(scheme) is answer
+
+
+def test_another_services_environment_does_not_count(tmp_path):
+    for folder, scheme in (("api", "postgresql+asyncpg"), ("web", "postgresql")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".env.example").write_text(f"DATABASE_URL={scheme}://h/d\n", "utf-8")
+    source = tree(tmp_path, {"api/app/db.py": HEAD + 'engine = create_async_engine(os.environ["DATABASE_URL"])\n'})
+
+    assert schemes(source) == ["postgresql+asyncpg"]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
-from verdigris.evidence.pooling import PoolTimeout, bounds
+from verdigris.evidence.pooling import OVERFLOW, SIZE, PoolTimeout, bounds
+from verdigris.evidence.ran import RanEngine, with_unseen
 from verdigris.evidence.source.blocking import BlockingUse
 from verdigris.evidence.source.drivers import is_async
-from verdigris.evidence.source.engines import told_apart
-from verdigris.evidence.source.engines import Engine
+from verdigris.evidence.source.engines import Engine, told_apart
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.urls import Text
 
 
-class AsyncEngine(Box[Engine | BlockingUse]):
+class AsyncEngine(Box[Engine | RanEngine | BlockingUse]):
     """1.1."""
 
     name = "engine/async-engine"
@@ -29,12 +29,12 @@ class AsyncEngine(Box[Engine | BlockingUse]):
         "While one request waits for the database, the event loop stands still and every other request waits too."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine | BlockingUse]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine | BlockingUse]:
         """Name the engines, and the async functions that wait for a synchronous one."""
-        engines = told_apart(evidence.source.engines)
+        engines = with_unseen(told_apart(evidence.source.engines), evidence)
         return Population((*engines, *evidence.source.blocking_uses), engines.gaps)
 
-    def judge(self, subject: Engine | BlockingUse, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine | BlockingUse, evidence: Evidence) -> Judgement:
         """Accept synchronous engines that only synchronous code uses: migrations, commands, workers, threads."""
         if isinstance(subject, BlockingUse):
             return subject.finding(
@@ -58,7 +58,7 @@ class AsyncEngine(Box[Engine | BlockingUse]):
         return subject.proof(f"`{subject.short}` is synchronous, and no async function of the application waits for it")
 
 
-class AsyncDriver(Box[Engine]):
+class AsyncDriver(Box[Engine | RanEngine]):
     """1.2."""
 
     name = "engine/async-driver"
@@ -69,13 +69,16 @@ class AsyncDriver(Box[Engine]):
         "options are not those the code was written for."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine]:
         """Name the asynchronous engines."""
-        return evidence.source.engines.where(lambda engine: engine.mode == "async")
+        return with_unseen(evidence.source.engines, evidence).where(lambda engine: engine.mode == "async")
 
-    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine, evidence: Evidence) -> Judgement:
         """Read the URL's scheme, through settings and rewriting; believe a run first."""
         for seen in evidence.ran(subject):
+            if is_async(f"{seen.dialect}+{seen.driver}") is False:
+                message = f"`{subject.short}` ran on the synchronous driver {seen.driver}"
+                return subject.finding("sync-driver", message, kind=Kind.RECORDING)
             if seen.driver:
                 return subject.proof(f"ran on {seen.dialect}+{seen.driver}{_note(seen.driver)}", kind=Kind.RECORDING)
         promise = guaranteed(subject.maker.dotted, "driver")
@@ -97,7 +100,7 @@ class AsyncDriver(Box[Engine]):
         )
         return subject.proof("; ".join(told))
 
-    def _refused(self, engine: Engine, evidence: Evidence) -> Judgement | None:
+    def _refused(self, engine: Engine | RanEngine, evidence: Evidence) -> Judgement | None:
         """The library refuses another driver when it is made: a URL that names one never starts."""
         texts = [] if engine.url is None else evidence.source.urls.drivers(engine.url)
         named = next(
@@ -108,7 +111,7 @@ class AsyncDriver(Box[Engine]):
         message = f"the URL of `{engine.short}` names {named.scheme}, which Database refuses at start"
         return engine.finding("refused", message, fix="postgresql+asyncpg://…", place=named.place)
 
-    def _wrong(self, engine: Engine, text: Text) -> Judgement:
+    def _wrong(self, engine: Engine | RanEngine, text: Text) -> Judgement:
         dialect, _, driver = (text.scheme or "").partition("+")
         base = "postgresql" if dialect == "postgres" else dialect
         right = {"postgresql": "asyncpg", "sqlite": "aiosqlite", "mysql": "asyncmy", "mariadb": "asyncmy"}.get(base, "")
@@ -126,7 +129,7 @@ class AsyncDriver(Box[Engine]):
         return engine.finding(variant, message, fix=f"{base}+{right}://…", place=text.place)
 
 
-class PrePing(Box[Engine]):
+class PrePing(Box[Engine | RanEngine]):
     """1.3."""
 
     name = "engine/pre-ping"
@@ -137,11 +140,11 @@ class PrePing(Box[Engine]):
         "one request."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine]:
         """Name the engines whose connections wait in a pool."""
-        return told_apart(evidence.source.pooled_engines, "pool_pre_ping")
+        return _pooled(told_apart(evidence.source.pooled_engines, "pool_pre_ping"), evidence)
 
-    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine, evidence: Evidence) -> Judgement:
         """Believe a run first, then the source."""
         for seen in evidence.ran(subject):
             if seen.pre_ping is False:
@@ -156,11 +159,11 @@ class PrePing(Box[Engine]):
             case Unknown(reason):
                 return subject.doubt(f"whether `{subject.short}` pings is not settled: {reason}")
 
-    def _off(self, engine: Engine, message: str, kind: Kind) -> Judgement:
+    def _off(self, engine: Engine | RanEngine, message: str, kind: Kind) -> Judgement:
         return engine.finding("off", message, fix=engine.with_option("pool_pre_ping", "True"), kind=kind)
 
 
-class PoolSize(Box[Engine | PoolTimeout]):
+class PoolSize(Box[Engine | RanEngine | PoolTimeout]):
     """1.4."""
 
     name = "engine/pool-size"
@@ -170,14 +173,15 @@ class PoolSize(Box[Engine | PoolTimeout]):
         "Too small, and requests queue for connections; too large, and the server refuses the last worker's with 53300."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine | PoolTimeout]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine | PoolTimeout]:
         """Name the engines whose connections wait in a pool, and the pools that let a request wait too long."""
-        engines = told_apart(evidence.source.pooled_engines, "pool_size", "max_overflow", "pool_timeout")
+        told = told_apart(evidence.source.pooled_engines, "pool_size", "max_overflow", "pool_timeout")
+        engines = _pooled(told, evidence)
         return Population(
             (*engines, *(PoolTimeout.of(engine) for engine in engines if PoolTimeout.long(engine))), engines.gaps
         )
 
-    def judge(self, subject: Engine | PoolTimeout, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine | PoolTimeout, evidence: Evidence) -> Judgement:
         """Ask whether the size is set, then whether the sum fits the live server."""
         if isinstance(subject, PoolTimeout):
             return subject.finding(
@@ -193,6 +197,8 @@ class PoolSize(Box[Engine | PoolTimeout]):
                 fix=subject.with_option("pool_size", "10", max_overflow="5", pool_timeout="3"),
             )
         bound = bounds(subject, evidence)
+        if isinstance(subject, RanEngine) and (bound.size, bound.overflow) == (SIZE, OVERFLOW):
+            return subject.doubt(f"`{subject.short}` ran with the default pool; whether that was chosen is not known")
         if bound.endless is not None:
             return subject.finding(
                 "endless", bound.endless, fix=subject.with_option("pool_size", "10", max_overflow="5")
@@ -221,7 +227,7 @@ class PoolSize(Box[Engine | PoolTimeout]):
         return subject.proof(f"{bound.sum}; {bound.told}", kind=Kind.DATABASE)
 
 
-class Recycle(Box[Engine]):
+class Recycle(Box[Engine | RanEngine]):
     """1.5."""
 
     name = "engine/recycle"
@@ -232,11 +238,11 @@ class Recycle(Box[Engine]):
         "the old connections stay where they were."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine]:
         """Name the engines whose connections wait in a pool."""
-        return told_apart(evidence.source.pooled_engines, "pool_recycle")
+        return _pooled(told_apart(evidence.source.pooled_engines, "pool_recycle"), evidence)
 
-    def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine, evidence: Evidence) -> Judgement:
         """Ask for a finite time, and for one below the server's own limit where the server was asked."""
         told: str | None = None
         kind = Kind.SOURCE
@@ -260,10 +266,12 @@ class Recycle(Box[Engine]):
             case Unknown(reason):
                 return subject.doubt(f"`pool_recycle` of `{subject.short}` is not settled: {reason}")
 
-    def _never(self, engine: Engine, message: str, kind: Kind) -> Judgement:
+    def _never(self, engine: Engine | RanEngine, message: str, kind: Kind) -> Judgement:
         return engine.finding("never", message, fix=engine.with_option("pool_recycle", "1800"), kind=kind)
 
-    def _against(self, engine: Engine, seconds: float, told: str, kind: Kind, evidence: Evidence) -> Judgement:
+    def _against(
+        self, engine: Engine | RanEngine, seconds: float, told: str, kind: Kind, evidence: Evidence
+    ) -> Judgement:
         limit = evidence.database.idle_session_timeout if evidence.database is not None else None
         if limit and seconds >= limit:
             return engine.finding(
@@ -273,6 +281,11 @@ class Recycle(Box[Engine]):
                 kind=Kind.DATABASE,
             )
         return engine.proof(told, kind=kind)
+
+
+def _pooled(engines: Population[Engine], evidence: Evidence) -> Population[Engine | RanEngine]:
+    """Add the engines with a pool that only a run saw."""
+    return with_unseen(engines, evidence).where(lambda engine: engine.pooled != Known(value=False))
 
 
 def _note(driver: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.ran import RanEngine, RanFactory, unseen_factories, with_unseen
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.expiry import StaleRead
 from verdigris.evidence.source.factories import Factory
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from verdigris.evidence import Evidence
 
 
-class AsyncSessionmaker(Box[Factory]):
+class AsyncSessionmaker(Box[Factory | RanFactory]):
     """2.1."""
 
     name = "session/async-sessionmaker"
@@ -28,11 +29,12 @@ class AsyncSessionmaker(Box[Factory]):
         "options that its line repeats."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Factory]:
+    def subjects(self, evidence: Evidence) -> Population[Factory | RanFactory]:
         """Name the factories of asynchronous sessions, and the sessions made without one."""
-        return evidence.source.factories.where(lambda made: made.mode != "sync" and made.form != "override")
+        made = evidence.source.factories.where(lambda made: made.mode != "sync" and made.form != "override")
+        return Population((*made, *unseen_factories(evidence)), made.gaps)
 
-    def judge(self, subject: Factory, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Factory | RanFactory, evidence: Evidence) -> Judgement:
         """Ask what makes the session."""
         promise = guaranteed(subject.maker.dotted, "session")
         if promise is not None:
@@ -42,7 +44,7 @@ class AsyncSessionmaker(Box[Factory]):
         if subject.form == "direct":
             return subject.finding(
                 "direct",
-                f"`{subject.call.module.text(subject.call.node)}` makes a session without a factory",
+                f"{subject.told} makes a session without a factory",
                 fix="Session = async_sessionmaker(engine, expire_on_commit=False)   # once, beside the engine\n"
                 "async with Session() as session: ...",
             )
@@ -55,7 +57,7 @@ class AsyncSessionmaker(Box[Factory]):
         )
 
 
-class ExpireOnCommit(Box[Factory | StaleRead]):
+class ExpireOnCommit(Box[Factory | RanFactory | StaleRead]):
     """2.2."""
 
     name = "session/expire-on-commit"
@@ -65,13 +67,13 @@ class ExpireOnCommit(Box[Factory | StaleRead]):
         "The first attribute read after a commit raises MissingGreenlet; of a closed session, DetachedInstanceError."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Factory | StaleRead]:
+    def subjects(self, evidence: Evidence) -> Population[Factory | RanFactory | StaleRead]:
         """Name what makes asynchronous sessions, options of single calls included, and the reads that will raise."""
         made = evidence.source.factories.where(lambda made: made.mode == "async")
         reads = (read for read in evidence.source.expiry.found if read.variant != "dropped-change")
-        return Population((*made, *reads), made.gaps)
+        return Population((*made, *unseen_factories(evidence), *reads), made.gaps)
 
-    def judge(self, subject: Factory | StaleRead, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Factory | RanFactory | StaleRead, evidence: Evidence) -> Judgement:
         """Believe a run first, then the source."""
         if isinstance(subject, StaleRead):
             return self._read(subject)
@@ -92,7 +94,7 @@ class ExpireOnCommit(Box[Factory | StaleRead]):
             case Unknown(reason):
                 return subject.doubt(f"`expire_on_commit` of `{subject.short}` is not settled: {reason}")
 
-    def _expires(self, made: Factory, message: str, kind: Kind) -> Judgement:
+    def _expires(self, made: Factory | RanFactory, message: str, kind: Kind) -> Judgement:
         return made.finding("expires", message, fix=made.with_option("expire_on_commit", "False"), kind=kind)
 
     def _read(self, read: StaleRead) -> Judgement:
@@ -106,7 +108,7 @@ class ExpireOnCommit(Box[Factory | StaleRead]):
         )
 
 
-class Autoflush(Box[Factory | StaleRead]):
+class Autoflush(Box[Factory | RanFactory | StaleRead]):
     """2.3."""
 
     name = "session/autoflush"
@@ -114,13 +116,13 @@ class Autoflush(Box[Factory | StaleRead]):
     fails = "Autoflush is off where a refresh drops changes that were not flushed"
     consequence = "A changed attribute silently goes back to its old value, and the commit stores nothing."
 
-    def subjects(self, evidence: Evidence) -> Population[Factory | StaleRead]:
+    def subjects(self, evidence: Evidence) -> Population[Factory | RanFactory | StaleRead]:
         """Name what makes asynchronous sessions, and the changes that are dropped."""
         made = evidence.source.factories.where(lambda made: made.mode == "async")
         dropped = (read for read in evidence.source.expiry.found if read.variant == "dropped-change")
-        return Population((*made, *dropped), made.gaps)
+        return Population((*made, *unseen_factories(evidence), *dropped), made.gaps)
 
-    def judge(self, subject: Factory | StaleRead, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Factory | RanFactory | StaleRead, evidence: Evidence) -> Judgement:
         """Take either setting for a choice; off is advised against where refreshes could bite."""
         if isinstance(subject, StaleRead):
             return subject.finding(
@@ -148,7 +150,7 @@ class Autoflush(Box[Factory | StaleRead]):
                 return subject.proof("autoflush is on: every query sees what is pending")
 
 
-class SingleFactory(Box[Engine | Factory]):
+class SingleFactory(Box[Engine | RanEngine | Factory | RanFactory]):
     """2.4."""
 
     name = "session/single-factory"
@@ -158,35 +160,41 @@ class SingleFactory(Box[Engine | Factory]):
         "Each engine has a pool of its own: under load they pile up until the server refuses connections with 53300."
     )
 
-    def subjects(self, evidence: Evidence) -> Population[Engine | Factory]:
+    def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine | Factory | RanFactory]:
         """Name the engines and the factories."""
-        engines = evidence.source.engines
+        engines = with_unseen(evidence.source.engines, evidence)
         factories = evidence.source.factories.where(lambda made: made.form in {"async_sessionmaker", "sessionmaker"})
-        return Population((*engines, *factories), tuple(dict.fromkeys(engines.gaps + factories.gaps)))
+        ran = (made for made in unseen_factories(evidence) if made.form != "direct")
+        return Population((*engines, *factories, *ran), tuple(dict.fromkeys(engines.gaps + factories.gaps)))
 
-    def judge(self, subject: Engine | Factory, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Engine | RanEngine | Factory | RanFactory, evidence: Evidence) -> Judgement:
         """Ask how often the line that makes it runs."""
-        what = "engine" if isinstance(subject, Engine) else "session factory"
-        seen = evidence.ran(subject) if isinstance(subject, Engine) else evidence.ran_factory(subject.place)
-        again = sum(made.created_in_requests for made in seen)
+        what = "engine" if isinstance(subject, (Engine, RanEngine)) else "session factory"
+        if isinstance(subject, (Engine, RanEngine)):
+            counts = [(seen.created, seen.created_in_requests) for seen in evidence.ran(subject)]
+        else:
+            counts = [(seen.created, seen.created_in_requests) for seen in evidence.ran_factory(subject.place)]
+        again = sum(in_requests for _, in_requests in counts)
         if again:
             return self._again(subject, what, f"{again} were made while requests were answered", Kind.RECORDING)
+        if isinstance(subject, (RanEngine, RanFactory)):
+            return subject.proof("made in the run, but in none of its requests")
         reach = evidence.source.reaches.of(subject.call)
         if reach.frequency is Frequency.REQUEST:
             return self._again(subject, what, f"it is made in {subject.call.scope.name}(), {reach.why}", Kind.SOURCE)
-        if reach.frequency is Frequency.UNKNOWN and not seen:
+        if reach.frequency is Frequency.UNKNOWN and not counts:
             return subject.doubt(f"how often `{subject.short}` is made is not settled: {reach.why}")
         if reach.frequency is Frequency.UNKNOWN:
-            made = sum(each.created for each in seen)
+            made = sum(created for created, _ in counts)
             return subject.proof(
                 f"made {made} time{'s' * (made != 1)} in the run, none of them in a request", kind=Kind.RECORDING
             )
         return subject.proof(f"made {reach.why}")
 
-    def _again(self, subject: Engine | Factory, what: str, why: str, kind: Kind) -> Judgement:
+    def _again(self, subject: Engine | RanEngine | Factory | RanFactory, what: str, why: str, kind: Kind) -> Judgement:
         return subject.finding(
             "per-request",
             f"a new {what} `{subject.short}` for every request: {why}",
-            fix=f"{subject.call.module.text(subject.call.node)}   # once, at module level or in the lifespan",
+            fix="make it once, at module level or in the lifespan",
             kind=kind,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Kind
+from verdigris.evidence.ran import RanEngine
 from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ class Evidence:
         given = {Kind.SOURCE: self.source, Kind.RECORDING: self.recording, Kind.DATABASE: self.database}
         return tuple(kind for kind, evidence in given.items() if evidence is not None)
 
-    def ran(self, engine: Engine) -> tuple[RecordedEngine, ...]:
+    def ran(self, engine: Engine | RanEngine) -> tuple[RecordedEngine, ...]:
         """Return the recorded engines that were made by this engine's line."""
         if self.recording is None:
             return ()
+        if isinstance(engine, RanEngine):
+            return (engine.seen,)
         return tuple(seen for seen in self.recording.engines if made_at(seen.site, engine.place, engine.call.place))
 
     def ran_factory(self, place: Place) -> tuple[RecordedFactory, ...]:

@@ -14,9 +14,10 @@ from verdigris.evidence.values import Known, Missing, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.ran import RanEngine
     from verdigris.evidence.source.engines import Engine
 
-OVERFLOW, OUR_OVERFLOW = 10, 5  # the defaults of SQLAlchemy's pool and of the library's
+SIZE, OVERFLOW, OUR_OVERFLOW = 5, 10, 5  # the defaults of SQLAlchemy's pool and of the library's
 TIMEOUT = 30.0  # seconds: SQLAlchemy's default
 PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
 
@@ -27,21 +28,21 @@ class PoolTimeout(Subject):
 
     key: str
     place: Place
-    engine: Engine
+    engine: Engine | RanEngine
     told: str
 
     @classmethod
-    def of(cls, engine: Engine) -> PoolTimeout:
+    def of(cls, engine: Engine | RanEngine) -> PoolTimeout:
         """Return the subject that an engine's pool_timeout is."""
         return cls(f"{engine.key}.pool_timeout", engine.place, engine, f"{cls.seconds(engine):g} s")
 
     @classmethod
-    def long(cls, engine: Engine) -> bool:
+    def long(cls, engine: Engine | RanEngine) -> bool:
         """Tell whether it is known to be longer than a client's patience."""
         return engine.given("pool_size") is True and cls.seconds(engine) > PATIENCE
 
     @staticmethod
-    def seconds(engine: Engine) -> float:
+    def seconds(engine: Engine | RanEngine) -> float:
         """Return how long a request waits, as far as that is known."""
         match engine.option("pool_timeout"):
             case Missing():
@@ -87,7 +88,7 @@ class Bound:
         return f"{workers} x {pool} = {self.total} of the {self.free} connections that the server leaves"
 
 
-def bounds(engine: Engine, evidence: Evidence) -> Bound:
+def bounds(engine: Engine | RanEngine, evidence: Evidence) -> Bound:
     """Return the bound of an engine, with that of all engines of the application beside it."""
     free = evidence.database.connections_available if evidence.database is not None else 0
     workers, how = _workers(evidence)
@@ -97,7 +98,7 @@ def bounds(engine: Engine, evidence: Evidence) -> Bound:
     return Bound(f"{own.told}, {how}", own.size, own.overflow, workers, free, together, own.endless)
 
 
-def _one(engine: Engine, evidence: Evidence, workers: int, free: int) -> Bound:
+def _one(engine: Engine | RanEngine, evidence: Evidence, workers: int, free: int) -> Bound:
     for seen in evidence.ran(engine):
         if seen.pool_size is not None:
             return _limited(engine, seen.pool_size, seen.max_overflow or 0, "as it ran")
@@ -120,7 +121,7 @@ def _one(engine: Engine, evidence: Evidence, workers: int, free: int) -> Bound:
     return _limited(engine, size.value, overflow.value, f"{told}, max_overflow={overflow.value}")
 
 
-def _limited(engine: Engine, size: int, overflow: int, told: str) -> Bound:
+def _limited(engine: Engine | RanEngine, size: int, overflow: int, told: str) -> Bound:
     if size == 0:
         return Bound(
             told, endless=f"pool_size=0 on `{engine.short}` is no limit at all (NullPool is what keeps no connections)"

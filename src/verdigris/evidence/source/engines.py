@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.urls import Urls
 
 _TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
+NONE_MADE = "no engine is made in the application's own files, though it uses SQLAlchemy"
 DATABASE = External("verdigris.Database")
 UNPOOLED = {"NullPool", "StaticPool"}
 _MAKERS = {
@@ -171,6 +172,7 @@ def _adopted(source: Source) -> set[int]:
 def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
     """Yield one engine for each set of options that a wrapper's callers give; one that all share is the wrapper's."""
     made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
+    made.sort(key=lambda engine: engine.role is not Role.APPLICATION)  # who else uses a wrapper comes second
     groups: dict[str, Engine] = {}
     for engine in made:
         groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)

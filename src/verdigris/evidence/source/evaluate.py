@@ -66,6 +66,9 @@ class Evaluator:
                 return self.value(Argument(awaited, scope, frame), depth + 1)
             case ast.Subscript(value=base, slice=key):
                 return self._item(base, key, argument, depth)
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                first, second = (self.value(Argument(side, scope, frame), depth + 1) for side in (left, right))
+                return _compared(first, second, op, node)
             case _:
                 return Unknown(f"`{short(node)}` is computed")
 
@@ -245,7 +248,9 @@ class Evaluator:
         given = [self.value(replace(argument, node=arg), depth + 1) for arg in node.args]
         if isinstance(base, Known) and isinstance(base.value, str) and all(isinstance(arg, Known) for arg in given):
             try:
-                return Known(getattr(base.value, func.attr)(*[arg.value for arg in given if isinstance(arg, Known)]))
+                return Known(
+                    getattr(base.value, func.attr)(*[arg.value for arg in given if isinstance(arg, Known)]), base.by
+                )
             except (TypeError, ValueError, LookupError):
                 pass
         return base if isinstance(base, Unknown) else Unknown(f"`{short(node)}` is computed")
@@ -326,6 +331,23 @@ def _binary(left: Value, right: Value, op: ast.operator, node: ast.expr) -> Valu
         except (TypeError, ZeroDivisionError, ValueError):
             pass
     return right if isinstance(right, Unknown) else Unknown(f"`{short(node)}` is computed")
+
+
+def _compared(left: Value, right: Value, op: ast.cmpop, node: ast.expr) -> Value:
+    if not (isinstance(left, Known) and isinstance(right, Known)):
+        return left if isinstance(left, Unknown) else Unknown(f"`{short(node)}` is computed")
+    by = left.by or right.by
+    match op:
+        case ast.Eq() | ast.Is():
+            return Known(left.value == right.value, by)
+        case ast.NotEq() | ast.IsNot():
+            return Known(left.value != right.value, by)
+        case ast.In() if isinstance(right.value, list) or (
+            isinstance(right.value, str) and isinstance(left.value, str)
+        ):
+            return Known(left.value in right.value, by)
+        case _:
+            return Unknown(f"`{short(node)}` is computed")
 
 
 def _converted(worth: Value, name: str) -> Value:

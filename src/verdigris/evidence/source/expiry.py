@@ -16,6 +16,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.ends import Ends
 from verdigris.evidence.source.loads import Loads, receiver
 from verdigris.evidence.source.paths import Paths, Stale, State
+from verdigris.evidence.values import Known, Missing
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
@@ -51,13 +52,26 @@ class Expiry:
         self.loads = Loads(source)
         self.ends = Ends(source, self.loads)
 
+    @property
+    def _names(self) -> frozenset[str]:
+        """The calls that can expire or drop anything, given the options that the sessions have."""
+        made = [each for each in self.source.factories if each.mode == "async"]
+        expire = [each.option("expire_on_commit") for each in made]
+        flush = [each.option("autoflush") for each in made]
+        names = {"rollback"}
+        if not all(isinstance(value, Known) and not value.value for value in expire):
+            names |= {"commit", "begin", *self.ends.committing}
+        if not all(isinstance(value, Missing) or (isinstance(value, Known) and value.value) for value in flush):
+            names |= {"refresh", "execution_options"}
+        return frozenset(names)
+
     @cached_property
     def found(self) -> list[StaleRead]:
         """Every one of application code."""
+        names = self._names
         if not self.source.models.every:
             return []
         found: list[StaleRead] = []
-        names = _ENDS | {"begin", "refresh"} | self.ends.committing
         for function in self.source.functions:
             if function.is_async and any(_leaf(call.func) in names for call in function.calls):
                 found += _Walk(self, function).run()

@@ -11,6 +11,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
 from verdigris.evidence.source.engines import DATABASE, key_of, role_of_call
+from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.evaluate import Evaluator
-    from verdigris.evidence.source.files import Role
 
 _PACKAGES = {"sqlalchemy", "sqlmodel"}
 _OVERRIDES = ("expire_on_commit", "autoflush")
@@ -64,6 +64,11 @@ class Factory(Subject):
         return self.key.partition(":")[2] or self.key
 
     @property
+    def told(self) -> str:
+        """The call itself, for messages."""
+        return f"`{self.call.module.text(self.call.node)}`"
+
+    @property
     def made(self) -> str:
         """What is made here, in one word for messages."""
         return {"direct": "session", "override": "session", "database": "Database"}.get(self.form, "factory")
@@ -99,6 +104,7 @@ def factories(source: Source) -> Iterator[Factory]:
 
 
 def _distinct(made: list[Factory]) -> Iterator[Factory]:
+    made.sort(key=lambda factory: factory.role is not Role.APPLICATION)  # who else uses a wrapper comes second
     groups: dict[str, Factory] = {}
     for factory in made:
         groups.setdefault(repr([factory.mode, *(factory.option(name) for name in _OVERRIDES)]), factory)

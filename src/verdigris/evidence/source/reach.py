@@ -14,6 +14,7 @@ from verdigris.evidence.source.arguments import CACHES, is_generator, keyword
 from verdigris.evidence.source.engines import assigned_to
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
@@ -114,7 +115,11 @@ class Reaches:
             leaf = _leaf(decorator)
             if leaf in CACHES:
                 return Reach(Frequency.ONCE, f"its result is kept by @{leaf}", place)
-            if leaf == "on_event" or leaf in _COMMANDS:
+            if (
+                leaf == "on_event"
+                or leaf in _COMMANDS
+                or (leaf == "asynccontextmanager" and self._is_lifespan(function))
+            ):
                 return Reach(Frequency.ONCE, "when the program starts", place)
             if leaf == "provide" and isinstance(decorator, ast.Call):
                 given = keyword(decorator, "scope")
@@ -135,6 +140,15 @@ class Reaches:
         if function.name == "main" and function.parent is function.module.scope:
             return Reach(Frequency.ONCE, "when the program starts", place)
         return None
+
+    def _is_lifespan(self, function: Scope) -> bool:
+        """Tell whether a context manager is given an application: that is what a lifespan is."""
+        around = function.parent or function.module.scope
+        for parameter in function.parameters:
+            found = None if parameter.annotation is None else self.source.types.annotation(parameter.annotation, around)
+            if isinstance(found, External) and found.leaf in {"FastAPI", "Starlette"}:
+                return True
+        return function.name == "lifespan"
 
     def _called(self, function: Scope, depth: int) -> Reach:
         found = [reach for reach in self._references(function) if reach.frequency is not Frequency.UNKNOWN]

@@ -56,10 +56,10 @@ class Types:
     def __init__(self, names: Names) -> None:
         """Infer over the names of one tree."""
         self.names = names
-        self._busy: set[tuple[int, int]] = set()
+        self._busy: set[tuple[ast.expr, Scope]] = set()
         self._following: set[tuple[int, str]] = set()  # variables on the way: `query = query.where(...)` adds nothing
         self._variables: dict[tuple[int, str], Type | None] = {}
-        self._known: dict[tuple[int, int], Type | None] = {}
+        self._known: dict[tuple[ast.expr, Scope], Type | None] = {}
         self._cuts = 0
 
     def of(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
@@ -67,7 +67,7 @@ class Types:
 
         What was inferred without being cut short is remembered: a chain of calls asks for its beginning many times.
         """
-        mark = (id(node), id(scope))
+        mark = (node, scope)  # not their ids: a node parsed from a string dies, and its id comes again
         if mark in self._known:
             return self._known[mark]
         if depth > DEPTH or mark in self._busy:
@@ -79,7 +79,7 @@ class Types:
             found = self._of(node, scope, depth)
         finally:
             self._busy.discard(mark)
-        if cuts == self._cuts and getattr(node, "lineno", None) is not None:  # a node of the tree: it lives as long
+        if cuts == self._cuts:
             self._known[mark] = found
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.arguments import Argument, Frame, is_generator, keyword, short
@@ -134,7 +135,7 @@ class Urls:
         if isinstance(worth, Known):
             return [Text(worth.value, by=worth.by)] if isinstance(worth.value, str) else []
         if isinstance(worth, Unknown):
-            told = self.environment(worth.variable) if worth.variable is not None else []
+            told = self.environment(worth.variable, argument.scope.module.path) if worth.variable is not None else []
             return told or [_unknown(worth.reason)]
         return [_unknown(f"`{short(argument.node)}` is not settled")]
 
@@ -221,7 +222,11 @@ class Urls:
             by = f"{base.name}.{name}"
             if found and not all(text.scheme is None and text.certain for text in found):
                 return [replace(text, by=text.by or by) for text in found if text.scheme or not text.certain]
-            told = [text for variable in self._variables(base, name) for text in self.environment(variable)]
+            told = [
+                text
+                for variable in self._variables(base, name)
+                for text in self.environment(variable, base.module.path)
+            ]
             if told or found or name in base.bindings:
                 return told or found or [_unknown(f"{by} comes from the environment")]
         return [_unknown(f"{owner.name}.{name} has no value in the source")]
@@ -296,7 +301,7 @@ class Urls:
             and worth.by is not None
             and worth.by.startswith("default of the environment variable")
         ):
-            told = self.environment(worth.by.rpartition(" ")[2])
+            told = self.environment(worth.by.rpartition(" ")[2], argument.scope.module.path)
             return told or ([Text(worth.value, by=worth.by)] if isinstance(worth.value, str) else [])
         if isinstance(worth, Unknown) and worth.variable is None:
             for default in (keyword(node, "default"), node.args[1] if len(node.args) > 1 else None):
@@ -343,22 +348,20 @@ class Urls:
         except (re.error, IndexError):
             return [_unknown(f"{by} is computed")]
 
-    def environment(self, variable: str) -> list[Text]:
-        """Return what the environment files of the tree give a variable: .env files and compose files."""
-        found: dict[str, Text] = {}
+    def environment(self, variable: str, near: str) -> list[Text]:
+        """Return what environment and compose files give a variable; those nearest to the module that reads it win."""
         pattern = re.compile(
-            rf"^\s*(?:export\s+|-\s*[\"']?)?{re.escape(variable)}\s*[=:]\s*[\"']?([^\s\"'#]+)",
+            rf"^\s*(?:export\s+|-\s*[\"']?)?({re.escape(variable)})\s*[=:]\s*[\"']?([^\s\"'#]+)",
             re.IGNORECASE | re.MULTILINE,
         )
+        told: dict[int, dict[str, Text]] = {}
         for path, content in self.source.files.settings.items():
-            if not _is_environment(path):
-                continue
-            for match in pattern.finditer(content):
-                line = content.count("\n", 0, match.start(1)) + 1
-                text = Text(match[1], by=f"{variable} in {path}", place=Place(path, line, line))
+            for match in pattern.finditer(content) if _is_environment(path) else ():
+                line = content.count("\n", 0, match.start(2)) + 1
+                text = Text(match[2], by=f"{match[1]} in {path}", place=Place(path, line, line))
                 if text.scheme is not None:
-                    found.setdefault(text.scheme, text)
-        return list(found.values())
+                    told.setdefault(_shared(path, near), {}).setdefault(text.scheme, text)
+        return list(told[max(told)].values()) if told else []
 
 
 def _unknown(reason: str) -> Text:
@@ -409,6 +412,12 @@ def _is_straight(binding: Binding, scope: Scope) -> bool:
 
 def _mentions(node: ast.AST, name: str) -> bool:
     return any(isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node))
+
+
+def _shared(path: str, near: str) -> int:
+    """Count the folders that two files have in common."""
+    folders = zip(path.split("/")[:-1], near.split("/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
 
 
 def _is_environment(path: str) -> bool:

@@ -1,0 +1,163 @@
+"""Engines, factories and sessions that only a run saw: made by another package, or by a line that nobody could read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from verdigris.evidence.judgement import Kind, Population, Subject
+from verdigris.evidence.source.engines import NONE_MADE
+from verdigris.evidence.source.files import Role, role_of
+from verdigris.evidence.source.names import External
+from verdigris.evidence.values import Known, Missing, Place, Value
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
+    from verdigris.evidence.recording.artefact import Engine as RecordedEngine
+    from verdigris.evidence.recording.artefact import Factory as RecordedFactory
+    from verdigris.evidence.recording.artefact import Sessions
+    from verdigris.evidence.source.engines import Engine
+
+
+NOWHERE = External("?")
+
+
+@dataclass(frozen=True, slots=True)
+class RanEngine(Subject):
+    """An engine of a run that no line of the source accounts for; it answers as a source engine does."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+    key: str
+    place: Place
+    seen: RecordedEngine
+    maker: ClassVar[External] = NOWHERE
+    url: ClassVar[None] = None
+
+    @property
+    def short(self) -> str:
+        """Where it was made."""
+        return f"engine of {self.place}"
+
+    @property
+    def mode(self) -> str:
+        """Tell whether it is asynchronous."""
+        return "async" if self.seen.is_async else "sync"
+
+    @property
+    def pooled(self) -> Value:
+        """Tell whether its connections waited in a pool."""
+        return Known(self.seen.pool_size is not None)
+
+    def given(self, name: str) -> bool | None:
+        """Tell that nobody knows what was written."""
+        return None
+
+    def option(self, name: str) -> Value:
+        """Return a setting as it ran."""
+        recorded = {"pool_pre_ping": "pre_ping"}.get(name, name)
+        value = getattr(self.seen, recorded, None)
+        return Missing() if value is None else Known(value, "as it ran")
+
+    def with_option(self, name: str, value: str, **more: str) -> str:
+        """Return the options to add where the engine is made."""
+        return ", ".join(f"{key}={text}" for key, text in {name: value, **more}.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RanFactory(Subject):
+    """A session factory of a run, or sessions made without one, that no line of the source accounts for."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+    key: str
+    place: Place
+    form: str  # async_sessionmaker, sessionmaker, direct
+    expires: bool
+    flushes: bool
+    created_in_requests: int = 0
+    maker: ClassVar[External] = NOWHERE
+    mode: ClassVar[str] = "async"
+
+    @property
+    def made(self) -> str:
+        """What it is."""
+        return "session" if self.form == "direct" else "factory"
+
+    @property
+    def short(self) -> str:
+        """Where it was made."""
+        return f"{self.made} of {self.place}"
+
+    @property
+    def told(self) -> str:
+        """What it is and where, for messages."""
+        return f"the line {self.place}"
+
+    def option(self, name: str) -> Value:
+        """Return a setting as it ran."""
+        return Known(self.expires if name == "expire_on_commit" else self.flushes, "as it ran")
+
+    def with_option(self, name: str, value: str) -> str:
+        """Return the option to add where it is made."""
+        return f"{name}={value}"
+
+    def renamed(self, maker: str, *dropped: str) -> str:
+        """Return what to make it with instead."""
+        return f"{maker}(...)"
+
+
+def with_unseen(engines: Population[Engine], evidence: Evidence) -> Population[Engine | RanEngine]:
+    """Add the engines that only a run saw; where the source makes none, they are those that it could not name."""
+    more = unseen_engines(evidence)
+    gaps = tuple(gap for gap in engines.gaps if not (more and gap == NONE_MADE))
+    return Population((*engines, *more), gaps)
+
+
+def unseen_engines(evidence: Evidence) -> tuple[RanEngine, ...]:
+    """Return the engines that ran and that the source does not account for."""
+    if evidence.recording is None:
+        return ()
+    known = {id(seen) for engine in evidence.source.engines for seen in evidence.ran(engine)}
+    found = ((seen, _place(seen.site)) for seen in evidence.recording.engines if id(seen) not in known)
+    return tuple(RanEngine(seen.id, place, seen) for seen, place in found if place is not None)
+
+
+def unseen_factories(evidence: Evidence) -> tuple[RanFactory, ...]:
+    """Return the factories of asynchronous sessions, and sessions without one, that only the run saw."""
+    if evidence.recording is None:
+        return ()
+    source = evidence.source.factories
+    known = {id(seen) for made in source for seen in evidence.ran_factory(made.place)}
+    found = [_factory(seen) for seen in evidence.recording.factories if id(seen) not in known and _is_async(seen)]
+    direct = [seen for seen in evidence.recording.sessions if seen.factory is None and seen.is_async]
+    places = {(made.place.path, line) for made in source for line in range(made.place.line, made.place.end_line + 1)}
+    found += [
+        _session(seen) for seen in direct if (place := _place(seen.site)) and (place.path, place.line) not in places
+    ]
+    return tuple(each for each in found if each is not None)
+
+
+def _is_async(seen: RecordedFactory) -> bool:
+    return "async" in f"{seen.factory_class} {seen.session_class}".lower() and seen.scoped is None
+
+
+def _factory(seen: RecordedFactory) -> RanFactory | None:
+    place = _place(seen.site)
+    form = seen.factory_class.rpartition(":")[2] or "async_sessionmaker"
+    if place is None:
+        return None
+    return RanFactory(seen.id, place, form, seen.expire_on_commit, seen.autoflush, seen.created_in_requests)
+
+
+def _session(seen: Sessions) -> RanFactory | None:
+    place = _place(seen.site)
+    return (
+        None
+        if place is None
+        else RanFactory(f"{seen.site}:session", place, "direct", seen.expire_on_commit, seen.autoflush)
+    )
+
+
+def _place(site: str | None) -> Place | None:
+    """Return where the application made it; what tests, scripts and migrations make is not the application's."""
+    place = Place.parse(site) if site is not None else None
+    return place if place is not None and role_of(place.path) is Role.APPLICATION else None

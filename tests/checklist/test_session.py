@@ -1,0 +1,57 @@
+"""Section 2 with a run beside the source."""
+
+from __future__ import annotations
+
+from verdigris.checklist.registry import boxes
+from verdigris.checklist.verdict import Verdict
+from verdigris.evidence import Evidence
+from verdigris.evidence.recording.artefact import Engine, Factory, Recording, Sessions
+from verdigris.evidence.source import Source
+
+APP = """from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from config import settings
+
+def make(url: str):
+    engine = create_async_engine(url)
+    return async_sessionmaker(engine, **settings.session)
+"""
+ENGINE = Engine(id="app.py:5", site="app.py:5", is_async=True)
+FACTORY = Factory(
+    id="app.py:6", site="app.py:6", factory_class="sqlalchemy.ext.asyncio:async_sessionmaker", expire_on_commit=False
+)
+
+
+def conclude(box, folder, recording=None):
+    (folder / "app.py").write_text(APP, "utf-8")
+    return boxes()[f"session/{box}"][1].conclude(Evidence(Source.read(folder), recording))
+
+
+def test_a_run_settles_an_option_that_the_source_leaves_open(tmp_path):
+    kept, expiring = (
+        Recording(factories=(Factory(id="app.py:6", site="app.py:6", expire_on_commit=value),))
+        for value in (False, True)
+    )
+
+    assert conclude("expire-on-commit", tmp_path).verdict is Verdict.UNPROVEN
+    assert conclude("expire-on-commit", tmp_path, kept).verdict is Verdict.HOLDS
+    assert conclude("expire-on-commit", tmp_path, expiring).verdict is Verdict.FAILS
+
+
+def test_a_run_counts_what_is_made_in_requests(tmp_path):
+    once = Recording(engines=(ENGINE,), factories=(FACTORY,))
+    again = Recording(
+        engines=(Engine(id="app.py:5", site="app.py:5", created=40, created_in_requests=39),), factories=(FACTORY,)
+    )
+
+    assert conclude("single-factory", tmp_path).verdict is Verdict.UNPROVEN
+    assert conclude("single-factory", tmp_path, once).verdict is Verdict.HOLDS
+    assert conclude("single-factory", tmp_path, again).verdict is Verdict.FAILS
+
+
+def test_sessions_that_only_a_run_saw_are_subjects_too(tmp_path):
+    recording = Recording(
+        factories=(FACTORY,),
+        sessions=(Sessions(site="plugin.py:3", factory=None, is_async=True, created=4, expire_on_commit=True),),
+    )
+
+    assert conclude("async-sessionmaker", tmp_path, recording).verdict is Verdict.FAILS
