@@ -65,8 +65,8 @@ def test_two_recordings_at_once_are_refused_and_the_first_goes_on(tmp_path):
 
 
 def test_an_error_of_the_recorder_is_counted_and_never_raised(tmp_path, monkeypatch):
-    monkeypatch.setattr(Places, "here", lambda _: 1 / 0)
-    monkeypatch.setattr(Places, "caller", lambda _: 1 / 0)
+    monkeypatch.setattr(Places, "here", lambda *_: 1 / 0)
+    monkeypatch.setattr(Places, "caller", lambda *_: 1 / 0)
 
     with record(tmp_path) as recorder:
         engine = create_engine("sqlite://")

@@ -43,7 +43,10 @@ class CopyWatch:
         checkout = recorder.pools.raw.get(id(connection))
         if checkout is not None:
             checkout.wrote = True
-            checkout.statement_ns += elapsed
+            if checkout.engine is not None:
+                checkout.engine.statement_ns += elapsed
+            if checkout.request is not None:
+                checkout.request.statement_ns += elapsed
             if recorder.tests is not None:
                 checkout.pending = {**(checkout.pending or {}), table: (checkout.pending or {}).get(table, 0) + rows}
         if not unit.listed:

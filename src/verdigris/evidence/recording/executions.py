@@ -23,6 +23,19 @@ _MANY_ROWS = 100
 _CHUNK = 50  # an IN list this long is a batch, not one of many single reads
 
 
+class Call:
+    """What was not plain about a call of the driver: that it failed, or that it was an executemany of so many rows."""
+
+    __slots__ = ("batch", "error")
+
+    def __init__(self, error: BaseException | None = None, batch: int | None = None) -> None:
+        self.error = error
+        self.batch = batch
+
+
+_PLAIN = Call()
+
+
 class ExecutionWatch:
     """Records statements."""
 
@@ -38,117 +51,126 @@ class ExecutionWatch:
         }
 
     def _execute(self, state: EngineState, original: Any) -> Any:
-        executed = self._executed
+        executed = self._recording(state)
 
         def do_execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
             start = perf_counter_ns()
             try:
                 original(cursor, statement, parameters, context)
             except BaseException as error:
-                executed(state, cursor, statement, parameters, context, perf_counter_ns() - start, False, error)
+                executed(cursor, statement, parameters, context, perf_counter_ns() - start, Call(error))
                 raise
-            executed(state, cursor, statement, parameters, context, perf_counter_ns() - start, False, None)
+            executed(cursor, statement, parameters, context, perf_counter_ns() - start)
 
         return do_execute
 
     def _execute_many(self, state: EngineState, original: Any) -> Any:
-        executed = self._executed
+        executed = self._recording(state)
 
         def do_executemany(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
             start = perf_counter_ns()
             try:
                 original(cursor, statement, parameters, context)
             except BaseException as error:
-                executed(state, cursor, statement, parameters, context, perf_counter_ns() - start, True, error)
+                executed(cursor, statement, None, context, perf_counter_ns() - start, Call(error, len(parameters)))
                 raise
-            executed(state, cursor, statement, parameters, context, perf_counter_ns() - start, True, None)
+            executed(cursor, statement, None, context, perf_counter_ns() - start, Call(None, len(parameters)))
 
         return do_executemany
 
     def _execute_bare(self, state: EngineState, original: Any) -> Any:
-        executed = self._executed
+        executed = self._recording(state)
 
         def do_execute_no_params(cursor: Any, statement: Any, context: Any = None) -> None:
             start = perf_counter_ns()
             try:
                 original(cursor, statement, context)
             except BaseException as error:
-                executed(state, cursor, statement, None, context, perf_counter_ns() - start, False, error)
+                executed(cursor, statement, None, context, perf_counter_ns() - start, Call(error))
                 raise
-            executed(state, cursor, statement, None, context, perf_counter_ns() - start, False, None)
+            executed(cursor, statement, None, context, perf_counter_ns() - start)
 
         return do_execute_no_params
 
-    def _executed(  # noqa: PLR0917 - called once per statement: keywords cost time here
-        self,
-        state: EngineState,
-        cursor: Any,
-        statement: str,
-        parameters: Any,
-        context: Any,
-        elapsed: int,
-        many: bool,  # noqa: FBT001 - as above
-        error: BaseException | None,
-    ) -> None:
-        try:
+    def _recording(self, state: EngineState) -> Callable[..., None]:
+        """Return what counts one call of the driver: written for speed, it runs once per statement."""
+        recorder = self.recorder
+        get_unit, new_cell, seldom = recorder.units.unit, self._cell, self._seldom
+
+        def executed(  # noqa: PLR0917 - keywords cost time here
+            cursor: Any, statement: str, parameters: Any, context: Any, elapsed: int, call: Call | None = None
+        ) -> None:
             if state.muted:
                 return
-            recorder = self.recorder
-            origin = checkout = compiled = None
-            if context is not None:
+            try:
+                unit = get_unit()
                 origin = context.execution_options.get(ORIGIN)
                 compiled = context.compiled
-                checkout = context.root_connection.connection.info.get(KEY)
-            unit = recorder.units.unit() if origin is None or origin.unit is None else origin.unit
-            spot = recorder.spot(unit) if origin is None else origin.spot
-            sql = statement if compiled is None else compiled.string
-            text = recorder.texts.get(sql) or self._text(sql, state)
-            cell = unit.cells.get((text, spot)) or self._cell(unit, text, spot)
-            rows = len(parameters) if many else cursor.rowcount
-            if many:
-                cell.batch(rows)
-            elif (origin is None or not origin.loads) and (parameters is None or len(parameters) < _CHUNK):
-                cell.compare(parameters)
-            cell.add(elapsed, rows)
-            if rows >= _MANY_ROWS and origin is not None:
-                origin.fetched(text, rows, unit)
-            state.statements += 1
-            if checkout is not None:
-                checkout.statement_ns += elapsed
-            if text.seldom or error is not None or not state.is_async:
-                self._seldom(state, unit, text, spot, cell, checkout, cursor, rows, elapsed, many, error)
-        except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
-            self.recorder.trouble("a statement", trouble)
+                sql = statement if compiled is None else compiled.string
+                spot = recorder.spot(unit) if origin is None else origin.spot
+                cell = unit.cells.get((sql, spot))
+                if cell is None:
+                    cell = new_cell(unit, sql, spot, state)
+                cell.count += 1
+                cell.total += elapsed
+                if elapsed > cell.longest:  # noqa: PLR1730 - max() costs a call, once per statement
+                    cell.longest = elapsed
+                state.statements += 1
+                state.statement_ns += elapsed
+                if unit.request is not None:
+                    unit.request.statement_ns += elapsed
+                rows = cursor.rowcount
+                if rows > 0:
+                    cell.rows += rows
+                    if rows > cell.rows_max:  # noqa: PLR1730 - as above
+                        cell.rows_max = rows
+                    if rows >= _MANY_ROWS and origin is not None:
+                        origin.fetched(cell.text, rows, unit)
+                if cell.compares and (origin is None or not origin.loads) and len(parameters or ()) < _CHUNK:
+                    cell.compare(parameters)
+                if call is not None or cell.text.seldom or not state.is_async:
+                    seldom(unit, cell, spot, state, cursor, context, elapsed, call or _PLAIN)
+            except Exception as trouble:  # noqa: BLE001 - a recorder's error never reaches the application
+                recorder.trouble("a statement", trouble)
 
-    def _cell(self, unit: Unit, text: Text, spot: Spot | None) -> Cell:
-        cell = unit.cells[text, spot] = Cell()
+        return executed
+
+    def _cell(self, unit: Unit, sql: str, spot: Spot | None, state: EngineState) -> Cell:
+        text = self.recorder.texts.get(sql) or self._text(sql, state)
+        cell = unit.cells[sql, spot] = Cell(text)
         if not unit.listed:
             self.recorder.units.list(unit)
         return cell
 
     def _seldom(  # noqa: PLR0917 - as above
         self,
-        state: EngineState,
         unit: Unit,
-        text: Text,
-        spot: Spot | None,
         cell: Cell,
-        checkout: Checkout | None,
+        spot: Spot | None,
+        state: EngineState,
         cursor: Any,
-        rows: int,
+        context: Any,
         elapsed: int,
-        many: bool,  # noqa: FBT001 - as above
-        error: BaseException | None,
+        call: Call,
     ) -> None:
+        text = cell.text
         if not state.is_async and _get_running_loop() is not None:
             state.on_loop[spot] = state.on_loop.get(spot, 0) + 1
-        if error is not None:
+        checkout: Checkout | None = context.root_connection.connection.info.get(KEY)
+        if call.error is not None:
             cell.errors += 1
-            if isinstance(error, Exception):
-                failure = failed(self.recorder, unit, error, spot)
+            if isinstance(call.error, Exception):
+                failure = failed(self.recorder, unit, call.error, spot)
                 if checkout is not None and checkout.begun:
                     checkout.failure = failure
             return
+        rows = max(cursor.rowcount, 0)
+        if call.batch is not None:
+            cell.batches += 1
+            cell.batch_max = max(cell.batch_max, call.batch)
+            cell.rows += call.batch - rows
+            cell.rows_max = max(cell.rows_max, call.batch)
+            rows = call.batch
         if text.kind == "EXPLAIN":
             self._explained(text, cursor)
         if not text.writes:
@@ -157,14 +179,14 @@ class ExecutionWatch:
             checkout.wrote = True
             if self.recorder.tests is not None:
                 self._count_rows(text, checkout, rows)
-        if text.kind == "INSERT" and rows > 0:
+        if text.kind == "INSERT" and rows:
             inserts = unit.inserts.get((text.table, spot))
             if inserts is None:
                 inserts = unit.inserts[text.table, spot] = InsertCell()
             inserts.statements += 1
             inserts.rows += rows
             inserts.rows_max = max(inserts.rows_max, rows)
-            inserts.single += rows == 1 and not many
+            inserts.single += rows == 1 and call.batch is None
             inserts.nanoseconds += elapsed
 
     def _explained(self, text: Text, cursor: Any) -> None:

@@ -171,10 +171,10 @@ class Ledger:
         counts[2] += failure.repeated
 
     def _unit(self, unit: Unit, route: str | None, status: int | None, scope: str) -> None:
-        for (text, spot), cell in list(unit.cells.items()):
-            self.uses[text, spot].add(cell, route)
-            if cell.different + cell.same > 1 and text.kind == "SELECT" and not text.paged:
-                self.repeats[text, spot, scope].add(cell.different, cell.same, route)
+        for (_, spot), cell in list(unit.cells.items()):
+            self.uses[cell.text, spot].add(cell, route)
+            if cell.different + cell.same > 1:
+                self.repeats[cell.text, spot, scope].add(cell.different, cell.same, route)
         for lazy_key, lazy in list(unit.lazies.items()):
             self.lazies[lazy_key].add(lazy, route)
         for raised_key, count in list(unit.raised.items()):

@@ -60,13 +60,14 @@ class LoadWatch:
             for name in names:
                 self.recorder.patches.method(owner, name, self._marking)
 
-    def origin(self, session: Any, statement: Any, options: Any, unit: Unit) -> Origin:
+    def origin(self, session: Any, statement: Any, options: Any) -> Origin:
         """Return what sent a statement that comes with execution options: the application, or the ORM itself."""
+        unit = self.recorder.units.unit()
         above = options.get(TOP_LEVEL)
         if above is not None:  # selectinload and its kind, on behalf of a query
             origin: Origin | None = above.execution_options.get(ORIGIN)
             if origin is not None:
-                return LoaderOrigin(unit, origin.spot)
+                return LoaderOrigin(origin.spot)
         load = options.get(LOAD_OPTIONS)
         if load is not None:
             state = load._lazy_loaded_from  # noqa: SLF001 - see the module's text
@@ -77,7 +78,7 @@ class LoadWatch:
                 return self._column(session, statement, state, load, unit)
         noted: Origin | None = options.get(ORIGIN)
         if noted is None:
-            return Origin(unit, self.recorder.spot(unit))
+            return Origin(self.recorder.spot(unit))
         if noted.spot is None:
             noted.spot = self.recorder.spot(unit)
         return noted
@@ -91,9 +92,9 @@ class LoadWatch:
             try:
                 options = kwargs.get("execution_options")
                 if not options:
-                    kwargs["execution_options"] = {ORIGIN: Origin(None, caller())}
+                    kwargs["execution_options"] = {ORIGIN: Origin(caller(sys._getframe(1)))}  # noqa: SLF001 - see the module's text
                 elif ORIGIN not in options:
-                    kwargs["execution_options"] = {**options, ORIGIN: Origin(None, caller())}
+                    kwargs["execution_options"] = {**options, ORIGIN: Origin(caller(sys._getframe(1)))}  # noqa: SLF001 - as above
             except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
                 trouble("an async call", error)
             return original(owner, *args, **kwargs)
@@ -111,10 +112,10 @@ class LoadWatch:
 
     def _column(self, session: Any, statement: Any, state: Any, load: Any, unit: Unit) -> Origin:
         noted: SessionState = session.__dict__[KEY]
-        by_name = noted.operation in _BY_NAME and noted.busy == unit.owner
+        by_name = noted.operation in _BY_NAME and noted.busy is getcurrent()
         if load._is_user_refresh or by_name:  # noqa: SLF001 - as above
             kind = LazyOrigin if noted.operation == "refresh" else Origin
-            return kind(unit, self.recorder.spot(unit))
+            return kind(self.recorder.spot(unit))
         names = statement._compile_options._only_load_props or ()  # noqa: SLF001 - as above
         missing = sorted(name for name in names if name in state.mapper.column_attrs)
         touched = missing[0] if len(missing) == 1 else _touched_name() or "*"
@@ -138,7 +139,7 @@ class LoadWatch:
         current = getcurrent()
         if current is not None and current.parent is None and session.get_bind(state.mapper).dialect.is_async:
             lazy.would_raise += 1
-        return LazyOrigin(unit, spot)
+        return LazyOrigin(spot)
 
     def _raise_load(self, original: Any) -> Any:
         def _invoke_raise_load(strategy: Any, state: Any, passive: Any, lazy: Any) -> Any:

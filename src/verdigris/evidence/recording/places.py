@@ -117,13 +117,12 @@ class Places:
                 return
             frame = current.gr_frame
 
-    def caller(self) -> Spot | None:
-        """Return the innermost spot of the application on this greenlet's stack, from the caller's caller on.
+    def caller(self, frame: FrameType | None) -> Spot | None:
+        """Return the innermost spot of the application from a frame on, on this greenlet's stack only.
 
         It is `here` for coroutine functions: when one is called the application is a frame or two away, while from the
         greenlet in which its work is done every frame of the event loop would have to be made visible first.
         """
-        frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as above
         files = self._files
         while frame is not None:
             code = frame.f_code
@@ -146,17 +145,12 @@ class Places:
     def waiting(self, task: Any) -> Spot | None:
         """Return the innermost spot of the application where a suspended task waits."""
         found = None
-        step = task.get_coro() if task is not None else None
-        for _ in range(200):
-            frame = _attribute(step, "cr_frame", "gi_frame", "ag_frame")
-            if frame is None:
-                break
+        for frame in awaited(task) if task is not None else ():
             kind = self._files.get(frame.f_code.co_filename) or self._judge(frame.f_code.co_filename)
             if kind == _APPLICATION:
                 found = self.spot(frame.f_code, frame.f_lasti)
             elif kind == _END:
                 found = None
-            step = _inner(_attribute(step, "cr_await", "gi_yieldfrom", "ag_await"))
         return found
 
     def definition(self, function: Any) -> str | None:
@@ -205,6 +199,17 @@ class Places:
         if any(part in path for part in _INSTALLED) or path.startswith(self._environments):
             return _FOREIGN
         return _APPLICATION
+
+
+def awaited(task: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended task, outermost first."""
+    step = task.get_coro()
+    for _ in range(200):
+        frame = _attribute(step, "cr_frame", "gi_frame", "ag_frame")
+        if frame is None:
+            return
+        yield frame
+        step = _inner(_attribute(step, "cr_await", "gi_yieldfrom", "ag_await"))
 
 
 def _inner(step: Any) -> Any:

@@ -139,14 +139,12 @@ class PoolWatch:
             with recorder.ledger.lock:
                 state.in_use -= 1
                 state.held.add(elapsed)
-                state.statement_ns += checkout.statement_ns
                 if elapsed > state.holder_ns:
                     state.holder_ns, state.holder = elapsed, checkout.spot
         unit.holding -= 1
         if request is not None:
             request.checkouts.pop(id(checkout), None)
             request.connection_ns += elapsed
-            request.statement_ns += checkout.statement_ns
             if collected or (request.ended and now - request.ended > _LATE_NS):
                 recorder.leaked(request, checkout)
         if unit.holding <= 0 and unit.sessions <= 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.keys import KEY, ORIGIN
 from verdigris.evidence.recording.loads import LOAD_OPTIONS, STATEMENTS, TOP_LEVEL
-from verdigris.evidence.recording.places import getcurrent
+from verdigris.evidence.recording.places import awaited, getcurrent
 from verdigris.evidence.recording.units import Origin
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SessionTotal:
 class SessionState:
     """One session."""
 
-    __slots__ = ("begun", "busy", "closed", "greenlet", "key", "operation", "ref", "spot", "total", "unit", "visitors")
+    __slots__ = ("begun", "busy", "closed", "key", "operation", "ref", "spot", "total", "unit", "visitors")
 
     def __init__(self, session: Any, unit: Unit, spot: Spot | None, key: tuple[Any, ...], total: SessionTotal) -> None:
         self.ref = weakref.ref(session)
@@ -45,9 +45,8 @@ class SessionState:
         self.key = key
         self.total = total
         self.begun = self.closed = False
-        self.busy = 0
-        self.greenlet: Any = None  # the one that is busy
-        self.visitors: set[int] = set()
+        self.busy: Any = None  # the greenlet that is in the session; a thread without one is its main one
+        self.visitors: set[Any] = set()
         self.operation = ""
 
 
@@ -193,89 +192,62 @@ class SessionWatch:
             self.recorder.fold(unit)
 
     def _watched(self, original: Any, operation: str) -> Any:
-        units = self.recorder.units
         measures = operation in _MEASURED
 
         def call(session: Any, *args: Any, **kwargs: Any) -> Any:
             state: SessionState | None = session.__dict__.get(KEY)
             if state is None:
                 return original(session, *args, **kwargs)
-            if state.busy and state.greenlet is getcurrent() is not None:
-                return original(session, *args, **kwargs)  # an autoflush, most often
-            me = units.unit().owner
-            if state.busy:
-                return self._within(state, me, operation, original, session, *args, **kwargs)
-            state.busy = me
+            current = getcurrent()
+            if state.busy is not None:
+                if state.busy is current:  # an autoflush, most often
+                    return original(session, *args, **kwargs)
+                return self._within(state, current, operation, original, session, *args, **kwargs)
+            state.busy = current
             state.operation = operation
-            state.greenlet = getcurrent()
             if measures:
-                size = len(session.identity_map)
-                if size > state.total.identity_max:  # noqa: PLR1730 - max() costs a call, once per statement
-                    state.total.identity_max = size
+                state.total.identity_max = max(state.total.identity_max, len(session.identity_map))
             try:
                 return original(session, *args, **kwargs)
             finally:
-                state.busy = 0
-                state.greenlet = None
+                state.busy = None
 
         return call
-
-    def _overlap(self, state: SessionState, operation: str) -> None:
-        try:
-            recorder = self.recorder
-            unit = recorder.units.unit()
-            holder = next((task for task in asyncio.all_tasks() if id(task) == state.busy), None)
-            there = recorder.places.waiting(holder) or recorder.places.waiting(unit.parent() if unit.parent else None)
-            key = (there, recorder.spot(unit), state.operation, operation, state.spot)
-            found = self.overlaps.setdefault(key, [0, None])
-            found[0] += 1
-            found[1] = unit.request if found[1] is None else found[1]
-        except Exception as error:  # noqa: BLE001 - as above
-            self.recorder.trouble("an overlap", error)
 
     def _stamping(self, original: Any, operation: str) -> Any:
         """Record who is in the session, and tell the driver's call and the loaded objects which query they are of."""
         recorder = self.recorder
-        units, here, loads = recorder.units, recorder.places.here, recorder.loads
+        here, loads = recorder.places.here, recorder.loads
 
         def call(session: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
             state: SessionState | None = session.__dict__.get(KEY)
             if state is None:
                 return original(session, statement, *args, **kwargs)
-            unit = units.unit()
-            origin: Origin | None = None
             try:
                 options = kwargs.get("execution_options")
                 if not options:
-                    origin = Origin(unit, here() or recorder.spot(unit))
-                    kwargs["execution_options"] = {ORIGIN: origin}
+                    kwargs["execution_options"] = {ORIGIN: Origin(here() or recorder.spot(recorder.units.unit()))}
                 else:
                     origin = options.get(ORIGIN)
                     if origin is None or origin.spot is None or LOAD_OPTIONS in options or TOP_LEVEL in options:
-                        origin = loads.origin(session, statement, options, unit)
-                        kwargs["execution_options"] = {**options, ORIGIN: origin}
-                    origin.unit = unit
+                        kwargs["execution_options"] = {**options, ORIGIN: loads.origin(session, statement, options)}
             except Exception as error:  # noqa: BLE001 - as above
                 recorder.trouble("a session's statement", error)
+            current = getcurrent()
+            if state.busy is not None:
+                return self._within(state, current, operation, original, session, statement, *args, **kwargs)
+            state.busy = current
+            state.operation = operation
             try:
-                if state.busy:
-                    return self._within(state, unit.owner, operation, original, session, statement, *args, **kwargs)
-                state.busy = unit.owner
-                state.operation = operation
-                state.greenlet = getcurrent()
-                try:
-                    return original(session, statement, *args, **kwargs)
-                finally:
-                    state.busy = 0
-                    state.greenlet = None
+                return original(session, statement, *args, **kwargs)
             finally:
-                if origin is not None:
-                    origin.unit = None
+                state.busy = None
 
         return call
 
-    def _within(self, state: SessionState, me: int, operation: str, original: Any, *args: Any, **kwargs: Any) -> Any:
-        if state.busy == me or me in state.visitors:
+    def _within(self, state: SessionState, me: Any, operation: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+        """Go on in a session that somebody is in: this very greenlet (an autoflush, most often), or another's task."""
+        if state.busy is me or me in state.visitors or _is_same_task(state.busy, me):
             return original(*args, **kwargs)
         self._overlap(state, operation)
         state.visitors.add(me)
@@ -283,6 +255,19 @@ class SessionWatch:
             return original(*args, **kwargs)
         finally:
             state.visitors.discard(me)
+
+    def _overlap(self, state: SessionState, operation: str) -> None:
+        try:
+            recorder = self.recorder
+            unit = recorder.units.unit()
+            waiting = recorder.places.waiting
+            there = waiting(_task_of(state.busy)) or waiting(unit.parent() if unit.parent else None)
+            key = (there, recorder.spot(unit), state.operation, operation, state.spot)
+            found = self.overlaps.setdefault(key, [0, None])
+            found[0] += 1
+            found[1] = unit.request if found[1] is None else found[1]
+        except Exception as error:  # noqa: BLE001 - as above
+            self.recorder.trouble("an overlap", error)
 
     def abandoned(self) -> dict[tuple[Any, ...], int]:
         """Count the open sessions that nobody can close any more, or whose request is over."""
@@ -292,3 +277,19 @@ class SessionWatch:
             if state.ref() is None or (request is not None and request.ended):
                 found[state.key] = found.get(state.key, 0) + 1
         return found
+
+
+def _is_same_task(one: Any, other: Any) -> bool:
+    """Tell whether two greenlets work for one task: SQLAlchemy's share its context."""
+    try:
+        return one.gr_context is not None and one.gr_context is other.gr_context
+    except Exception:  # noqa: BLE001 - another thread's greenlet does not say
+        return False
+
+
+def _task_of(greenlet: Any) -> asyncio.Task[Any] | None:
+    """Return the task that waits for a greenlet of SQLAlchemy's: the one in whose coroutine it is a local."""
+    for task in asyncio.all_tasks():
+        if any(greenlet is value for frame in awaited(task) for value in frame.f_locals.values()):
+            return task
+    return None

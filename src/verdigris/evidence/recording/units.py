@@ -38,41 +38,26 @@ class Text:
 
 
 class Cell:
-    """Executions of one text at one spot within one unit."""
+    """Executions of one text at one spot within one unit; the counts are kept by the driver call's override."""
 
     __slots__ = (
-        "batch_max", "batches", "count", "different", "errors", "first", "longest", "rows", "rows_max", "same", "seen",
-        "total",
+        "batch_max", "batches", "compares", "count", "different", "errors", "first", "longest", "rows", "rows_max",
+        "same", "seen", "text", "total",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, text: Text) -> None:
+        self.text = text
         self.count = self.total = self.longest = self.rows = self.rows_max = self.errors = 0
         self.batches = self.batch_max = self.same = 0
         self.different = 0
         self.first: Any = None
         self.seen: set[int] | None = None
-
-    def add(self, elapsed: int, rows: int) -> None:
-        """Count one call of the driver."""
-        self.count += 1
-        self.total += elapsed
-        if elapsed > self.longest:  # noqa: PLR1730 - max() costs a call, once per statement
-            self.longest = elapsed
-        if rows > 0:
-            self.rows += rows
-            if rows > self.rows_max:  # noqa: PLR1730 - as above
-                self.rows_max = rows
-
-    def batch(self, rows: int) -> None:
-        """Note that the call was an executemany."""
-        self.batches += 1
-        self.batch_max = max(self.batch_max, rows)
+        self.compares = text.kind == "SELECT" and not text.paged
 
     def compare(self, parameters: Any) -> None:
-        """Count this execution as a new question or as one that was asked before."""
-        if self.count == 0:
-            self.first = parameters
-            self.different = 1
+        """Count another execution as a new question or as one that was asked before."""
+        if self.different == 0:
+            self.first, self.different = parameters, 1
             return
         if self.seen is None:
             self.seen = {_hash(self.first)}
@@ -96,13 +81,12 @@ def _hash(parameters: Any) -> int:
 class Origin:
     """A query of the application: objects that it loads remember it, so that a lazy load can name it."""
 
-    __slots__ = ("objects", "rows", "spot", "text", "unit")
+    __slots__ = ("objects", "rows", "spot", "text")
 
     within = False  # whether it is a loader's part of another query
     loads = False  # whether it is no question of the application's own
 
-    def __init__(self, unit: Unit | None, spot: Spot | None) -> None:
-        self.unit = unit  # while the statement runs; its objects keep their origin alive for longer
+    def __init__(self, spot: Spot | None) -> None:
         self.spot = spot
         self.objects = 0
         self.rows = 0
@@ -186,7 +170,7 @@ class Unit:
 
     def clear(self) -> None:
         """Start a new scope."""
-        self.cells: dict[tuple[Text, Spot | None], Cell] = {}
+        self.cells: dict[tuple[str, Spot | None], Cell] = {}  # by SQL text and spot
         self.lazies: dict[tuple[str, str, Spot | None, Spot | None, str], Lazy] = {}
         self.raised: dict[tuple[str, str, Spot | None, Spot | None, str], int] = {}
         self.inserts: dict[tuple[str, Spot | None], InsertCell] = {}
@@ -265,8 +249,7 @@ class Checkout:
     """A connection in use."""
 
     __slots__ = (
-        "answered", "begun", "engine", "failure", "pending", "raw", "request", "since", "spot", "statement_ns", "unit",
-        "wrote",
+        "answered", "begun", "engine", "failure", "pending", "raw", "request", "since", "spot", "unit", "wrote",
     )  # fmt: skip
 
     def __init__(self, engine: EngineState | None, unit: Unit, spot: Spot | None) -> None:
@@ -275,7 +258,6 @@ class Checkout:
         self.request = unit.request
         self.spot = spot
         self.since = perf_counter_ns()
-        self.statement_ns = 0
         self.begun = self.wrote = self.answered = False
         self.failure: Failure | None = None
         self.pending: dict[str, int] | None = None
