@@ -89,7 +89,8 @@ def role_of(relative: str, text: str = "") -> Role:
         return Role.TEST
     if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
         return Role.MIGRATION
-    if folders & {"scripts", "script", "tools", "bin", "seeds", "seeders", "benchmarks", "bench"}:
+    outer = {part.lower() for part in path.parts[:2]} & folders  # deeper inside, `tools` is a name like any other
+    if outer & {"tools", "bin", "bench"} or folders & {"scripts", "script", "seeds", "seeders", "benchmarks"}:
         return Role.SCRIPT
     if folders & {"examples", "example", "docs_src", "docs", "samples", "cookbook", "notebooks"}:
         return Role.EXAMPLE
