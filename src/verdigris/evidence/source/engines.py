@@ -68,6 +68,11 @@ class Engine(Subject):
         promise = guaranteed(self.maker.dotted, name)
         return Known(promise.value, promise.reason) if promise is not None else Missing()
 
+    def can_give(self, *names: str) -> bool:
+        """Tell whether the callers of a wrapper have a say in these options."""
+        written = {given.arg for given in self.made.node.keywords}
+        return None in written or not names or not written.isdisjoint(names)
+
     @property
     def inside(self) -> Engine:
         """This engine as its wrapper's: named and placed where the maker is called."""
@@ -189,7 +194,7 @@ def told_apart(engines: Population[Engine], *names: str) -> Population[Engine]:
     for alike in groups.values():
         each = list(alike.values())
         several = sum(engine.made.node is each[0].made.node for engine in engines) > 1
-        if len(each) == 1 and several:
+        if len(each) == 1 and (several or not each[0].can_give(*names[:1])):
             inside = each[0].inside
             taken = sum(engine.key.partition("#")[0] == inside.key for engine in found)
             each = [replace(inside, key=f"{inside.key}#{taken + 1}") if taken else inside]
