@@ -26,6 +26,7 @@ from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.flow import Read, State
 from verdigris.evidence.source.relations import Relation
 from verdigris.evidence.source.statements import LoaderOption, Loaded
+from verdigris.evidence.source.web import Route
 from verdigris.evidence.values import Known
 
 SHOWN = 5  # places of one cause
@@ -230,12 +231,12 @@ class NoNPlusOne(Box[Looped]):
         match subject:
             case RowQuery(unsure=str(why)):
                 return subject.doubt(f"`{subject.call}()` runs in a loop over `{subject.rows}`; {why}")
-            case RowQuery(unit=unit):
+            case RowQuery(works=works):
                 return subject.finding(
                     "loop",
                     f"`{subject.call}()` asks the database once for each of `{subject.rows}`",
                     fix="select(Model).where(Model.id.in_(ids))   # before the loop, then a dict by id",
-                    severity=Severity.ADVICE if unit else Severity.ERROR,
+                    severity=Severity.ADVICE if works else Severity.ERROR,
                     related=((subject.loop, "the loop"),),
                 )
             case Repeated(seen=seen):
@@ -246,7 +247,7 @@ class NoNPlusOne(Box[Looped]):
                 )
             case Touched(seen=seen):
                 return subject.finding("lazy", f"{seen.attribute} was loaded once for each row in {seen.route or 'a task'}")
-            case _:
+            case Route():
                 count = evidence.answered(subject.key)
                 if count:
                     return subject.proof(f"{count} answers repeated no query for each row", kind=Kind.RECORDING)
