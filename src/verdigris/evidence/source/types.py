@@ -355,6 +355,32 @@ class Types:
                 found = self._own_attribute(base, name, depth)
             if found is not None:
                 return found
+        return self._passed_up(owner, name, depth + 1)
+
+    def _passed_up(self, owner: Scope, name: str, depth: int) -> Type | None:
+        """Return the type of an attribute that a base's constructor takes from what `super().__init__(...)` is given."""
+        lineage = [base for base in self.names.lineage(owner) if isinstance(base, Scope)]
+        for index, base in enumerate(lineage):
+            for value, _, init in self_assignments(base, name):
+                given = self._given_up(lineage[:index], init, value, depth) if isinstance(value, ast.Name) else None
+                if given is not None:
+                    return given
+        return None
+
+    def _given_up(self, below: list[Scope], init: Scope, value: ast.Name, depth: int) -> Type | None:
+        names = [parameter.arg for parameter in init.parameters][1:]
+        for own in (member for cls in below if (member := cls.member("__init__")) is not None):
+            for call in own.calls:
+                func = call.func
+                if not (
+                    isinstance(func, ast.Attribute) and func.attr == "__init__" and isinstance(func.value, ast.Call)
+                ):
+                    continue
+                given = dict(zip(names, call.args, strict=False)) | {
+                    k.arg: k.value for k in call.keywords if k.arg is not None
+                }
+                if init.name == "__init__" and value.id in given:
+                    return self.of(given[value.id], own, depth + 1)
         return None
 
     def _own_attribute(self, owner: Scope, name: str, depth: int) -> Type | None:
