@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from verdigris.checklist.box import Box
-from verdigris.evidence import Evidence
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.loading import (
+    Answer,
     Collection,
     Hit,
     Looped,
     Multiplied,
     Need,
-    Repeated,
+    PerRow,
     Required,
     Single,
-    Touched,
     Unsettled,
     collections,
     loops,
     needs,
     singles,
 )
-from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.flow import Read, State
+from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.relations import Relation
-from verdigris.evidence.source.statements import LoaderOption, Loaded
-from verdigris.evidence.source.web import Route
+from verdigris.evidence.source.statements import Loaded, LoaderOption
 from verdigris.evidence.values import Known
 
 SHOWN = 5  # places of one cause
@@ -53,7 +51,11 @@ class SelectinCollections(Box[Collection]):
                 return self._mapped(subject)
             case LoaderOption(strategy="load"):
                 promise = guaranteed("verdigris.load", "collections")
-                return subject.proof(promise.reason) if promise else subject.doubt("nothing says how load() loads collections")
+                return (
+                    subject.proof(promise.reason)
+                    if promise
+                    else subject.doubt("nothing says how load() loads collections")
+                )
             case LoaderOption(relation=None):
                 return subject.doubt(f"which relationship `{subject.short}` names is not settled by the source")
             case _:
@@ -84,7 +86,9 @@ class SelectinCollections(Box[Collection]):
             message = f"contains_eager({relation.key}) under a LIMIT: the limit counts joined rows and cuts the collection short"
             return option.finding("truncated", message, fix=fix)
         if option.strategy == "joinedload":
-            message = f"joinedload({relation.key}) repeats each {relation.key.partition('.')[0]} once per row of a collection"
+            message = (
+                f"joinedload({relation.key}) repeats each {relation.key.partition('.')[0]} once per row of a collection"
+            )
             return option.finding("joined", message, fix=fix)
         if option.strategy == "immediateload":
             return option.finding("immediate", f"immediateload({relation.key}) sends one query per parent", fix=fix)
@@ -108,7 +112,11 @@ class JoinedSingle(Box[Single]):
         """Look for queries per parent and rows lost first; a second query for all parents is advice."""
         if isinstance(subject, LoaderOption):
             promise = guaranteed("verdigris.load", "singles")
-            return subject.proof(promise.reason) if promise else subject.doubt("nothing says how load() loads single objects")
+            return (
+                subject.proof(promise.reason)
+                if promise
+                else subject.doubt("nothing says how load() loads single objects")
+            )
         relation = subject.relation
         each = [option for option in subject.options if option.strategy == "immediateload"]
         if each or relation.lazy == Known("immediate"):
@@ -129,15 +137,22 @@ class JoinedSingle(Box[Single]):
                 related=tuple((option.place, "and here") for option in second[1:SHOWN]),
             )
         how = f"{subject.options[0].strategy}" if subject.options else "its own mapping"
-        return subject.proof(f"{relation.key} comes with its parent, by {how}", place=subject.options[0].place if subject.options else None)
+        return subject.proof(
+            f"{relation.key} comes with its parent, by {how}",
+            place=subject.options[0].place if subject.options else None,
+        )
 
     def _drops(self, subject: Loaded) -> Judgement | None:
         relation = subject.relation
         if relation.nullable != Known(True):
             return None
         declared = relation.declared
-        mapped = relation.lazy == Known("joined") and declared is not None and declared.option("innerjoin") == Known(True)
-        inner = [option for option in subject.options if option.strategy == "joinedload" and option.innerjoin == Known(True)]
+        mapped = (
+            relation.lazy == Known("joined") and declared is not None and declared.option("innerjoin") == Known(True)
+        )
+        inner = [
+            option for option in subject.options if option.strategy == "joinedload" and option.innerjoin == Known(True)
+        ]
         if not inner and not mapped:
             return None
         columns = " and ".join(relation.columns)
@@ -155,7 +170,9 @@ class AllLoaded(Box[Required]):
     name = "loading/all-loaded"
     holds = "Whatever an answer or the code reads of an object was loaded by its query"
     fails = "Something is read that the query did not load"
-    consequence = "Async code cannot load it behind the attribute: MissingGreenlet, a 500 far from the query that forgot it."
+    consequence = (
+        "Async code cannot load it behind the attribute: MissingGreenlet, a 500 far from the query that forgot it."
+    )
 
     def subjects(self, evidence: Evidence) -> Population[Required]:
         """Name each relationship that a route's answer or a function reads; nothing where nothing is async."""
@@ -179,7 +196,11 @@ class AllLoaded(Box[Required]):
         where = f" in {hit.route}" if hit.route else f" at {hit.touched}" if hit.touched else ""
         query = f"; the query at {hit.query} should have loaded it" if hit.query else ""
         message = f"{hit.attribute} was read{where} {hit.count} times and was not loaded: {hit.raises}{query}"
-        fix = subject.read.option if isinstance(subject, Need) else f"selectinload({hit.attribute})   # joinedload for one object"
+        fix = (
+            subject.read.option
+            if isinstance(subject, Need)
+            else f"selectinload({hit.attribute})   # joinedload for one object"
+        )
         return subject.finding("seen", message, place=hit.place, fix=f".options({fix})", kind=Kind.RECORDING)
 
     def _read(self, need: Need) -> Judgement:
@@ -196,7 +217,12 @@ class AllLoaded(Box[Required]):
                 return self._finding(need, "noload", message, f".options({read.option})")
             case State.UNLOADABLE:
                 message = f"{_reader(read)} as a whole, and {read.reason}"
-                return self._finding(need, "unloadable", message, f"select({read.relation.key.partition('.')[0]}...) with its own statement")
+                return self._finding(
+                    need,
+                    "unloadable",
+                    message,
+                    f"select({read.relation.key.partition('.')[0]}...) with its own statement",
+                )
         if read.made:
             message = f"{_reader(read)} of an object that was made and flushed without it"
             fix = f'await session.refresh(obj, ["{read.relation.name}"])   # or give it to the constructor'
@@ -220,38 +246,41 @@ class NoNPlusOne(Box[Looped]):
     name = "loading/no-n-plus-one"
     holds = "No query runs once for each row"
     fails = "A query runs once for each row"
-    consequence = "A page of a hundred rows takes a hundred round trips more, and grows with the data."
+    consequence = "A page of a hundred rows takes a hundred more round trips, and the number grows with the data."
 
     def subjects(self, evidence: Evidence) -> Population[Looped]:
-        """Name the queries in loops over rows, what a run repeated, and the routes."""
-        return loops(evidence)
+        """Name the loops that query, what a run repeated, and the routes; where nothing is async, the section is silent."""
+        return loops(evidence) if evidence.source.uses_async else Population()
 
     def judge(self, subject: Looped, evidence: Evidence) -> Judgement:
-        """Tell a query a row from a unit of work a row, which may be meant."""
+        """Tell a question asked row by row from a unit of work for each, which may be meant."""
         match subject:
+            case PerRow():
+                return subject.finding(subject.variant, subject.message, fix=subject.fix)
             case RowQuery(unsure=str(why)):
-                return subject.doubt(f"`{subject.call}()` runs in a loop over `{subject.rows}`; {why}")
-            case RowQuery(works=works):
-                return subject.finding(
-                    "loop",
-                    f"`{subject.call}()` asks the database once for each of `{subject.rows}`",
-                    fix="select(Model).where(Model.id.in_(ids))   # before the loop, then a dict by id",
-                    severity=Severity.ADVICE if works else Severity.ERROR,
-                    related=((subject.loop, "the loop"),),
-                )
-            case Repeated(seen=seen):
-                return subject.finding(
-                    "repeated",
-                    f"{seen.site} sent one query {seen.different} times with other values in {seen.route or 'one task'}",
-                    fix="one query with in_(ids), before the loop",
-                )
-            case Touched(seen=seen):
-                return subject.finding("lazy", f"{seen.attribute} was loaded once for each row in {seen.route or 'a task'}")
-            case Route():
-                count = evidence.answered(subject.key)
-                if count:
-                    return subject.proof(f"{count} answers repeated no query for each row", kind=Kind.RECORDING)
-                return subject.proof("no loop over rows that the source shows awaits a query")
+                return subject.doubt(f"`{subject.call}` is awaited in a loop over `{subject.rows}`; {why}")
+            case RowQuery():
+                return self._loop(subject)
+            case Answer(ran=ran) if ran:
+                return subject.proof(f"ran {ran} times and repeated no query for each row", kind=Kind.RECORDING)
+            case Answer():
+                return subject.proof("no loop over rows in what it calls awaits a query")
+
+    def _loop(self, loop: RowQuery) -> Judgement:
+        together = ", all at once" if loop.gathered else ""
+        message = f"`{loop.call}` asks the database once for each of `{loop.rows}`{together}"
+        related = [(loop.loop, "the loop")]
+        if loop.query != loop.place:
+            related.append((loop.query, "the query"))
+        if loop.works:
+            message = f"`{loop.call}` queries and writes for each of `{loop.rows}`{together}: a unit of work a row"
+        return loop.finding(
+            "work" if loop.works else "loop",
+            message,
+            fix="rows = await session.scalars(select(Model).where(Model.id.in_(ids)))   # before the loop; then a dict by id",
+            severity=Severity.ADVICE if loop.works else Severity.ERROR,
+            related=tuple(related),
+        )
 
 
 def _reader(read: Read) -> str:

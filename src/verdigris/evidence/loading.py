@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from verdigris.evidence.judgement import Kind, Population, Subject
-from verdigris.evidence.recording.artefact import LazyLoad
 from verdigris.evidence.source.flow import Read
+from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.relations import Relation
 from verdigris.evidence.source.statements import Loaded, LoaderOption
+from verdigris.evidence.source.web import Route
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
-    from verdigris.evidence.recording.artefact import RaiseHit, Repeat
-    from verdigris.evidence.source.flow import Read
-    from verdigris.evidence.source.loops import RowQuery
-    from verdigris.evidence.source.web import Route
 
-REPEATS = 5  # times that one line sends one query, with other values each, before it counts as one a row
 MANY_TIMES = 2.0  # rows per object from which a query is said to multiply
+REPEATS = 5  # times that one line sends one query, with other values each, before it counts as one a row
+
+
+# -- 5.1 and 5.2 -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,58 +65,12 @@ def multiplied(evidence: Evidence) -> list[Multiplied]:
     found = []
     for seen in evidence.recording.cartesian if evidence.recording is not None else ():
         if seen.objects and seen.rows / seen.objects >= MANY_TIMES:
-            place = None if seen.site is None else Place.parse(seen.site)
             message = f"{seen.rows} rows were fetched to make {seen.objects} objects"
-            found.append(Multiplied(f"{seen.site or seen.fingerprint} rows", place, message))
+            found.append(Multiplied(f"{seen.site or seen.fingerprint} rows", _place(seen.site), message))
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Touched(Subject):
-    """A relationship that a run loaded when it was touched, for one object after the other."""
-
-    key: str
-    place: Place | None
-    seen: LazyLoad
-    kind: ClassVar[Kind] = Kind.RECORDING
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated(Subject):
-    """A query that a run sent again and again from one line, each time with other values."""
-
-    key: str
-    place: Place | None
-    seen: Repeat
-    kind: ClassVar[Kind] = Kind.RECORDING
-
-
-Looped: TypeAlias = "RowQuery | Repeated | Touched | Route"
-
-
-def loops(evidence: Evidence) -> Population[Looped]:
-    """Name the queries in loops, what a run repeated, and the routes."""
-    source = evidence.source
-    found: list[Looped] = [*source.row_queries, *repeated(evidence), *source.routes]
-    return source.population([*found, *touched(evidence)])
-
-
-def touched(evidence: Evidence) -> list[Touched]:
-    """Return what a run loaded when it was touched, more than once in one request or task."""
-    seen = evidence.recording.lazy_loads if evidence.recording is not None else ()
-    many = [each for each in seen if each.max_in_scope > 1]
-    return [Touched(f"{each.route or 'task'} {each.attribute}", _place(each.query_site or each.site), each) for each in many]
-
-
-def repeated(evidence: Evidence) -> list[Repeated]:
-    """Return the queries that a run repeated with other values, often enough to be one a row."""
-    recorded = evidence.recording.repeats if evidence.recording is not None else ()
-    often = [each for each in recorded if each.different >= REPEATS and each.site is not None]
-    return [Repeated(f"{each.route or 'task'} {each.site}", _place(each.site), each) for each in often]
-
-
-def _place(site: str | None) -> Place | None:
-    return None if site is None else Place.parse(site)
+# -- 5.3 ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +106,7 @@ class Hit(Subject):
     touched: Place | None
     phase: str
     route: str | None
-    raises: str  # what the client of the attribute gets
+    raises: str  # what whoever reads it gets
     kind: ClassVar[Kind] = Kind.RECORDING
 
 
@@ -172,11 +126,14 @@ def needs(evidence: Evidence) -> Population[Required]:
         place = read.via or read.origin or read.place
         found.append(Need(read.key, place, read, own, runs(evidence, read.route, read.function)))
     for each in reads.unfollowed.values():
-        found.append(Unsettled(each.owner, each.place, each.reason, runs(evidence, each.route, each.function)))
+        found.append(
+            Unsettled(f"{each.owner} answer", each.place, each.reason, runs(evidence, each.route, each.function))
+        )
     for name, places in reads.strays.items():
         ran = min(runs(evidence, None, function) for _, function in places)
-        where = f"{places[0][0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "")
-        found.append(Unsettled(f".{name}", places[0][0], f"`.{name}` is read of something unknown ({where})", ran))
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        reason = f"`.{name}` is read of something the source does not settle ({places[0][0]}{more})"
+        found.append(Unsettled(f".{name}", places[0][0], reason, ran))
     found += [hit for hit in hits if hit.key not in claimed]
     return source.population(found, *source.mapped_classes.gaps)
 
@@ -194,23 +151,107 @@ def recorded_hits(evidence: Evidence) -> list[Hit]:
     """Return the reads that raised, or would have: raise hits, and lazy loads where nothing can await them."""
     if evidence.recording is None:
         return []
-    found = []
+    found: dict[str, Hit] = {}
     for seen in evidence.recording.raise_hits:
-        raises = f"an error: it is mapped with lazy={seen.lazy!r}"
-        found.append(_hit(seen.attribute, seen.count, seen.site, seen.query_site, seen.phase, seen.route, raises))
+        raises = f"an error, since it is mapped or loaded with lazy={seen.lazy!r}"
+        _add(found, seen.attribute, seen.count, seen.site, seen.query_site, seen.phase, seen.route, raises)
     for load in evidence.recording.lazy_loads:
         if load.would_raise and load.kind == "relationship":
+            _add(
+                found,
+                load.attribute,
+                load.would_raise,
+                load.site,
+                load.query_site,
+                load.phase,
+                load.route,
+                "MissingGreenlet",
+            )
+    return list(found.values())
+
+
+def _add(
+    found: dict[str, Hit],
+    attribute: str,
+    count: int,
+    site: str | None,
+    query: str | None,
+    phase: str,
+    route: str | None,
+    raises: str,
+) -> None:
+    asked, touched = _place(query), _place(site)
+    key = f"{route or site or query or phase} {attribute}"
+    found.setdefault(key, Hit(key, asked or touched, attribute, count, asked, touched, phase, route, raises))
+
+
+# -- 5.4 ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PerRow(Subject):
+    """A query that a run sent once for each row: by one line, or for an attribute that was touched."""
+
+    key: str
+    place: Place | None
+    message: str
+    fix: str
+    variant: str
+    kind: ClassVar[Kind] = Kind.RECORDING
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Subject):
+    """A route, as far as its queries per row are concerned."""
+
+    key: str
+    place: Place
+    ran: int
+
+
+Looped: TypeAlias = RowQuery | PerRow | Answer
+
+
+def loops(evidence: Evidence) -> Population[Looped]:
+    """Name the loops that query, what a run repeated, and the routes, whose answers have neither."""
+    source = evidence.source
+    answers = [_answer(evidence, route) for route in source.routes]
+    found: list[Looped] = [*source.row_queries, *repeated(evidence), *lazily(evidence), *answers]
+    return source.population(found, *source.routes.gaps)
+
+
+def _answer(evidence: Evidence, route: Route) -> Answer:
+    return Answer(route.key, route.place, runs(evidence, route.key, route.place))
+
+
+def repeated(evidence: Evidence) -> list[PerRow]:
+    """Return the queries that one line repeated with other values, often enough to be one a row."""
+    found = []
+    for seen in evidence.recording.repeats if evidence.recording is not None else ():
+        if seen.different >= REPEATS and seen.site is not None:
+            where = seen.route or "one task"
+            message = f"this line sent one query {seen.different} times, with other values each time, in {where}"
+            fix = "one query with in_(ids), before the loop"
+            found.append(PerRow(f"{where} {seen.site}", _place(seen.site), message, fix, "repeated"))
+    return found
+
+
+def lazily(evidence: Evidence) -> list[PerRow]:
+    """Return the relationships that were loaded object by object where loading them works."""
+    found = []
+    for seen in evidence.recording.lazy_loads if evidence.recording is not None else ():
+        if seen.max_in_scope > 1 and seen.max_in_scope > seen.would_raise and seen.kind == "relationship":
+            where = seen.route or "one task"
+            message = f"{seen.attribute} was loaded {seen.max_in_scope} times in {where}, once for each object"
+            option = "selectinload" if seen.uselist else "joinedload"
+            place = _place(seen.query_site or seen.site)
             found.append(
-                _hit(load.attribute, load.would_raise, load.site, load.query_site, load.phase, load.route, "MissingGreenlet")
+                PerRow(f"{where} {seen.attribute}", place, message, f".options({option}({seen.attribute}))", "lazy")
             )
     return found
 
 
-def _hit(attribute: str, count: int, site: str | None, query: str | None, phase: str, route: str | None, raises: str) -> Hit:
-    asked = None if query is None else Place.parse(query)
-    touched = None if site is None else Place.parse(site)
-    owner = route or site or query or phase
-    return Hit(f"{owner} {attribute}", asked or touched, attribute, count, asked, touched, phase, route, raises)
+# -- recordings --------------------------------------------------------------------------------------------------------
 
 
 def runs(evidence: Evidence, route: str | None, function: Place) -> int:
@@ -221,3 +262,7 @@ def runs(evidence: Evidence, route: str | None, function: Place) -> int:
         return sum(seen.count for seen in evidence.recording.requests if seen.route == route)
     uses = (use for statement in evidence.recording.statements for use in statement.uses)
     return sum(use.count for use in uses if use.site is not None and function.covers(Place.parse(use.site)))
+
+
+def _place(site: str | None) -> Place | None:
+    return None if site is None else Place.parse(site)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +17,8 @@ from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.values import Place
 
@@ -25,7 +26,9 @@ DEPTH = 5  # calls followed from the loop to the query
 _READS = {"execute", "exec", "scalar", "scalars", "get", "get_one", "refresh", "stream", "stream_scalars"}
 _CHANGES = {"add", "add_all", "delete", "merge"}
 _WRITES = {"update", "delete", "insert"}
-_CHUNKS = re.compile(r"(^|_)(chunks?|batch(es)?|pages?|attempts?|retr(y|ies)|shards?|partitions?|slices?|windows?)($|_)")
+_CHUNKS = re.compile(
+    r"(^|_)(chunks?|batch(es)?|pages?|attempts?|retr(y|ies)|shards?|partitions?|slices?|windows?)($|_)"
+)
 _PASSING = {"enumerate", "sorted", "reversed", "list", "tuple", "set", "iter", "tqdm", "zip", "filter", "dict"}
 _CHUNKERS = {"batched", "chunked", "chunks", "ichunked", "partitions", "grouper", "batch", "chunk", "make_batches"}
 _CACHES = re.compile(r"cache|memo|alru", re.IGNORECASE)
@@ -80,7 +83,9 @@ class Loops:
                     yield self._row_query(node, sent, asked, function, gathered=gathered)
                     break
 
-    def _row_query(self, loop: Loop, sent: ast.Call | ast.Attribute, asked: Place, function: Scope, *, gathered: bool) -> RowQuery:
+    def _row_query(
+        self, loop: Loop, sent: ast.Call | ast.Attribute, asked: Place, function: Scope, *, gathered: bool
+    ) -> RowQuery:
         module = function.module
         _, over = _header(loop)
         return RowQuery(
@@ -109,7 +114,11 @@ class Loops:
 
     def _is_write(self, call: ast.Call, scope: Scope, depth: int) -> bool:
         func = call.func
-        if isinstance(func, ast.Attribute) and func.attr in _CHANGES and self.source.types.session(func.value, scope) is not None:
+        if (
+            isinstance(func, ast.Attribute)
+            and func.attr in _CHANGES
+            and self.source.types.session(func.value, scope) is not None
+        ):
             return True
         meaning = self.source.types.callee(call, scope)
         if isinstance(meaning, External):
@@ -138,9 +147,9 @@ class Loops:
     def _gathered(self, loop: Loop, scope: Scope) -> bool:
         """Tell whether the coroutines that a loop makes are awaited together: `gather(*[load(x) for x in rows])`."""
         if isinstance(loop, (ast.For, ast.AsyncFor)):
-            return any(isinstance(node, ast.Call) and _leaf(node.func) in {"append", "create_task"} for node in _rounds(loop)) and any(
-                isinstance(node, ast.Call) and _leaf(node.func) == "gather" for node in scope.nodes()
-            )
+            return any(
+                isinstance(node, ast.Call) and _leaf(node.func) in {"append", "create_task"} for node in _rounds(loop)
+            ) and any(isinstance(node, ast.Call) and _leaf(node.func) == "gather" for node in scope.nodes())
         for ancestor in scope.module.ancestors(loop):
             if isinstance(ancestor, ast.Call):
                 meaning = self.source.names.resolve(ancestor.func, scope)
@@ -162,7 +171,11 @@ class Loops:
     def _query(self, call: ast.Call, scope: Scope, depth: int) -> Place | None:
         """Return where awaiting a call reads from the database, or None if it does not."""
         func = call.func
-        if isinstance(func, ast.Attribute) and func.attr in _READS and self.source.types.session(func.value, scope) is not None:
+        if (
+            isinstance(func, ast.Attribute)
+            and func.attr in _READS
+            and self.source.types.session(func.value, scope) is not None
+        ):
             return scope.module.place(call) if self._reads(call, scope) else None
         callee = self.source.types.callee(call, scope)
         if isinstance(callee, Scope) and callee.is_function and callee.is_async and depth < DEPTH:
@@ -199,7 +212,7 @@ class Loops:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Call):
                 yield from self._verb(inner, scope, depth)
-            elif isinstance(inner, ast.Name) and depth < 3:  # noqa: PLR2004 - a statement is built in a few steps
+            elif isinstance(inner, ast.Name) and depth < 3:
                 meaning = self.source.names.resolve(inner, scope)
                 for binding in meaning.bindings if isinstance(meaning, Assigned) else ():
                     if binding.kind == "value" and binding.value is not None and binding.value is not node:
@@ -212,9 +225,13 @@ class Loops:
                 yield meaning.leaf
             elif meaning.leaf == "text" and call.args:
                 value = call.args[0]
-                words = value.value.split(None, 1) if isinstance(value, ast.Constant) and isinstance(value.value, str) else []
+                words = (
+                    value.value.split(None, 1)
+                    if isinstance(value, ast.Constant) and isinstance(value.value, str)
+                    else []
+                )
                 yield words[0].lower() if words else ""
-        elif isinstance(meaning, Scope) and meaning.is_function and not meaning.is_async and depth < 3:  # noqa: PLR2004 - as above
+        elif isinstance(meaning, Scope) and meaning.is_function and not meaning.is_async and depth < 3:
             for node in meaning.nodes():
                 if isinstance(node, ast.Return) and node.value is not None:
                     yield from self._verbs(node.value, meaning, depth + 1)
@@ -278,7 +295,12 @@ class Loops:
         if isinstance(func, ast.Attribute) and leaf in {"items", "keys", "values", "copy"}:
             return self._is_few(func.value, scope, depth + 1)
         meaning = self.source.types.reach(func, scope)
-        return isinstance(meaning, External) and meaning.package not in {"sqlalchemy", "sqlmodel", "builtins", "collections"}
+        return isinstance(meaning, External) and meaning.package not in {
+            "sqlalchemy",
+            "sqlmodel",
+            "builtins",
+            "collections",
+        }
 
     def _is_few_named(self, over: ast.expr, scope: Scope, depth: int) -> bool:
         meaning = self.source.names.resolve(over, scope)
@@ -286,7 +308,7 @@ class Loops:
             return True  # the members of an enumeration, a constant of a library
         if isinstance(over, (ast.Name, ast.Attribute)) and _leaf(over).isupper():
             return True
-        if not isinstance(meaning, Assigned) or depth > 3:  # noqa: PLR2004 - a name of a name is followed
+        if not isinstance(meaning, Assigned) or depth > 3:
             return False
         if not meaning.scope.is_function:
             return isinstance(meaning.value, (ast.Tuple, ast.List, ast.Set, ast.Dict))
@@ -334,7 +356,12 @@ class Loops:
         """Tell whether the loop is left by what was found: a search, a retry."""
         if not isinstance(loop, (ast.For, ast.AsyncFor)):
             return False
-        inside = {id(node) for inner in _rounds(loop) if isinstance(inner, (ast.For, ast.AsyncFor, ast.While)) for node in ast.walk(inner)}
+        inside = {
+            id(node)
+            for inner in _rounds(loop)
+            if isinstance(inner, (ast.For, ast.AsyncFor, ast.While))
+            for node in ast.walk(inner)
+        }
         return any(
             (isinstance(node, ast.Break) and id(node) not in inside) or isinstance(node, ast.Return)
             for node in _rounds(loop)
@@ -361,7 +388,10 @@ class Loops:
         for inner in ast.walk(node) if node is not None else ():
             if isinstance(inner, ast.Name):
                 bindings = function.bindings.get(inner.id, ())
-                if any(isinstance(binding.value, (ast.Dict, ast.Set)) and not ast.unparse(binding.value).strip("{}") for binding in bindings):
+                if any(
+                    isinstance(binding.value, (ast.Dict, ast.Set)) and not ast.unparse(binding.value).strip("{}")
+                    for binding in bindings
+                ):
                     return True
         return False
 
@@ -377,7 +407,10 @@ def _is_used(call: ast.Call, scope: Scope) -> bool:
 def _asks_membership(test: ast.expr) -> bool:
     """`key not in found`, `found is None`: the query is for those that are missing."""
     return any(
-        isinstance(op, (ast.In, ast.NotIn)) for node in ast.walk(test) if isinstance(node, ast.Compare) for op in node.ops
+        isinstance(op, (ast.In, ast.NotIn))
+        for node in ast.walk(test)
+        if isinstance(node, ast.Compare)
+        for op in node.ops
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from verdigris.evidence.source.names import Assigned
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.mapped import Column, Model, Relationship
 
@@ -120,7 +121,9 @@ class Relations:
         if len(found) <= 1:
             return found[0] if found else None
         mine = near.place.path.split("/")
-        ranked = sorted(((_shared(mine, model.place.path.split("/")), model) for model in found), key=lambda pair: -pair[0])
+        ranked = sorted(
+            ((_shared(mine, model.place.path.split("/")), model) for model in found), key=lambda pair: -pair[0]
+        )
         return ranked[0][1] if ranked[0][0] > ranked[1][0] else None
 
     def _relation(self, owner: Model, declared: Relationship) -> Relation:
@@ -183,7 +186,9 @@ class Relations:
 
     def _opposite(self, owner: Model, target: Model, declared: Relationship) -> Value | None:
         """Judge a backref by the relationship that makes it: it lives on the target and is declared at the same place."""
-        forward = next((each for each in target.relationships if each.place == declared.place and each.made != "backref"), None)
+        forward = next(
+            (each for each in target.relationships if each.place == declared.place and each.made != "backref"), None
+        )
         if forward is None:
             return None
         if any("secondary" in way.values for way in forward.ways):
@@ -201,7 +206,9 @@ class Relations:
             for inner in ast.walk(parsed(given.node) or given.node):
                 if isinstance(inner, ast.Attribute) and isinstance(inner.value, (ast.Name, ast.Attribute)):
                     found.add((inner.value.id if isinstance(inner.value, ast.Name) else inner.value.attr, inner.attr))
-                elif isinstance(inner, ast.Name) and isinstance(self.source.names.resolve(inner, given.scope), Assigned):
+                elif isinstance(inner, ast.Name) and isinstance(
+                    self.source.names.resolve(inner, given.scope), Assigned
+                ):
                     found.add((declared.model, inner.id))
         return found
 
@@ -321,4 +328,3 @@ def _shared(mine: list[str], theirs: list[str]) -> int:
             break
         count += 1
     return count
-

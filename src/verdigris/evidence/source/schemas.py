@@ -7,23 +7,53 @@ object first are read; nothing is imported.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from verdigris.evidence.source.modules import Binding, Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.source.relations import parsed
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.values import Place
 
 DEPTH = 12
 _PACKAGES = {"pydantic", "sqlmodel", "fastapi_users", "pydantic_settings", "fastapi_camelcase", "fastapi_utils"}
-_BASES = {"BaseModel", "RootModel", "GenericModel", "SQLModel", "BaseSettings", "APIModel", "CamelModel", "FastAPIBaseModel"}
-_COLLECTIONS = {"list", "List", "set", "Set", "frozenset", "FrozenSet", "Sequence", "Iterable", "Collection", "tuple", "Tuple"}
-_COLLECTIONS |= {"AsyncIterator", "Iterator", "AsyncIterable", "AsyncGenerator", "Generator", "MutableSequence", "deque"}
+_BASES = {
+    "BaseModel",
+    "RootModel",
+    "GenericModel",
+    "SQLModel",
+    "BaseSettings",
+    "APIModel",
+    "CamelModel",
+    "FastAPIBaseModel",
+}
+_COLLECTIONS = {
+    "list",
+    "List",
+    "set",
+    "Set",
+    "frozenset",
+    "FrozenSet",
+    "Sequence",
+    "Iterable",
+    "Collection",
+    "tuple",
+    "Tuple",
+}
+_COLLECTIONS |= {
+    "AsyncIterator",
+    "Iterator",
+    "AsyncIterable",
+    "AsyncGenerator",
+    "Generator",
+    "MutableSequence",
+    "deque",
+}
 _MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict"}
 _WRAPPERS = {"Optional", "Annotated", "Awaitable", "Required", "NotRequired", "Final", "ReadOnly", "SkipValidation"}
 _RAW = {"before", "plain", "wrap"}
@@ -114,9 +144,13 @@ class Schemas:
 
     def _derives(self, scope: Scope) -> bool:
         bases = [base for base in self.source.names.lineage(scope) if isinstance(base, External)]
-        return any(base.package in _PACKAGES and (base.leaf in _BASES or base.package == "fastapi_users") for base in bases)
+        return any(
+            base.package in _PACKAGES and (base.leaf in _BASES or base.package == "fastapi_users") for base in bases
+        )
 
-    def type(self, annotation: ast.expr | None, scope: Scope, bound: Mapping[str, Type] | None = None, depth: int = 0) -> Type:
+    def type(
+        self, annotation: ast.expr | None, scope: Scope, bound: Mapping[str, Type] | None = None, depth: int = 0
+    ) -> Type:
         """Read an annotation or a `response_model=` as a tree of models, collections and unions."""
         node = parsed(annotation)
         if node is None or depth > DEPTH:
@@ -161,7 +195,9 @@ class Schemas:
         if leaf in _MAPPINGS:
             last = self.type(items[-1], scope, bound, depth + 1)
             return last if isinstance(last, PlainType) else ListType(last)
-        if isinstance(meaning, Assigned) and meaning.value is not None:  # a generic alias: its own arguments are not followed
+        if (
+            isinstance(meaning, Assigned) and meaning.value is not None
+        ):  # a generic alias: its own arguments are not followed
             return self.type(meaning.value, meaning.scope, bound, depth + 1)
         made = [self.type(item, scope, bound, depth + 1) for item in items]
         return PlainType() if all(isinstance(each, PlainType) for each in made) else OutsideType(leaf, tuple(made))
@@ -235,7 +271,11 @@ class Schemas:
                 if not (isinstance(meaning, Scope) and meaning.is_class) or meaning in seen:
                     continue
                 seen.add(meaning)
-                items = (base.slice.elts if isinstance(base.slice, ast.Tuple) else [base.slice]) if isinstance(base, ast.Subscript) else []
+                items = (
+                    (base.slice.elts if isinstance(base.slice, ast.Tuple) else [base.slice])
+                    if isinstance(base, ast.Subscript)
+                    else []
+                )
                 made = [self.type(item, around, bound) for item in items]
                 passed = dict(zip(self._variables(meaning), made, strict=False))
                 yield meaning, passed
@@ -292,7 +332,9 @@ def _turns_on(node: ast.AST, words: set[str]) -> bool:
             return name in words
         case ast.Dict(keys=keys, values=values):
             pairs = zip(keys, values, strict=True)
-            return any(getattr(key, "value", None) in words and getattr(value, "value", None) is True for key, value in pairs)
+            return any(
+                getattr(key, "value", None) in words and getattr(value, "value", None) is True for key, value in pairs
+            )
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=True)):
             return name in words
         case _:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.calls import Call
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
@@ -17,7 +15,10 @@ from verdigris.evidence.source.names import Assigned, External, Meaning
 from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
     from verdigris.evidence.source.mapped import Model
     from verdigris.evidence.source.relations import Relation
 
@@ -126,7 +127,11 @@ class Statements:
                 value = meaning.value if isinstance(meaning, Assigned) else None
                 if isinstance(meaning, Assigned) and meaning.scope.is_class:
                     return self._of(self.source.models.of(meaning.scope), meaning.name)
-                return self.relation(value, meaning.scope) if isinstance(value, ast.Attribute) and isinstance(meaning, Assigned) else None
+                return (
+                    self.relation(value, meaning.scope)
+                    if isinstance(value, ast.Attribute) and isinstance(meaning, Assigned)
+                    else None
+                )
             case _:
                 return None
 
@@ -179,6 +184,8 @@ def _limited(call: Call) -> bool:
         if isinstance(node, ast.Await):
             break
     return any(
-        isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in {"limit", "fetch", "slice"}
+        isinstance(inner, ast.Call)
+        and isinstance(inner.func, ast.Attribute)
+        and inner.func.attr in {"limit", "fetch", "slice"}
         for inner in ast.walk(node)
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ from verdigris.evidence.source.flow.values import Func, Value
 from verdigris.evidence.source.schemas import PlainType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.modules import Scope
     from verdigris.evidence.source.web import Route

@@ -23,7 +23,6 @@ from verdigris.evidence.source.flow.values import (
     Outside,
     Plain,
     Record,
-    Result,
     Row,
     Statement,
     Value,
@@ -34,13 +33,23 @@ from verdigris.evidence.source.flow.values import (
 from verdigris.evidence.source.modules import Module, Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.source.relations import Relation, parsed
-from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.machine import Frame, Machine
 
 DEPTH = 10
-_COLLECTIONS = {"list", "List", "Sequence", "Iterable", "set", "Set", "tuple", "Collection", "ScalarResult", "AsyncScalarResult"}
+_COLLECTIONS = {
+    "list",
+    "List",
+    "Sequence",
+    "Iterable",
+    "set",
+    "Set",
+    "tuple",
+    "Collection",
+    "ScalarResult",
+    "AsyncScalarResult",
+}
 _COLLECTIONS |= {"AsyncIterator", "Iterator", "AsyncIterable", "AsyncGenerator", "Generator", "frozenset"}
 _WRAPPERS = {"Optional", "Annotated", "Awaitable", "Coroutine", "Union", "Final", "ClassVar"}
 _PROPERTIES = {"property", "hybrid_property", "cached_property", "computed_field"}
@@ -132,7 +141,14 @@ class Expressions:
         if isinstance(node, ast.Attribute):
             base = self.value(node.value, frame)
             if isinstance(base, Awaitables):
-                return either([self._load(entity, node.attr) for entity in alternatives(base.entity) if isinstance(entity, Entity)] or [Plain()])
+                return either(
+                    [
+                        self._load(entity, node.attr)
+                        for entity in alternatives(base.entity)
+                        if isinstance(entity, Entity)
+                    ]
+                    or [Plain()]
+                )
         return self.value(node, frame, awaited=True)
 
     def _load(self, entity: Entity, name: str) -> Value:
@@ -145,7 +161,10 @@ class Expressions:
     def _display(self, items: list[ast.expr], frame: Frame) -> Value:
         values = [self.value(item, frame) for item in items]
         starred = any(isinstance(item, ast.Starred) for item in items)
-        each = [element(value) if isinstance(item, ast.Starred) else value for item, value in zip(items, values, strict=True)]
+        each = [
+            element(value) if isinstance(item, ast.Starred) else value
+            for item, value in zip(items, values, strict=True)
+        ]
         return Many(either(each) if each else Plain(), None if starred else tuple(each))
 
     def _dict(self, keys: list[ast.expr | None], values: list[ast.expr], frame: Frame) -> Value:
@@ -168,7 +187,9 @@ class Expressions:
         """Return a mapping with known keys."""
         return Record(tuple(items.items()), Opaque("callers pass more") if opened else Plain())
 
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, parts: list[ast.expr], frame: Frame) -> Value:
+    def _comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, parts: list[ast.expr], frame: Frame
+    ) -> Value:
         names = dict(frame.names)
         for generator in node.generators:
             each = element(self.value(generator.iter, frame))
@@ -188,7 +209,11 @@ class Expressions:
 
     def _item_of(self, base: Value, key: ast.expr, wanted: Value) -> Value:
         match base:
-            case Row(values=values) if isinstance(wanted, Const) and isinstance(wanted.value, int) and -len(values) <= wanted.value < len(values):
+            case Row(values=values) if (
+                isinstance(wanted, Const)
+                and isinstance(wanted.value, int)
+                and -len(values) <= wanted.value < len(values)
+            ):
                 return values[wanted.value]
             case Record(items=items, rest=rest):
                 if isinstance(wanted, Const):
@@ -284,7 +309,11 @@ class Expressions:
             return self._typed(made, f"`{found.name}` is not assigned as one value")
         value = self.value(found.value, Frame(found.scope, {}))
         if isinstance(value, (Opaque, Plain)):
-            return self._typed(self.source.types.variable(found), f"`{found.name}` is not settled") if not isinstance(value, Plain) else value
+            return (
+                self._typed(self.source.types.variable(found), f"`{found.name}` is not settled")
+                if not isinstance(value, Plain)
+                else value
+            )
         return value
 
     def _typed(self, made: Scope | External | None, reason: str) -> Value:
@@ -307,9 +336,13 @@ class Expressions:
     def annotated(self, scope: Scope, reason: str) -> Value:
         """Return what a function says it returns, of which nobody knows what is loaded."""
         returns = getattr(scope.node, "returns", None)
-        return Opaque(reason) if returns is None else self.annotation(returns, scope.parent or scope.module.scope, reason)
+        return (
+            Opaque(reason) if returns is None else self.annotation(returns, scope.parent or scope.module.scope, reason)
+        )
 
-    def annotation(self, node: ast.expr | None, scope: Scope, reason: str, *, silent: bool = False, depth: int = 0) -> Value:
+    def annotation(
+        self, node: ast.expr | None, scope: Scope, reason: str, *, silent: bool = False, depth: int = 0
+    ) -> Value:
         """Return a value of an annotated type; entities in it are open."""
         node = parsed(node)
         if node is None or depth > DEPTH:
@@ -318,7 +351,9 @@ class Expressions:
             case ast.Constant(value=None):
                 return Plain()
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                return either([self.annotation(arm, scope, reason, silent=silent, depth=depth + 1) for arm in (left, right)])
+                return either(
+                    [self.annotation(arm, scope, reason, silent=silent, depth=depth + 1) for arm in (left, right)]
+                )
             case ast.Subscript(value=base, slice=inner):
                 return self._subscript(node, base, inner, scope, reason, silent=silent, depth=depth)
             case ast.Name() | ast.Attribute():
@@ -329,11 +364,25 @@ class Expressions:
                     return self.annotation(found.value, found.scope, reason, silent=silent, depth=depth + 1)
                 if isinstance(found, External):
                     return Outside(found.dotted, made=True)
-                return Plain() if found is None and isinstance(node, ast.Name) and node.id in _BUILTIN_TYPES else Opaque(reason, silent)
+                return (
+                    Plain()
+                    if found is None and isinstance(node, ast.Name) and node.id in _BUILTIN_TYPES
+                    else Opaque(reason, silent)
+                )
             case _:
                 return Opaque(reason, silent)
 
-    def _subscript(self, node: ast.Subscript, base: ast.expr, inner: ast.expr, scope: Scope, reason: str, *, silent: bool, depth: int) -> Value:
+    def _subscript(
+        self,
+        node: ast.Subscript,
+        base: ast.expr,
+        inner: ast.expr,
+        scope: Scope,
+        reason: str,
+        *,
+        silent: bool,
+        depth: int,
+    ) -> Value:
         found = self.source.names.resolve(base, scope)
         leaf = found.leaf if isinstance(found, External) else getattr(base, "id", getattr(base, "attr", ""))
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
@@ -345,7 +394,7 @@ class Expressions:
             return either([each(item) for item in items])
         if leaf in _WRAPPERS:
             return each(items[-1] if leaf == "Coroutine" else items[0])
-        if leaf in {"tuple", "Tuple"} and not (len(items) == 2 and isinstance(items[1], ast.Constant)):  # noqa: PLR2004 - tuple[X, ...]
+        if leaf in {"tuple", "Tuple"} and not (len(items) == 2 and isinstance(items[1], ast.Constant)):
             return Row(tuple(each(item) for item in items))
         if leaf in _COLLECTIONS:
             return Many(each(items[0]))
@@ -374,12 +423,19 @@ class Expressions:
             return Klass(owner) if parameter.arg == "cls" else self._instance(owner, "it is the caller's", silent=True)
         if parameter.annotation is None:
             return Opaque(f"`{parameter.arg}` is a parameter", silent=True)
-        return self.annotation(parameter.annotation, around, f"`{parameter.arg}` is a parameter of {scope.name}()", silent=True)
+        return self.annotation(
+            parameter.annotation, around, f"`{parameter.arg}` is a parameter of {scope.name}()", silent=True
+        )
 
     # -- attributes -------------------------------------------------------------------------------
 
     def _attribute(self, node: ast.Attribute, frame: Frame) -> Value:
-        if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "super" and not node.value.args:
+        if (
+            isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Name)
+            and node.value.func.id == "super"
+            and not node.value.args
+        ):
             return self._inherited(node, frame)
         base = self.value(node.value, frame)
         mixed = self._is_mixed(base, node.attr)
@@ -417,7 +473,11 @@ class Expressions:
             case Outside(dotted=dotted, made=made):
                 return Method(owner, name) if made else self._outside(dotted, name)
             case Row(values=values):
-                named = [value for value in values if isinstance(value, Entity) and value.model.rpartition(".")[2].rpartition(":")[2] == name]
+                named = [
+                    value
+                    for value in values
+                    if isinstance(value, Entity) and value.model.rpartition(".")[2].rpartition(":")[2] == name
+                ]
                 return named[0] if named else Method(owner, name)
             case Opaque():
                 if not owner.silent:
@@ -478,7 +538,7 @@ class Expressions:
     def _proxy(self, entity: Entity, call: ast.Call, node: ast.expr, frame: Frame) -> Value:
         """`association_proxy("links", "tag")` reads both."""
         texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-        if _leaf(call.func) != "association_proxy" or len(texts) != 2:  # noqa: PLR2004 - collection and attribute
+        if _leaf(call.func) != "association_proxy" or len(texts) != 2:
             return Plain()
         through = self.attribute(entity, texts[0], node, frame)
         inner = element(through) if isinstance(through, Many) else through
@@ -493,7 +553,9 @@ class Expressions:
 
     def _of_class(self, scope: Scope, name: str) -> Value:
         model = self.source.models.of(scope)
-        if model is not None and (self.source.relations.of(model.key, name) is not None or model.column(name) is not None):
+        if model is not None and (
+            self.source.relations.of(model.key, name) is not None or model.column(name) is not None
+        ):
             return Attr(model.key, name)
         member = self.source.names.class_attribute(scope, name)
         if isinstance(member, Scope) and member.is_function:
@@ -585,7 +647,15 @@ class Call:
 
     __slots__ = ("arguments", "awaited", "frame", "keywords", "node", "opened")
 
-    def __init__(self, node: ast.Call, arguments: list[Value], keywords: dict[str, Value], frame: Frame, awaited: bool, opened: bool) -> None:  # noqa: FBT001 - a record
+    def __init__(
+        self,
+        node: ast.Call,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+        frame: Frame,
+        awaited: bool,
+        opened: bool,
+    ) -> None:
         """Hold the evaluated arguments."""
         self.node = node
         self.arguments = arguments
@@ -601,7 +671,21 @@ class Call:
         return next((self.keywords[name] for name in names if name in self.keywords), None)
 
 
-_BUILTIN_TYPES = {"int", "str", "float", "bool", "bytes", "dict", "list", "set", "tuple", "object", "None", "complex", "bytearray"}
+_BUILTIN_TYPES = {
+    "int",
+    "str",
+    "float",
+    "bool",
+    "bytes",
+    "dict",
+    "list",
+    "set",
+    "tuple",
+    "object",
+    "None",
+    "complex",
+    "bytearray",
+}
 
 
 def _leaf(node: ast.expr) -> str:
@@ -612,5 +696,3 @@ def _leaf(node: ast.expr) -> str:
             return _leaf(func)
         case _:
             return ""
-
-

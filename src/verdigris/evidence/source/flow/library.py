@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow import orm
-from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
-    Attr,
     Const,
-    Either,
     Entity,
     Func,
     Instance,
@@ -38,11 +34,39 @@ from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from verdigris.evidence.source.flow.expressions import Call, Expressions
     from verdigris.evidence.source.flow.machine import Machine
 
-_PASSING = {"list", "sorted", "set", "tuple", "reversed", "iter", "frozenset", "deque", "filter", "chain", "islice", "cast", "copy", "deepcopy"}
-_RUNNING = {"gather", "wait_for", "shield", "create_task", "ensure_future", "run", "run_until_complete", "run_in_threadpool", "to_thread", "run_sync"}
+_PASSING = {
+    "list",
+    "sorted",
+    "set",
+    "tuple",
+    "reversed",
+    "iter",
+    "frozenset",
+    "deque",
+    "filter",
+    "chain",
+    "islice",
+    "cast",
+    "copy",
+    "deepcopy",
+}
+_RUNNING = {
+    "gather",
+    "wait_for",
+    "shield",
+    "create_task",
+    "ensure_future",
+    "run",
+    "run_until_complete",
+    "run_in_threadpool",
+    "to_thread",
+    "run_sync",
+}
 
 
 class Library:
@@ -103,7 +127,10 @@ class Library:
         for decorator in scope.decorators:
             node = decorator.func if isinstance(decorator, ast.Call) else decorator
             found = self.source.types.reach(node, scope.parent or scope.module.scope)
-            if isinstance(found, External) and found.dotted in {"verdigris.Database.transactional", "verdigris.engine.Database.transactional"}:
+            if isinstance(found, External) and found.dotted in {
+                "verdigris.Database.transactional",
+                "verdigris.engine.Database.transactional",
+            }:
                 return True
         return False
 
@@ -127,17 +154,23 @@ class Library:
 
     def injected(self, scope: Scope, parameter: ast.arg, around: Scope) -> Value | None:
         """Return what `Depends` gives a parameter, or None if nothing is injected."""
-        marker = self._marker(scope.default(parameter.arg), around) or self._annotated_marker(parameter.annotation, around, 0)
+        marker = self._marker(scope.default(parameter.arg), around) or self._annotated_marker(
+            parameter.annotation, around, 0
+        )
         if marker is None:
             return None
         call, where = marker
         given = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "dependency"), None)
-        provider = self.source.types.reach(given, where) if given is not None else self._class_of(parameter.annotation, around)
+        provider = (
+            self.source.types.reach(given, where) if given is not None else self._class_of(parameter.annotation, around)
+        )
         if provider is None or not isinstance(provider, Scope):
             if isinstance(provider, External):
                 made = self.expressions.annotation(parameter.annotation, around, "what a dependency from outside gives")
                 return made if not isinstance(made, Plain) else Outside(provider.dotted, made=True)
-            return self.expressions.annotation(parameter.annotation, around, f"what `{parameter.arg}` is given is not settled")
+            return self.expressions.annotation(
+                parameter.annotation, around, f"what `{parameter.arg}` is given is not settled"
+            )
         if id(provider) not in self.machine.dependencies:
             self.machine.dependencies[id(provider)] = Opaque(f"{provider.name}() depends on itself")
             self.machine.dependencies[id(provider)] = self._provided(provider, parameter, around)
@@ -155,7 +188,9 @@ class Library:
         if isinstance(made, Many) and any(isinstance(inner, ast.Yield) for inner in provider.nodes()):
             made = made.element
         if isinstance(made, (Opaque, Plain)):
-            said = self.expressions.annotation(parameter.annotation, around, f"what {provider.name}() gives is not settled")
+            said = self.expressions.annotation(
+                parameter.annotation, around, f"what {provider.name}() gives is not settled"
+            )
             return made if isinstance(said, (Plain, Opaque)) else said
         return made
 
@@ -185,7 +220,7 @@ class Library:
                 return next((marker for marker in markers if marker is not None), None) or self._annotated_marker(
                     node.slice.elts[0], scope, depth + 1
                 )
-        if isinstance(node, (ast.Name, ast.Attribute)) and depth < 4:  # noqa: PLR2004 - an alias of an alias is followed
+        if isinstance(node, (ast.Name, ast.Attribute)) and depth < 4:
             meaning = self.source.names.resolve(node, scope)
             if isinstance(meaning, Assigned) and meaning.value is not None:
                 return self._annotated_marker(meaning.value, meaning.scope, depth + 1)
@@ -258,7 +293,17 @@ class Library:
                 return Plain()
             case "all" | "copy" | "unique" | "scalars" | "union" | "difference" | "intersection" | "_tuple" | "tuple":
                 return owner
-            case "pop" | "first" | "one" | "one_or_none" | "popleft" | "__anext__" | "__next__" | "scalar_one_or_none" | "get":
+            case (
+                "pop"
+                | "first"
+                | "one"
+                | "one_or_none"
+                | "popleft"
+                | "__anext__"
+                | "__next__"
+                | "scalar_one_or_none"
+                | "get"
+            ):
                 return inner
             case _:
                 return Plain()
@@ -301,7 +346,13 @@ class Library:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             more = [arg for arg in call.arguments if isinstance(arg, Record)]
             items = {**dict(owner.items), **{key: value for arg in more for key, value in arg.items}, **call.keywords}
-            rest = either([owner.rest, *(arg.rest for arg in more), *(arg for arg in call.arguments if not isinstance(arg, Record))])
+            rest = either(
+                [
+                    owner.rest,
+                    *(arg.rest for arg in more),
+                    *(arg for arg in call.arguments if not isinstance(arg, Record)),
+                ]
+            )
             call.frame.names[node.value.id] = Record(tuple(items.items()), rest)
 
     # -- what comes from outside ------------------------------------------------------------------
@@ -315,7 +366,9 @@ class Library:
                 return done
         if leaf in {"paginate", "apaginate"}:
             return self._paginated(call)
-        known: Callable[[Call], Value] | None = getattr(self, f"_do_{leaf.lower()}", None) if package in _KNOWN else None
+        known: Callable[[Call], Value] | None = (
+            getattr(self, f"_do_{leaf.lower()}", None) if package in _KNOWN else None
+        )
         if known is not None:
             return known(call)
         if leaf in _PASSING and call.arguments:
@@ -371,7 +424,7 @@ class Library:
         return Many(Row(tuple(element(arg) for arg in call.arguments)))
 
     def _do_map(self, call: Call) -> Value:
-        if len(call.arguments) < 2:  # noqa: PLR2004 - function and iterable
+        if len(call.arguments) < 2:
             return Plain()
         return Many(self.call(call.arguments[0], self._with(call, [element(call.arguments[1])])))
 
@@ -397,7 +450,7 @@ class Library:
         if isinstance(first, Record):
             return Record((*first.items, *call.keywords.items()), first.rest)
         inner = element(first) if first is not None else Plain()
-        rest = inner.values[1] if isinstance(inner, Row) and len(inner.values) == 2 else Plain()  # noqa: PLR2004 - key and value
+        rest = inner.values[1] if isinstance(inner, Row) and len(inner.values) == 2 else Plain()
         return Record(tuple(call.keywords.items()), rest)
 
     def _do_groupby(self, call: Call) -> Value:
@@ -411,10 +464,12 @@ class Library:
         owner, name = call.get(0), call.get(1)
         if owner is None or not (isinstance(name, Const) and isinstance(name.value, str)):
             return Opaque("an attribute is chosen when the code runs")
-        prepared = len(call.arguments) > 2  # noqa: PLR2004 - a default: the code is prepared to find nothing
+        prepared = len(call.arguments) > 2
         call.frame.guarded += prepared
         try:
-            return either([self.expressions.attribute(arm, name.value, call.node, call.frame) for arm in alternatives(owner)])
+            return either(
+                [self.expressions.attribute(arm, name.value, call.node, call.frame) for arm in alternatives(owner)]
+            )
         finally:
             call.frame.guarded -= prepared
 
@@ -460,7 +515,11 @@ class Library:
         name = call.frame.scope.module.text(call.node.func)
         if isinstance(made, Scope):
             return self.expressions._instance(made, f"what `{name}()` loads is not followed")  # noqa: SLF001 - one evaluator in two modules
-        return Outside(made.dotted, made=True) if isinstance(made, External) else Opaque(f"what `{name}()` gives is not settled")
+        return (
+            Outside(made.dotted, made=True)
+            if isinstance(made, External)
+            else Opaque(f"what `{name}()` gives is not settled")
+        )
 
     def _open(self, entity: Entity) -> None:
         where, shape = self.machine.heap.locate(entity)
@@ -469,7 +528,9 @@ class Library:
 
 
 #: Packages that hold no mapped object.
-_FOREIGN = (frozenset(sys.stdlib_module_names) - {"asyncio", "contextlib", "functools", "itertools", "typing", "copy"}) | {
+_FOREIGN = (
+    frozenset(sys.stdlib_module_names) - {"asyncio", "contextlib", "functools", "itertools", "typing", "copy"}
+) | {
     "httpx",
     "aiohttp",
     "requests",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,9 @@ from verdigris.evidence.source.flow.heap import Heap
 from verdigris.evidence.source.flow.shapes import Link
 from verdigris.evidence.source.flow.values import (
     Closure,
-    Const,
     Entity,
     Func,
     Instance,
-    Klass,
     Many,
     Opaque,
     Plain,
@@ -26,12 +23,14 @@ from verdigris.evidence.source.flow.values import (
     element,
     entities,
 )
-from verdigris.evidence.source.modules import Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.expressions import Expressions
     from verdigris.evidence.source.flow.reads import Reads
+    from verdigris.evidence.source.modules import Scope
 
 DEPTH = 14  # calls inside calls
 STEPS = 30_000  # expressions of one root
@@ -98,7 +97,9 @@ class Machine:
         """Run a function that FastAPI, or nobody in the tree, calls."""
         return self.call(function, [], {})
 
-    def call(self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool = False) -> Value:
+    def call(
+        self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool = False
+    ) -> Value:
         """Run a function of the tree and return what it returns (a generator: what it yields)."""
         scope = function.scope
         if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
@@ -152,7 +153,9 @@ class Machine:
             return self.expressions.annotated(scope, f"what {scope.name}() gives is not settled")
         return found
 
-    def _bound(self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool) -> dict[str, Value]:
+    def _bound(
+        self, function: Func, arguments: list[Value], keywords: dict[str, Value], *, opened: bool
+    ) -> dict[str, Value]:
         """Match arguments to parameters; what is left out has its default, or what FastAPI injects."""
         scope = function.scope
         spec = scope.node.args  # type: ignore[union-attr]  # functions only
@@ -264,7 +267,9 @@ class Machine:
         frame.names = _joined([names for names, _ in states])
         self.heap = states[0][1].join([heap for _, heap in states[1:]]) if len(states) > 1 else states[0][1]
 
-    def _loop(self, node: ast.For | ast.AsyncFor | ast.While, each: Value | None, target: ast.expr | None, frame: Frame) -> None:
+    def _loop(
+        self, node: ast.For | ast.AsyncFor | ast.While, each: Value | None, target: ast.expr | None, frame: Frame
+    ) -> None:
         """Run a loop's body once, then join with not having run it."""
         before = (dict(frame.names), self.heap.copy())
         jumps, frame.jumps = frame.jumps, []
@@ -305,14 +310,19 @@ class Machine:
             def run() -> bool:
                 for inner in ast.walk(case.pattern):
                     if isinstance(inner, (ast.MatchAs, ast.MatchStar)) and inner.name:
-                        frame.names[inner.name] = subject if inner is case.pattern or len(cases) == 1 else _any_of(subject)
+                        frame.names[inner.name] = (
+                            subject if inner is case.pattern or len(cases) == 1 else _any_of(subject)
+                        )
                 if case.guard is not None:
                     self.expressions.value(case.guard, frame)
                 return self.block(case.body, frame)
 
             return run
 
-        total = any(isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None for case in cases)
+        total = any(
+            isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
+            for case in cases
+        )
         return self._ways([way(case) for case in cases] + ([] if total else [lambda: True]), frame)
 
     # -- assignments ------------------------------------------------------------------------------
@@ -343,7 +353,9 @@ class Machine:
                 self.assign(target, part, frame)
         elif isinstance(value, Row) and starred:
             self._unpack_starred(targets, value.values, frame)
-        elif len(alternatives(value)) > 1 and all(isinstance(arm, Row) and len(arm.values) == len(targets) for arm in alternatives(value)):
+        elif len(alternatives(value)) > 1 and all(
+            isinstance(arm, Row) and len(arm.values) == len(targets) for arm in alternatives(value)
+        ):
             rows = [arm.values for arm in alternatives(value) if isinstance(arm, Row)]
             for target, parts in zip(targets, zip(*rows, strict=True), strict=True):
                 self.assign(target, either(list(parts)), frame)
@@ -387,16 +399,26 @@ class Machine:
             for other in entities(value):
                 back = self.source.relations.of(other.model, relation.inverse)
                 if back is not None and back.target == relation.owner:
-                    self.heap.mark(other, relation.inverse, Link("loaded", alias=entity if back.loader == "joinedload" else None))
+                    self.heap.mark(
+                        other, relation.inverse, Link("loaded", alias=entity if back.loader == "joinedload" else None)
+                    )
 
     def _augment(self, target: ast.expr, value: Value, frame: Frame) -> None:
-        old = self.expressions.value(_loading(target), frame) if isinstance(target, (ast.Name, ast.Attribute)) else Plain()
+        old = (
+            self.expressions.value(_loading(target), frame)
+            if isinstance(target, (ast.Name, ast.Attribute))
+            else Plain()
+        )
         if isinstance(target, ast.Name):
             frame.names[target.id] = either([old, value])
 
 
 def _loading(target: ast.Name | ast.Attribute) -> ast.expr:
-    made: ast.expr = ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else ast.Attribute(target.value, target.attr, ast.Load())
+    made: ast.expr = (
+        ast.Name(target.id, ast.Load())
+        if isinstance(target, ast.Name)
+        else ast.Attribute(target.value, target.attr, ast.Load())
+    )
     return ast.copy_location(made, target)
 
 
@@ -426,6 +448,7 @@ def _names_of(node: ast.expr | None) -> set[str]:
 def _is_stub(scope: Scope) -> bool:
     """Tell whether a function has no body of its own: a protocol's, an abstract one."""
     body = [] if isinstance(scope.node, (ast.Lambda, ast.Module)) else scope.node.body
-    return all(isinstance(node, (ast.Pass, ast.Raise)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
-
-
+    return all(
+        isinstance(node, (ast.Pass, ast.Raise)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for node in body
+    )

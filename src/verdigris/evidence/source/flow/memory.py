@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +23,8 @@ from verdigris.evidence.source.flow.values import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.heap import Heap
     from verdigris.evidence.source.modules import Scope
@@ -82,7 +83,13 @@ class Memory:
     @cached_property
     def _mattering(self) -> set[Scope]:
         """Close "mentions a query or a relationship" over calls, by name."""
-        words = _QUERIES | _SINKS | _OPTIONS | self.source.relations.names | {model.name for model in self.source.models.every}
+        words = (
+            _QUERIES
+            | _SINKS
+            | _OPTIONS
+            | self.source.relations.names
+            | {model.name for model in self.source.models.every}
+        )
         words |= {scope.name for scope in self.source.classes if self.source.schemas.is_schema(scope)}
         callers: dict[str, list[Scope]] = {}
         for scope, mentioned in self._mentions.items():
@@ -164,7 +171,7 @@ def _aliases(shape: Shape) -> list[Entity]:
 
 def _closed(value: Value, depth: int = 0) -> bool:
     """Tell whether a value stands for itself: no object with a state, no function with variables."""
-    if depth > 6:  # noqa: PLR2004 - deeper values are not compared
+    if depth > 6:
         return False
     match value:
         case Entity() | Awaitables() | Result():
@@ -200,7 +207,9 @@ def renumbered_value(value: Value, numbers: dict[int, int]) -> Value:
         case Result(columns=columns, scalars=scalars):
             return Result(tuple(renumbered_value(item, numbers) for item in columns), scalars)
         case Record(items=items, rest=rest):
-            return Record(tuple((name, renumbered_value(item, numbers)) for name, item in items), renumbered_value(rest, numbers))
+            return Record(
+                tuple((name, renumbered_value(item, numbers)) for name, item in items), renumbered_value(rest, numbers)
+            )
         case Instance(scope=scope, fields=fields):
             return Instance(scope, tuple((name, renumbered_value(item, numbers)) for name, item in fields))
         case _:
@@ -216,4 +225,3 @@ def _renumbered_shape(shape: Shape, numbers: dict[int, int]) -> Shape:
         inner = _renumbered_shape(link.shape, numbers) if link.shape is not None else None
         links[name] = Link(link.how, link.certain, inner, alias, link.by)
     return replace(shape, links=links)
-

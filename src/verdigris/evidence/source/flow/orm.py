@@ -14,14 +14,12 @@ from verdigris.evidence.source.flow.values import (
     Const,
     Entity,
     Func,
-    Instance,
     Klass,
     Many,
     Opaque,
     Option,
     Outside,
     Plain,
-    Record,
     Result,
     Row,
     Statement,
@@ -32,7 +30,7 @@ from verdigris.evidence.source.flow.values import (
     entities,
 )
 from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.values import Known, Missing
+from verdigris.evidence.values import Missing
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.expressions import Call
@@ -49,10 +47,30 @@ _HOW = {
     "noload": "empty",
     "defaultload": "same",
 }
-_COLUMNS = {"load_only", "defer", "undefer", "undefer_group", "with_expression", "selectin_polymorphic", "with_loader_criteria"}
+_COLUMNS = {
+    "load_only",
+    "defer",
+    "undefer",
+    "undefer_group",
+    "with_expression",
+    "selectin_polymorphic",
+    "with_loader_criteria",
+}
 _EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
 _ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
-_LOSING = {"with_only_columns", "subquery", "cte", "scalar_subquery", "exists", "alias", "lateral", "union", "union_all", "as_scalar", "compile"}
+_LOSING = {
+    "with_only_columns",
+    "subquery",
+    "cte",
+    "scalar_subquery",
+    "exists",
+    "alias",
+    "lateral",
+    "union",
+    "union_all",
+    "as_scalar",
+    "compile",
+}
 
 
 class Orm:
@@ -76,7 +94,9 @@ class Orm:
         if leaf == "Load":
             return Option(())
         if leaf in {"aliased", "with_polymorphic", "of_type"} and call.arguments:
-            return call.arguments[0] if isinstance(call.arguments[0], Klass) else Opaque("an alias of something unknown")
+            return (
+                call.arguments[0] if isinstance(call.arguments[0], Klass) else Opaque("an alias of something unknown")
+            )
         if dotted.startswith("verdigris") and leaf == "load":
             return self._load(call)
         if leaf in {"insert", "update", "delete", "func", "text", "literal", "case", "exists"}:
@@ -117,7 +137,10 @@ class Orm:
                 elif isinstance(arm, Const) and isinstance(arm.value, str):
                     chain += [Load(None, part, _HOW[name]) for part in arm.value.split(".")]
                 else:
-                    return Option(before, doubt=f"which relationship `{call.frame.scope.module.text(call.node)}` names is not settled")
+                    return Option(
+                        before,
+                        doubt=f"which relationship `{call.frame.scope.module.text(call.node)}` names is not settled",
+                    )
             if isinstance(argument, Const) is False and len(alternatives(argument)) > 1:
                 return Option(before, doubt="a loader option depends on a condition")
         loads: tuple[Load, ...] = ()
@@ -181,7 +204,11 @@ class Orm:
             return Option((), doubt="what load() is given is not settled")
         made = self.source.schemas.type(given, call.frame.scope)
         loads = planned(self.source, model.key, made, promise.reason)
-        return Option((*loads, Load(model.key, "*", "unloaded"))) if loads is not None else Option((), doubt="the response model is not settled")
+        return (
+            Option((*loads, Load(model.key, "*", "unloaded")))
+            if loads is not None
+            else Option((), doubt="the response model is not settled")
+        )
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -198,7 +225,9 @@ class Orm:
         if name == "add_columns":
             more = self._select(call.arguments, call)
             if isinstance(more, Statement):
-                return replace(statement, columns=(*statement.columns, *more.columns), shapes=(*statement.shapes, *more.shapes))
+                return replace(
+                    statement, columns=(*statement.columns, *more.columns), shapes=(*statement.shapes, *more.shapes)
+                )
             return Opaque("what is selected is not settled")
         if name == "with_only_columns":
             return self._select(call.arguments, call)
@@ -210,7 +239,9 @@ class Orm:
             if shape is None:
                 shapes.append(None)
                 continue
-            loads = tuple(load for load in option.loads if self._concerns(load, shape, first=index == 0, statement=statement))
+            loads = tuple(
+                load for load in option.loads if self._concerns(load, shape, first=index == 0, statement=statement)
+            )
             made = shape.loaded(loads, self.machine.heap.targets(shape.model, loads))
             shapes.append(replace(made, opened=made.opened or option.doubt) if option.doubt is not None else made)
         return replace(statement, shapes=tuple(shapes))
@@ -236,7 +267,9 @@ class Orm:
             number = self.machine.cell()
             sync = (statement.legacy or not call.awaited) and not self._is_async(call)
             place = call.frame.scope.module.place(call.node)
-            self.machine.heap.cells[number] = replace(shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place)
+            self.machine.heap.cells[number] = replace(
+                shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place
+            )
             columns.append(Entity(number, (), shape.model))
         return Result(tuple(columns), scalars=False)
 
@@ -291,7 +324,10 @@ class Orm:
         if not (isinstance(owner, Outside) and owner.package == "verdigris") or name not in {"transaction", "gather"}:
             return None
         session = Outside("sqlalchemy.ext.asyncio.AsyncSession", made=True)
-        made = [self.machine.call(arg, [session], {}) if isinstance(arg, Func) else Opaque("a unit is not settled") for arg in call.arguments]
+        made = [
+            self.machine.call(arg, [session], {}) if isinstance(arg, Func) else Opaque("a unit is not settled")
+            for arg in call.arguments
+        ]
         return Row(tuple(made)) if name == "gather" else made[0] if made else Plain()
 
     def _answer(self, name: str, result: Result) -> Value:
@@ -308,7 +344,12 @@ class Orm:
         given = call.get(-1, "options")
         if not isinstance(statement, Statement):
             return statement
-        return element(Result(self.executed(statement, call, options=self.collect([given]) if given is not None else None).columns, scalars=True))
+        return element(
+            Result(
+                self.executed(statement, call, options=self.collect([given]) if given is not None else None).columns,
+                scalars=True,
+            )
+        )
 
     def _refresh(self, first: Value, call: Call) -> Value:
         names = call.get(1, "attribute_names")
@@ -321,7 +362,12 @@ class Orm:
                 continue
             for wanted in self._texts(names):
                 if wanted is None:
-                    self.machine.heap.set(where, replace(self.machine.heap.locate(where)[1], opened="which attributes are refreshed is not settled"))
+                    self.machine.heap.set(
+                        where,
+                        replace(
+                            self.machine.heap.locate(where)[1], opened="which attributes are refreshed is not settled"
+                        ),
+                    )
                 elif self.source.relations.of(shape.model, wanted) is not None:
                     self.machine.heap.mark(where, wanted, Link("loaded"))
         return Plain()
@@ -387,7 +433,11 @@ class Orm:
         for keyword in call.node.keywords:
             if keyword.arg is None:
                 inner = keyword.value
-                dumped = isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr in {"model_dump", "dict"}
+                dumped = (
+                    isinstance(inner, ast.Call)
+                    and isinstance(inner.func, ast.Attribute)
+                    and inner.func.attr in {"model_dump", "dict"}
+                )
                 if not dumped:
                     return f"`**{call.frame.scope.module.text(inner)}` may set relationships"
         return None
@@ -398,5 +448,3 @@ def _below(load: Load, more: tuple[Load, ...]) -> Load:
     if load.below:
         return replace(load, below=(*load.below[:-1], _below(load.below[-1], more)))
     return replace(load, below=more)
-
-

@@ -36,7 +36,6 @@ from verdigris.evidence.source.schemas import (
     UnionType,
     holds_model,
 )
-from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.flow.machine import Frame, Machine
     from verdigris.evidence.source.modules import Scope
     from verdigris.evidence.source.relations import Relation
+    from verdigris.evidence.values import Place
 
 NESTED = 8
 _WORST = [State.LOADED, State.DOUBT, State.UNLOADABLE, State.EMPTY, State.MISSING]
@@ -111,7 +111,9 @@ class Reads:
 
     # -- code -------------------------------------------------------------------------------------
 
-    def read(self, machine: Machine, entity: Entity, relation: Relation, frame: Frame, node: ast.expr, *, whole: bool) -> None:
+    def read(
+        self, machine: Machine, entity: Entity, relation: Relation, frame: Frame, node: ast.expr, *, whole: bool
+    ) -> None:
         """Note that code reads a relationship of an object."""
         verdict = machine.heap.read(entity, relation, whole=whole)
         if machine.greenlet and verdict.state is State.MISSING:
@@ -121,11 +123,23 @@ class Reads:
         where = frame.scope.module.place(node) if hasattr(node, "lineno") else function.place
         owner = self._routes.get(function, function.key)
         if frame.guarded and verdict.state in {State.MISSING, State.EMPTY}:
-            verdict = replace(verdict, state=State.DOUBT, reason="the code is prepared to find it missing, or only some of the ways that lead here load it")
-        self._note(machine, entity, relation, verdict, Serving(owner, where, function.place, self._routes.get(function)), None)
+            verdict = replace(
+                verdict,
+                state=State.DOUBT,
+                reason="the code is prepared to find it missing, or only some of the ways that lead here load it",
+            )
+        self._note(
+            machine, entity, relation, verdict, Serving(owner, where, function.place, self._routes.get(function)), None
+        )
 
     def _note(
-        self, machine: Machine, entity: Entity, relation: Relation, verdict: Verdict, serving: Serving, label: SchemaField | None
+        self,
+        machine: Machine,
+        entity: Entity,
+        relation: Relation,
+        verdict: Verdict,
+        serving: Serving,
+        label: SchemaField | None,
     ) -> None:
         if verdict.state is State.MISSING:  # what comes after would not run; report the first only
             machine.heap.mark(entity, relation.name, Link("loaded"))
@@ -249,13 +263,17 @@ class Reads:
 
     def _unfollowed(self, serving: Serving, reason: str) -> None:
         if not serving.quiet:
-            self.unfollowed.setdefault(serving.owner, Unfollowed(serving.owner, serving.place, serving.function, reason, serving.route))
+            self.unfollowed.setdefault(
+                serving.owner, Unfollowed(serving.owner, serving.place, serving.function, reason, serving.route)
+            )
 
     def _needs_something(self, made: Type) -> bool:
         """Tell whether a type could read a relationship: it holds models in models, or names one."""
         for model in models_in(made):
             for each in self.source.schemas.fields(model):
-                if holds_model(each.type) or any(path and path[0] in self.source.relations.names for path in each.sources):
+                if holds_model(each.type) or any(
+                    path and path[0] in self.source.relations.names for path in each.sources
+                ):
                     return True
         return False
 
@@ -302,9 +320,14 @@ class Reads:
         model = self.source.relations.models.get(entity.model)
         if model is None:
             return False
-        return self.source.relations.of(entity.model, name) is not None or self.source.names.class_attribute(model.scope, name) is not None
+        return (
+            self.source.relations.of(entity.model, name) is not None
+            or self.source.names.class_attribute(model.scope, name) is not None
+        )
 
-    def _field(self, machine: Machine, entity: Entity, path: tuple[str, ...], each: SchemaField, serving: Serving, depth: int) -> None:
+    def _field(
+        self, machine: Machine, entity: Entity, path: tuple[str, ...], each: SchemaField, serving: Serving, depth: int
+    ) -> None:
         relation = self.source.relations.of(entity.model, path[0])
         if relation is not None:
             verdict = machine.heap.read(entity, relation, whole=True)
@@ -317,27 +340,40 @@ class Reads:
         elif touched(self.source, entity.model, path[0]):
             self._property(machine, entity, path[0], each, serving, depth)
 
-    def _property(self, machine: Machine, entity: Entity, name: str, each: SchemaField, serving: Serving, depth: int) -> None:
+    def _property(
+        self, machine: Machine, entity: Entity, name: str, each: SchemaField, serving: Serving, depth: int
+    ) -> None:
         """A property of the mapped class reads relationships on the field's behalf."""
         from verdigris.evidence.source.flow.machine import Frame
 
         model = self.source.relations.models[entity.model]
         frame = Frame(model.scope, {})
         collected, self.found = self.found, {}
-        value = machine.expressions.attribute(entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame)
+        value = machine.expressions.attribute(
+            entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame
+        )
         inner, self.found = self.found, collected
         for read in inner.values():
             if read.state is not State.LOADED and serving.quiet:
                 serving.missing.append(read.relation.key)
             elif not serving.quiet:
-                moved = replace(read, owner=serving.owner, place=serving.place, function=serving.function, route=serving.route, field=each)
+                moved = replace(
+                    read,
+                    owner=serving.owner,
+                    place=serving.place,
+                    function=serving.function,
+                    route=serving.route,
+                    field=each,
+                )
                 old = self.found.get(moved.key)
                 if old is None or _WORST.index(moved.state) > _WORST.index(old.state):
                     self.found[moved.key] = moved
         if not each.opaque:
             self.serve(machine, value, each.type, serving, depth + 1)
 
-    def _validated_before(self, machine: Machine, entity: Entity, made: ModelType, before: Scope, serving: Serving, depth: int) -> None:
+    def _validated_before(
+        self, machine: Machine, entity: Entity, made: ModelType, before: Scope, serving: Serving, depth: int
+    ) -> None:
         """A validator sees the object first: what it returns is what the fields are read from."""
         static = any(getattr(decorator, "id", "") == "staticmethod" for decorator in before.decorators)
         given = machine.call(Func(before, None if static else Klass(made.scope)), [entity], {})
@@ -359,5 +395,3 @@ def _hook(source: Source) -> str | None:
             if "load(" in text and ".options(" in text:
                 return f"a do_orm_execute hook ({call.place}) may add loader options"
     return None
-
-

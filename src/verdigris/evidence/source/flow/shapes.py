@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from verdigris.evidence.values import Place
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from verdigris.evidence.values import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ class Shape:
         """Say something of a relationship."""
         return replace(self, links={**self.links, name: link})
 
-    def loaded(self, loads: Iterable[Load], targets: Mapping[tuple[str, str], str | None], *, certain: bool = True) -> Shape:
+    def loaded(
+        self, loads: Iterable[Load], targets: Mapping[tuple[str, str], str | None], *, certain: bool = True
+    ) -> Shape:
         """Apply loader options; `targets` gives the related model by model and name."""
         shape = self
         for load in loads:
@@ -82,7 +87,9 @@ class Shape:
                 continue
             old = shape.links.get(load.name)
             target = targets.get((load.owner or shape.model, load.name)) or targets.get((shape.model, load.name))
-            inner = (old.shape if old is not None else None) or Shape(target or "?", origin=self.origin, via=self.via, sync=self.sync)
+            inner = (old.shape if old is not None else None) or Shape(
+                target or "?", origin=self.origin, via=self.via, sync=self.sync
+            )
             inner = inner.loaded(load.below, targets)
             how = load.how if load.how != "same" else old.how if old is not None else "same"
             shape = shape.with_link(load.name, Link(how, certain, inner, by=load.guarantee))
@@ -112,7 +119,9 @@ class Shape:
                 same = one.how == two.how
                 how = one.how if same else "loaded" if "loaded" in {one.how, two.how} else one.how
                 alias = one.alias if one.alias == two.alias else None
-                links[name] = Link(how, same and one.certain and two.certain, inner or two.shape, alias, one.by and two.by)
+                links[name] = Link(
+                    how, same and one.certain and two.certain, inner or two.shape, alias, one.by and two.by
+                )
         return replace(
             self,
             links=links,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from verdigris.evidence.source.flow.shapes import Load, Shape
-from verdigris.evidence.source.modules import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from verdigris.evidence.source.modules import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,10 @@ def either(values: list[Value]) -> Value:
         return flat[0] if len(flat) == 1 else Plain()
     statements = [arm for arm in real if isinstance(arm, Statement)]
     if len(statements) == len(real) and len({arm.columns for arm in statements}) == 1:
-        return replace(statements[0], shapes=tuple(_joined(list(shapes)) for shapes in zip(*(arm.shapes for arm in statements), strict=True)))
+        return replace(
+            statements[0],
+            shapes=tuple(_joined(list(shapes)) for shapes in zip(*(arm.shapes for arm in statements), strict=True)),
+        )
     if len(real) == 1:
         return real[0]
     return Either(real) if len(real) <= ARMS else Opaque("it depends on too many conditions")
