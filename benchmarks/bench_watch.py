@@ -12,12 +12,16 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
 
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
 from verdigris import embedded
 from verdigris.performance import instrument
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 READS = 300
 STATEMENT = text("select 1")

@@ -24,8 +24,11 @@ def blocks(language: str) -> list[str]:
 
 
 def verdigris(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from verdigris.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    path = str(ROOT / "src")
+    code = f"import sys; sys.path.insert(0, {path!r}); from verdigris.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -29,13 +29,17 @@ def models(folder: Path, text: str) -> dict[str, Model]:
     return {model.name: model for model in Source.read(folder).models.every}
 
 
+OWN_BASE = "from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase): ..."
+
+
 def line(folder: Path, *, head: str, base: str, body: str = "") -> Model:
     return models(folder, CHILD.format(head=head, base=base, body=body))["Line"]
 
 
 @pytest.mark.parametrize("base", ["Base", "Guarded, DeclarativeBase"])
 def test_the_librarys_base_makes_an_unnamed_relationship_raise(base: str, tmp_path: Path) -> None:
-    head = "from sqlalchemy.orm import DeclarativeBase\nfrom verdigris import Base\nfrom verdigris.models import Guarded"
+    imports = ("sqlalchemy.orm import DeclarativeBase", "verdigris import Base", "verdigris.models import Guarded")
+    head = "\n".join(f"from {each}" for each in imports)
 
     relationship = line(tmp_path, head=head, base=base).relationship("order")
 
@@ -62,7 +66,7 @@ def test_a_table_that_asks_for_no_indexes_has_no_promise_of_them(tmp_path: Path)
 
 
 def test_a_base_of_another_package_promises_nothing(tmp_path: Path) -> None:
-    found = line(tmp_path, head="from sqlalchemy.orm import DeclarativeBase\nclass Base(DeclarativeBase): ...", base="Base")
+    found = line(tmp_path, head=OWN_BASE, base="Base")
 
     assert found.base is None
 

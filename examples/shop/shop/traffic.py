@@ -215,7 +215,7 @@ def declared(document: dict[str, Any]) -> set[str]:
 
 def main() -> None:
     address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5.0  # noqa: PLR2004 - the second argument
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5.0
     for route, statuses in asyncio.run(drive(address, seconds=seconds)).items():
         answers = ", ".join(f"{status} × {times}" for status, times in sorted(statuses.items()))
         sys.stdout.write(f"{route:45} {answers}\n")
