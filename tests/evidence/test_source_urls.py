@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.evidence.trees import tree
 
+from verdigris.evidence.source.configs import urls_of
 from verdigris.evidence.source.drivers import is_async
 
 HEAD = "import os, re\nfrom sqlalchemy import URL, make_url\nfrom sqlalchemy.ext.asyncio import create_async_engine\n"
@@ -193,3 +194,57 @@ def test_another_services_environment_does_not_count(tmp_path):
     source = tree(tmp_path, {"api/app/db.py": HEAD + 'engine = create_async_engine(os.environ["DATABASE_URL"])\n'})
 
     assert schemes(source) == ["postgresql+asyncpg"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "ini", "scheme"),
+    [
+        ("", "postgresql://h/d", "postgresql"),
+        ("", "postgresql+asyncpg://h/d", "postgresql+asyncpg"),
+        (
+            'config.set_main_option("sqlalchemy.url", "postgresql+asyncpg://h/d")',
+            "postgresql://h/d",
+            "postgresql+asyncpg",
+        ),
+        ('section["sqlalchemy.url"] = "postgresql+asyncpg://h/d"', "postgresql://h/d", "postgresql+asyncpg"),
+        ("", "driver://user:pass@localhost/dbname", None),
+    ],
+)
+def test_an_asynchronous_migration_reads_alembics_configuration(tmp_path, lines, ini, scheme):
+    (tmp_path / "alembic.ini").write_text(f"[alembic]\nscript_location = alembic\nsqlalchemy.url = {ini}\n", "utf-8")
+    source = tree(
+        tmp_path,
+        {
+            "alembic/env.py": f"""
+            from alembic import context
+            from sqlalchemy.ext.asyncio import async_engine_from_config
+            config = context.config
+            section = config.get_section(config.config_ini_section, {{}})
+            {lines}
+            engine = async_engine_from_config(section, prefix="sqlalchemy.")
+            """
+        },
+    )
+
+    assert [text.scheme for each in source.migration_engines for text in urls_of(source, each)] == [scheme] * bool(
+        scheme
+    )
+
+
+def test_one_rewriting_for_each_dialect_leaves_each_of_them(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+def make(url: str):
+    if url.startswith("sqlite://"):
+        url = re.sub(r"^sqlite://", "sqlite+aiosqlite://", url)
+    elif url.startswith("postgresql://"):
+        url = re.sub(r"^postgresql://", "postgresql+asyncpg://", url)
+    return create_async_engine(url)
+"""
+        },
+    )
+
+    assert sorted(schemes(source)) == ["postgresql+asyncpg", "sqlite+aiosqlite"]

@@ -10,6 +10,7 @@ from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.pooling import OVERFLOW, SIZE, PoolTimeout, bounds
 from verdigris.evidence.ran import RanEngine, with_unseen
 from verdigris.evidence.source.blocking import BlockingUse
+from verdigris.evidence.source.configs import urls_of
 from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.engines import Engine, told_apart
 from verdigris.evidence.values import Known, Missing, Unknown
@@ -71,7 +72,8 @@ class AsyncDriver(Box[Engine | RanEngine]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine | RanEngine]:
         """Name the asynchronous engines."""
-        return with_unseen(evidence.source.engines, evidence).where(lambda engine: engine.mode == "async")
+        engines = with_unseen(evidence.source.engines, evidence).where(lambda engine: engine.mode == "async")
+        return Population((*engines, *evidence.source.migration_engines), engines.gaps)
 
     def judge(self, subject: Engine | RanEngine, evidence: Evidence) -> Judgement:
         """Read the URL's scheme, through settings and rewriting; believe a run first."""
@@ -84,15 +86,14 @@ class AsyncDriver(Box[Engine | RanEngine]):
         promise = guaranteed(subject.maker.dotted, "driver")
         if promise is not None:
             return self._refused(subject, evidence) or subject.proof(promise.reason)
-        if subject.url is None:
-            return subject.doubt("the URL is not among the arguments that the source shows")
-        texts = evidence.source.urls.drivers(subject.url)
+        texts = urls_of(evidence.source, subject) if isinstance(subject, Engine) else []
         wrong = [text for text in texts if text.scheme is not None and is_async(text.scheme) is False]
         unknown = [text for text in texts if text.scheme is None or is_async(text.scheme) is None]
         if texts and len(wrong) == len(texts):
             return self._wrong(subject, wrong[0])
         if wrong or unknown or not texts:
-            reason = unknown[0].reason if unknown else "it has more than one value"
+            reason = "it has more than one value" if texts else "it is not among the arguments that the source shows"
+            reason = unknown[0].reason if unknown and unknown[0].reason else reason
             said = f"; one of them is {wrong[0].scheme}:// ({wrong[0].by or wrong[0].place})" if wrong else ""
             return subject.doubt(f"which driver the URL of `{subject.short}` names is not settled: {reason}{said}")
         told = sorted(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source import files as _files
@@ -23,6 +21,8 @@ from verdigris.evidence.source.concurrency import (
     held_sessions,
     scoped_sessions,
 )
+from verdigris.evidence.source.configs import urls_of
+from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.engines import NONE_MADE, Engine, engines
 from verdigris.evidence.source.escapes import Escape, Escapes
 from verdigris.evidence.source.evaluate import Evaluator
@@ -37,9 +37,7 @@ from verdigris.evidence.source.leftovers import Leftovers
 from verdigris.evidence.source.lifetimes import Lifetimes
 from verdigris.evidence.source.limits import Waiting
 from verdigris.evidence.source.loops import Loops, RowQuery
-from verdigris.evidence.source.mapped import Model
 from verdigris.evidence.source.models import Models
-from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.opened import Opened
 from verdigris.evidence.source.reach import Reaches
@@ -56,6 +54,13 @@ from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
 from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer, Writes
 from verdigris.evidence.values import Known, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from verdigris.evidence.source.mapped import Model
+    from verdigris.evidence.source.modules import Scope
 
 S = TypeVar("S", bound=Subject)
 _EXECUTES = re.compile(
@@ -308,6 +313,16 @@ class Source:
         gaps = [NONE_MADE] if missing else []
         gaps += [*unseen.passed_on(self, *unseen.ENGINES), *unseen.unresolved(self, *unseen.ENGINES[:2])]
         return self.population(_distinct(found), *gaps, *unseen.made_outside(self, list(self.factories)))
+
+    @cached_property
+    def migration_engines(self) -> list[Engine]:
+        """Asynchronous engines of migrations whose URL the source settles; the others are nobody's business."""
+        found = [engine for engine in engines(self) if engine.role is Role.MIGRATION and engine.mode == "async"]
+        return [
+            each
+            for each in _distinct(found)
+            if (texts := urls_of(self, each)) and all(is_async(text.scheme or "?") is not None for text in texts)
+        ]
 
     @cached_property
     def pooled_engines(self) -> Population[Engine]:

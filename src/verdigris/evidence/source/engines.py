@@ -204,7 +204,7 @@ def told_apart(engines: Population[Engine], *names: str) -> Population[Engine]:
 
 def _engine(source: Source, call: Call, maker: External, frame: Frame | None) -> Engine:
     where = _outermost(call, frame)
-    url = call.node.args[0] if call.node.args else None
+    url = call.node.args[0] if call.node.args and not maker.leaf.endswith("_from_config") else None
     url = url or keyword(call.node, "url") or keyword(call.node, "name_or_url")
     ways = tuple(source.evaluator.options(call.node, call.scope, frame))
     mode = _MAKERS.get(maker.leaf, "async")

@@ -358,7 +358,7 @@ class Types:
         return self._passed_up(owner, name, depth + 1)
 
     def _passed_up(self, owner: Scope, name: str, depth: int) -> Type | None:
-        """Return the type of an attribute that a base's constructor takes from what `super().__init__(...)` is given."""
+        """Return the type of an attribute that a base takes from what `super().__init__(...)` is given."""
         lineage = [base for base in self.names.lineage(owner) if isinstance(base, Scope)]
         for index, base in enumerate(lineage):
             for value, _, init in self_assignments(base, name):

@@ -334,7 +334,7 @@ class Urls:
             return [_unknown(f"`{short(node)}` is computed")]
         before, after = str(old.value), str(new.value)
         by = f"`.replace({before!r}, {after!r})`"
-        return [_rewritten(text, lambda url: url.replace(before, after), after, by) for text in texts]
+        return [each for text in texts for each in _rewritten(text, lambda url: url.replace(before, after), after, by)]
 
     def _substituted(self, node: ast.Call, argument: Argument, depth: int) -> list[Text]:
         pattern, new = (self.evaluator.value(replace(argument, node=arg)) for arg in node.args[:2])
@@ -344,7 +344,9 @@ class Urls:
         before, after = str(pattern.value), str(new.value)
         by = f"`re.sub({before!r}, {after!r}, …)`"
         try:
-            return [_rewritten(text, lambda url: re.sub(before, after, url), after, by) for text in texts]
+            return [
+                each for text in texts for each in _rewritten(text, lambda url: re.sub(before, after, url), after, by)
+            ]
         except (re.error, IndexError):
             return [_unknown(f"{by} is computed")]
 
@@ -385,17 +387,19 @@ def _append(text: Text, other: Text) -> Text:
     )
 
 
-def _rewritten(text: Text, change: Callable[[str], str], new: str, by: str) -> Text:
+def _rewritten(text: Text, change: Callable[[str], str], new: str, by: str) -> list[Text]:
     """Apply a substitution; what it makes of an unknown text is the new beginning, if it has one."""
     if text.scheme is not None:
         changed = change(text.text)
-        return (
-            text if changed == text.text else replace(text, text=changed, by=(text.by if text.certain else None) or by)
-        )
+        if changed != text.text:
+            return [replace(text, text=changed, by=(text.by if text.certain else None) or by)]
+        if text.certain:
+            return [text]
     start = new if "://" in new else f"{new}://"
-    if _SCHEME.match(start) and is_async(start.partition("://")[0]) is not None:
-        return Text(start, whole=False, certain=False, by=f"{by} makes it so", reason=text.reason)
-    return text
+    if _SCHEME.match(start) is None or is_async(start.partition("://")[0]) is None:
+        return [text]
+    made = Text(start, whole=False, certain=False, by=f"{by} makes it so", reason=text.reason)
+    return [made] if text.scheme is None else [text, made]  # one step for each dialect
 
 
 def _after(binding: Binding, meaning: Assigned, argument: Argument) -> bool:
