@@ -65,7 +65,10 @@ def _is_passed(node: ast.AST, module: Module) -> bool:
     around = module.parents.get(node)
     if isinstance(node, ast.Constant):
         getter = around.func if isinstance(around, ast.Call) else None
-        return isinstance(getter, ast.Name) and getter.id == "getattr"
+        of_state = isinstance(around, ast.Call) and ast.unparse(around.args[0]).endswith("state")  # holds what was made
+        return isinstance(getter, ast.Name) and getter.id == "getattr" and not of_state
+    if isinstance(around, ast.Tuple) and isinstance(module.parents.get(around), ast.Subscript):
+        return False  # Annotated[async_sessionmaker, Depends(...)]
     if isinstance(around, ast.Call):
         return around.func is not node
     return isinstance(around, (ast.keyword, ast.Dict, ast.List, ast.Tuple, ast.IfExp, ast.BoolOp, ast.arguments))
