@@ -12,13 +12,13 @@ import asyncio
 import statistics
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from verdigris import embedded
 from verdigris.performance import instrument
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.evidence.trees import tree
+
 from verdigris.checklist.fastapi import AsyncWith, CommitOrRollback
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence import Evidence
@@ -127,10 +127,14 @@ def test_an_error_of_the_request_is_neither_swallowed_nor_committed(body, tmp_pa
     "body",
     [
         "with suppress(KeyError):\n            yield session\n        await session.commit()",
-        "try:\n            yield session\n        except Exception:\n            await session.rollback()\n            raise\n"
-        "        finally:\n            await session.commit()",
-        "try:\n            yield session\n            await session.commit()\n        except Exception:\n"
-        "            await session.rollback()\n            raise",
+        (
+            "try:\n            yield session\n        except Exception:\n            await session.rollback()\n"
+            "            raise\n        finally:\n            await session.commit()"
+        ),
+        (
+            "try:\n            yield session\n            await session.commit()\n        except Exception:\n"
+            "            await session.rollback()\n            raise"
+        ),
     ],
 )
 def test_a_dependency_that_rolls_back_what_failed_may_commit_the_rest(body, tmp_path):
@@ -138,7 +142,8 @@ def test_a_dependency_that_rolls_back_what_failed_may_commit_the_rest(body, tmp_
 
 
 def test_a_commit_in_an_except_clause_commits_no_request_that_went_well(tmp_path):
-    body = "try:\n            yield session\n        except KeyError:\n            await session.commit()\n            raise"
+    body = "try:\n            yield session\n        except KeyError:\n            await session.commit()\n"
+    body += "            raise"
     route = """
 @app.post("/orders")
 async def add(session: SessionDep):
@@ -163,6 +168,8 @@ def test_where_nothing_commits_what_may_write_unseen_is_a_doubt(body, tmp_path):
 
 
 def test_where_nothing_commits_reading_is_fine(tmp_path):
-    route = "\n@app.get('/orders')\nasync def read(session: SessionDep):\n    return await session.scalar(select(Order))\n"
+    route = (
+        "\n@app.get('/orders')\nasync def read(session: SessionDep):\n    return await session.scalar(select(Order))\n"
+    )
 
     assert verdict(CommitOrRollback, tmp_path, ending("yield session"), route) is Verdict.HOLDS

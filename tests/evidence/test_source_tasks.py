@@ -6,8 +6,8 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.evidence.trees import tree
+
 from verdigris.checklist.registry import boxes
 from verdigris.evidence import Evidence
 from verdigris.evidence.source import Source

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.evidence.trees import tree
+
 from verdigris.checklist.engine import PrePing
 from verdigris.checklist.models import LazyRaise, MappedColumn
 from verdigris.checklist.verdict import Verdict
