@@ -261,3 +261,19 @@ def test_what_a_model_dumps_is_unknown(tmp_path):
 
     assert known == {}
     assert opened is not None
+
+
+def test_options_that_are_given_or_else_none_are_the_given_ones(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+from app.config import cfg
+options = dict(cfg.pool) if cfg.pool else {}
+engine = create_async_engine("x", **options)
+"""
+        },
+    )
+
+    assert [opened is not None for _, opened in ways(source)] == [True]

@@ -50,6 +50,8 @@ class Mappings:
         match node:
             case ast.Dict(keys=keys, values=values):
                 return self._literal(keys, values, argument, depth)
+            case ast.IfExp(test=test, body=body, orelse=ast.Dict(keys=[])) if ast.unparse(test) in ast.unparse(body):
+                return self.of(replace(argument, node=body), depth + 1)  # `dict(given) if given else {}`
             case ast.IfExp(body=body, orelse=orelse):
                 return [way for arm in (body, orelse) for way in self.of(replace(argument, node=arm), depth + 1)]
             case ast.BoolOp(op=ast.Or(), values=[first, *_]):
