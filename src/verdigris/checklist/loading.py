@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
@@ -26,6 +28,9 @@ from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.relations import Relation
 from verdigris.evidence.source.statements import Loaded, LoaderOption
 from verdigris.evidence.values import Known
+
+if TYPE_CHECKING:
+    from verdigris.evidence import Evidence
 
 SHOWN = 5  # places of one cause
 
@@ -83,7 +88,9 @@ class SelectinCollections(Box[Collection]):
         if option.strategy == "contains_eager":
             if not option.limited:
                 return option.proof(f"{relation.key} comes from a join that the query writes itself")
-            message = f"contains_eager({relation.key}) under a LIMIT: the limit counts joined rows and cuts the collection short"
+            message = (
+                f"contains_eager({relation.key}) under a LIMIT, which counts joined rows and cuts the collection short"
+            )
             return option.finding("truncated", message, fix=fix)
         if option.strategy == "joinedload":
             message = (
@@ -249,7 +256,7 @@ class NoNPlusOne(Box[Looped]):
     consequence = "A page of a hundred rows takes a hundred more round trips, and the number grows with the data."
 
     def subjects(self, evidence: Evidence) -> Population[Looped]:
-        """Name the loops that query, what a run repeated, and the routes; where nothing is async, the section is silent."""
+        """Name the loops that query, what a run repeated, and the routes; nothing where nothing is async."""
         return loops(evidence) if evidence.source.uses_async else Population()
 
     def judge(self, subject: Looped, evidence: Evidence) -> Judgement:
@@ -277,7 +284,7 @@ class NoNPlusOne(Box[Looped]):
         return loop.finding(
             "work" if loop.works else "loop",
             message,
-            fix="rows = await session.scalars(select(Model).where(Model.id.in_(ids)))   # before the loop; then a dict by id",
+            fix="await session.scalars(select(Model).where(Model.id.in_(ids)))   # before the loop; then a dict by id",
             severity=Severity.ADVICE if loop.works else Severity.ERROR,
             related=tuple(related),
         )

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from verdigris.evidence.judgement import Kind, Population, Subject
-from verdigris.evidence.source.flow import Read
 from verdigris.evidence.source.loops import RowQuery
 from verdigris.evidence.source.relations import Relation
 from verdigris.evidence.source.statements import Loaded, LoaderOption
-from verdigris.evidence.source.web import Route
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.source.flow import Read
+    from verdigris.evidence.source.web import Route
 
 MANY_TIMES = 2.0  # rows per object from which a query is said to multiply
 REPEATS = 5  # times that one line sends one query, with other values each, before it counts as one a row
@@ -126,9 +126,8 @@ def needs(evidence: Evidence) -> Population[Required]:
         place = read.via or read.origin or read.place
         found.append(Need(read.key, place, read, own, runs(evidence, read.route, read.function)))
     for each in reads.unfollowed.values():
-        found.append(
-            Unsettled(f"{each.owner} answer", each.place, each.reason, runs(evidence, each.route, each.function))
-        )
+        ran = runs(evidence, each.route, each.function)
+        found.append(Unsettled(f"{each.owner} answer", each.place, each.reason, ran))
     for name, places in reads.strays.items():
         ran = min(runs(evidence, None, function) for _, function in places)
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -170,7 +169,7 @@ def recorded_hits(evidence: Evidence) -> list[Hit]:
     return list(found.values())
 
 
-def _add(
+def _add(  # noqa: PLR0917 - the parts of a hit
     found: dict[str, Hit],
     attribute: str,
     count: int,

@@ -175,7 +175,7 @@ class Relations:
         here, there = self._leads(owner, target), self._leads(target, owner)
         named = self._foreign_keys(declared)
         if named:
-            mine = any(owner.name == model or owner.name == "" for model, _ in named)
+            mine = any(owner.name in {model, ""} for model, _ in named)
             theirs = any(target.name == model for model, _ in named)
             if mine != theirs:
                 return Known(theirs)
@@ -185,7 +185,7 @@ class Relations:
         return Known(False) if back is not None and back.uselist == Known(True) else unknown
 
     def _opposite(self, owner: Model, target: Model, declared: Relationship) -> Value | None:
-        """Judge a backref by the relationship that makes it: it lives on the target and is declared at the same place."""
+        """Judge a backref by the relationship that makes it: on the target, declared at the same place."""
         forward = next(
             (each for each in target.relationships if each.place == declared.place and each.made != "backref"), None
         )

@@ -169,9 +169,9 @@ class Statements:
             if relation.many == Known(False) and (options or relation.eager):
                 found.append(Loaded(relation.key, relation.place, relation, options))
         for options in map(tuple, uses.values()):  # inherited ones
-            relation = options[0].relation
-            if relation is not None:
-                found.append(Loaded(relation.key, relation.place, relation, options))
+            inherited = options[0].relation
+            if inherited is not None:
+                found.append(Loaded(inherited.key, inherited.place, inherited, options))
         return found
 
 

@@ -68,7 +68,7 @@ class Expressions:
 
     # -- expressions ------------------------------------------------------------------------------
 
-    def value(self, node: ast.expr, frame: Frame, *, awaited: bool = False) -> Value:  # noqa: C901, PLR0911, PLR0912 - one arm per kind
+    def value(self, node: ast.expr, frame: Frame, *, awaited: bool = False) -> Value:
         """Return what an expression may be, and note what it reads."""
         self.machine.count()
         match node:

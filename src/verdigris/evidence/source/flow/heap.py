@@ -92,10 +92,16 @@ class Heap:
         link = root.link(path[0])
         relation = self.relations.of(root.model, path[0])
         target = relation.target if relation is not None and relation.target is not None else "?"
-        inner = link.shape if link is not None and link.shape is not None else Shape(target, origin=root.origin, via=root.via, sync=root.sync)
+        inner = (
+            link.shape
+            if link is not None and link.shape is not None
+            else Shape(target, origin=root.origin, via=root.via, sync=root.sync)
+        )
         how = link.how if link is not None else "same"
         certain = link.certain if link is not None else True
-        return root.with_link(path[0], Link(how, certain, self._put(inner, path[1:], shape), link.alias if link else None))
+        return root.with_link(
+            path[0], Link(how, certain, self._put(inner, path[1:], shape), link.alias if link else None)
+        )
 
     def mark(self, entity: Entity, name: str, link: Link) -> None:
         """Say that a relationship of an object is now loaded (or not)."""
@@ -181,7 +187,9 @@ class Heap:
             state = State.UNLOADABLE if whole else State.LOADED
             return Verdict(state, f"{relation.key} is lazy={lazy.value!r}: never loaded as a whole", shape.origin)
         if shape.fresh:
-            return Verdict(State.LOADED, f"{relation.key} of an object that was not flushed yet needs no query", shape.origin)
+            return Verdict(
+                State.LOADED, f"{relation.key} of an object that was not flushed yet needs no query", shape.origin
+            )
         if relation.eager and not shape.hidden and not shape.made:
             return Verdict(State.LOADED, f"{relation.key} is mapped with lazy={lazy.value!r}", shape.origin)
         if self.hooked is not None:
@@ -192,16 +200,24 @@ class Heap:
             return Verdict(State.EMPTY, f"{relation.key} is lazy='noload' and no option loads it", shape.origin)
         if shape.made:
             return self._constructed(entity, shape, relation)
-        return self._elsewhere(entity, shape, relation) or Verdict(State.MISSING, f"{relation.key} is not loaded", shape.origin)
+        return self._elsewhere(entity, shape, relation) or Verdict(
+            State.MISSING, f"{relation.key} is not loaded", shape.origin
+        )
 
     def _constructed(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict:
         """Judge an object that was made here and flushed: it has only what it was given."""
         if relation.many != Known(True) and not set(relation.columns) & shape.given:
             if relation.many == Known(False) and relation.columns and "*" not in shape.given:
-                return Verdict(State.LOADED, f"{relation.key} has no foreign key set: reading it needs no query", shape.origin)
-            return Verdict(State.DOUBT, f"whether {relation.key} of the new object was set is not settled", shape.origin)
+                return Verdict(
+                    State.LOADED, f"{relation.key} has no foreign key set: reading it needs no query", shape.origin
+                )
+            return Verdict(
+                State.DOUBT, f"whether {relation.key} of the new object was set is not settled", shape.origin
+            )
         found = self._elsewhere(entity, shape, relation)
-        return found or Verdict(State.MISSING, f"{relation.key} of the new object was not given", shape.origin, made=True)
+        return found or Verdict(
+            State.MISSING, f"{relation.key} of the new object was not given", shape.origin, made=True
+        )
 
     def _elsewhere(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict | None:
         """Look for what another query of the same session may have put there, or into the identity map."""
@@ -211,11 +227,19 @@ class Heap:
             for other in self.cells.values():
                 if self._holds(other, relation.target) and other is not shape:
                     where = f" ({other.origin})" if other.origin is not None else ""
-                    return Verdict(State.DOUBT, f"{relation.key} may be in the session already: another query loads its class{where}", shape.origin)
+                    return Verdict(
+                        State.DOUBT,
+                        f"{relation.key} may be in the session already: another query loads its class{where}",
+                        shape.origin,
+                    )
         for number, other in self.cells.items():
             link = other.link(relation.name)
             if number != entity.cell and other.model == shape.model and link is not None and link.how == "loaded":
-                return Verdict(State.DOUBT, f"another query in the same session loads {relation.key} ({other.origin})", shape.origin)
+                return Verdict(
+                    State.DOUBT,
+                    f"another query in the same session loads {relation.key} ({other.origin})",
+                    shape.origin,
+                )
         return None
 
     def _is_way_back(self, entity: Entity, relation: Relation) -> bool:
@@ -227,11 +251,9 @@ class Heap:
         return forward is not None and relation.target == above.model and relation.name == forward.inverse
 
     def _holds(self, shape: Shape, model: str | None, depth: int = 0) -> bool:
-        if model is None or shape.opened is not None and shape.silent:
+        if model is None or (shape.opened is not None and shape.silent):
             return False
         if shape.model == model:
             return True
         inner = (link.shape for link in shape.links.values() if link.how == "loaded" and link.shape is not None)
         return depth < 4 and any(self._holds(each, model, depth + 1) for each in inner)
-
-

@@ -514,7 +514,7 @@ class Library:
         made = self.source.types.call(call.node, call.frame.scope)
         name = call.frame.scope.module.text(call.node.func)
         if isinstance(made, Scope):
-            return self.expressions._instance(made, f"what `{name}()` loads is not followed")  # noqa: SLF001 - one evaluator in two modules
+            return self.expressions._instance(made, f"what `{name}()` loads is not followed")
         return (
             Outside(made.dotted, made=True)
             if isinstance(made, External)

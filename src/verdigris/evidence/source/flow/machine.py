@@ -136,7 +136,7 @@ class Machine:
         try:
             if isinstance(scope.node, ast.Lambda):
                 return self.expressions.value(scope.node.body, frame)
-            falls = self.block(scope.node.body, frame)  # type: ignore[union-attr]  # neither a module nor a class
+            falls = self.block(scope.node.body, frame)
         finally:
             self.stack.pop()
         if frame.exits:
@@ -164,8 +164,7 @@ class Machine:
         names: dict[str, Value] = {}
         if function.bound is not None and positional:
             given.insert(0, function.bound)
-        for name, value in zip(positional, given, strict=False):
-            names[name] = value
+        names.update(zip(positional, given, strict=False))
         if spec.vararg is not None:
             rest = given[len(positional) :]
             names[spec.vararg.arg] = Many(either(rest), tuple(rest)) if rest else Many(Plain(), ())
@@ -185,7 +184,7 @@ class Machine:
         """Run statements; tell whether control can reach their end."""
         return all(self.step(statement, frame) for statement in statements)
 
-    def step(self, node: ast.stmt, frame: Frame) -> bool:  # noqa: C901, PLR0911, PLR0912 - one arm per kind of statement
+    def step(self, node: ast.stmt, frame: Frame) -> bool:
         """Run one statement."""
         value = self.expressions.value
         match node:

@@ -239,7 +239,7 @@ class Reads:
         for arm in alternatives(value):
             self._serve(machine, arm, made, serving, depth)
 
-    def _serve(self, machine: Machine, value: Value, made: Type, serving: Serving, depth: int) -> None:  # noqa: C901 - one arm per kind
+    def _serve(self, machine: Machine, value: Value, made: Type, serving: Serving, depth: int) -> None:
         match made, value:
             case _, Opaque(reason=reason, silent=silent):
                 if not silent and holds_model(made) and self._needs_something(made):
