@@ -50,10 +50,8 @@ class Mappings:
         match node:
             case ast.Dict(keys=keys, values=values):
                 return self._literal(keys, values, argument, depth)
-            case ast.IfExp(test=test, body=body, orelse=ast.Dict(keys=[])) if ast.unparse(test) in ast.unparse(body):
-                return self.of(replace(argument, node=body), depth + 1)  # `dict(given) if given else {}`
-            case ast.IfExp(body=body, orelse=orelse):
-                return [way for arm in (body, orelse) for way in self.of(replace(argument, node=arm), depth + 1)]
+            case ast.IfExp():
+                return [way for arm in _arms(node) for way in self.of(replace(argument, node=arm), depth + 1)]
             case ast.BoolOp(op=ast.Or(), values=[first, *_]):
                 return self.of(replace(argument, node=first), depth + 1)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -304,6 +302,12 @@ class _Builder:
 def _part(value: ast.expr, place: int) -> ast.expr:
     part = ast.copy_location(ast.Subscript(value, ast.Constant(place), ast.Load()), value)
     return ast.fix_missing_locations(part)
+
+
+def _arms(node: ast.IfExp) -> list[ast.expr]:
+    """Return what a conditional expression may give; of `dict(given) if given else {}`, what is given."""
+    nothing = isinstance(node.orelse, ast.Dict) and not node.orelse.keys
+    return [node.body] if nothing and ast.unparse(node.test) in ast.unparse(node.body) else [node.body, node.orelse]
 
 
 def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
