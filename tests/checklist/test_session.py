@@ -55,3 +55,25 @@ def test_sessions_that_only_a_run_saw_are_subjects_too(tmp_path):
     )
 
     assert conclude("async-sessionmaker", tmp_path, recording).verdict is Verdict.FAILS
+
+
+def test_the_librarys_autoflush_that_is_off_drops_nothing(tmp_path):
+    text = """from verdigris import Base, Database
+from sqlalchemy.orm import Mapped, mapped_column
+db = Database("postgresql://h/d", autoflush=False)
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+async def rename(name: str) -> None:
+    async with db.session() as session:
+        user = await session.get_one(User, 1)
+        user.name = name
+        await session.refresh(user)
+"""
+    (tmp_path / "app.py").write_text(text, "utf-8")
+
+    conclusion = boxes()["session/autoflush"][1].conclude(Evidence(Source.read(tmp_path)))
+
+    assert conclusion.verdict is Verdict.HOLDS
+    assert conclusion.findings == ()

@@ -135,6 +135,9 @@ class Autoflush(Box[Factory | RanFactory | StaleRead]):
             case Unknown(reason):
                 return subject.doubt(f"`autoflush` of `{subject.short}` is not settled: {reason}")
             case Known(value, by) if not value:
+                promise = guaranteed(subject.maker.dotted, "unflushed")
+                if promise is not None:
+                    return subject.proof(promise.reason)
                 refreshes = evidence.source.refreshes
                 if not refreshes:
                     return subject.proof(by or "autoflush=False, and nothing refreshes objects")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Value, agree
@@ -47,7 +48,7 @@ class Opened:
         if not makers:
             return Flags()
         expires = agree([_default(made.option("expire_on_commit")) for made in makers])
-        autoflush = agree([_default(made.option("autoflush")) for made in makers])
+        autoflush = agree([_flushes(made) for made in makers])
         return Flags(_truth(expires), _truth(autoflush))
 
     def by(self, node: ast.expr, scope: Scope) -> Flags | None:
@@ -144,6 +145,12 @@ class Opened:
             if makers:
                 return self._flags(makers)
         return self.everywhere
+
+
+def _flushes(made: Factory) -> Value:
+    """What is off and made safe drops nothing either."""
+    safe = guaranteed(made.maker.dotted, "unflushed") is not None
+    return Known(value=True) if safe else _default(made.option("autoflush"))
 
 
 def _default(value: Value) -> Value:
