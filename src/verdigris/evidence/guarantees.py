@@ -111,6 +111,15 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
+        "verdigris.Database",
+        "unflushed",
+        "refused",
+        ("session/autoflush",),
+        "refuses, with autoflush off, every statement that would miss or drop what was not flushed",
+        "a session_class of your own",
+        "tests/library/test_session.py::test_without_autoflush_a_refresh_drops_nothing",
+    ),
+    Guarantee(
         "verdigris.load",
         "collections",
         "selectin",
