@@ -1,3 +1,4 @@
+import signal
 from importlib.metadata import entry_points
 
 from hypothesis import settings
@@ -6,6 +7,9 @@ PLUGIN = "verdigris.pytest_plugin"
 installed = any(each.value == PLUGIN for each in entry_points(group="pytest11"))
 # an installed verdigris brings its plugin along; with PYTHONPATH=src alone it has to be named
 pytest_plugins = () if installed else (PLUGIN,)
+
+# Where the run itself ignores hang-ups (nohup), the programs that tests start would inherit that and never die of one.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("suite", deadline=None)  # a loaded machine is slow, not wrong
 settings.load_profile("suite")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Kind
-from verdigris.evidence.ran import RanEngine
 from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.database import Catalogue
+    from verdigris.evidence.ran import RanEngine
     from verdigris.evidence.recording.artefact import Copy, Inserts, Recording, Request
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
@@ -40,6 +40,8 @@ class Evidence:
 
     def ran(self, engine: Engine | RanEngine) -> tuple[RecordedEngine, ...]:
         """Return the recorded engines that were made by this engine's line."""
+        from verdigris.evidence.ran import RanEngine  # it brings the source index, which a remembered check avoids
+
         if self.recording is None:
             return ()
         if isinstance(engine, RanEngine):
