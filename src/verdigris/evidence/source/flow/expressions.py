@@ -333,9 +333,11 @@ class Expressions:
 
     # -- annotations ------------------------------------------------------------------------------
 
-    def annotated(self, scope: Scope, reason: str) -> Value:
+    def annotated(self, scope: Scope, reason: str, bound: Value | None = None) -> Value:
         """Return what a function says it returns, of which nobody knows what is loaded."""
         returns = getattr(scope.node, "returns", None)
+        if _leaf_of(returns) == "Self" and isinstance(bound, (Klass, Instance)):
+            return self._instance(bound.scope, reason)
         return (
             Opaque(reason) if returns is None else self.annotation(returns, scope.parent or scope.module.scope, reason)
         )
@@ -400,12 +402,26 @@ class Expressions:
             return Many(each(items[0]))
         if leaf in {"dict", "Dict", "Mapping", "defaultdict", "MutableMapping"}:
             return Record((), each(items[-1]))
+        if leaf == "Select" and isinstance(found, External):
+            return self._selecting(items[0], scope, reason, silent=silent)
         if leaf in {"type", "Type"}:
             named = self.source.names.resolve(items[0], scope)
             return Klass(named) if isinstance(named, Scope) and named.is_class else Opaque(reason)
         if isinstance(found, Scope) and found.is_class:
             return self._instance(found, reason, silent=silent)
         return Outside(found.dotted, made=True) if isinstance(found, External) else Opaque(reason, silent)
+
+    def _selecting(self, node: ast.expr, scope: Scope, reason: str, *, silent: bool) -> Value:
+        """`Select[tuple[Order]]`: a statement of which nobody here knows the options."""
+        inner = node.slice if isinstance(node, ast.Subscript) else node
+        columns: list[Value] = []
+        shapes: list[Shape | None] = []
+        for item in inner.elts if isinstance(inner, ast.Tuple) else [inner]:
+            found = self.source.names.resolve(item, scope)
+            model = self.source.models.of(found) if isinstance(found, Scope) else None
+            columns.append(Klass(model.scope) if model is not None else Opaque(reason, silent))
+            shapes.append(None if model is None else Shape(model.key, opened=reason, silent=silent))
+        return Statement(tuple(columns), tuple(shapes))
 
     def parameter(self, scope: Scope, parameter: ast.arg, *, passed: bool) -> Value:
         """Return what a parameter is when nothing was passed: injected, its default, or the caller's business."""
@@ -455,11 +471,20 @@ class Expressions:
         return len(states) > 1
 
     def _inherited(self, node: ast.Attribute, frame: Frame) -> Value:
-        method = self.source.types.reach(node, frame.scope)
-        if not isinstance(method, Scope):
-            return Opaque(f"`super().{node.attr}` comes from outside the source")
+        """`super().name`: the next class after this one in the lineage of the object at hand."""
         first = frame.scope.parameters[0].arg if frame.scope.parameters else "self"
-        return Func(method, frame.names.get(first))
+        owner = frame.names.get(first)
+        here = frame.scope.enclosing_class
+        own = owner.scope if isinstance(owner, (Instance, Klass)) else here
+        if own is None or here is None:
+            return Opaque(f"`super().{node.attr}` is not settled")
+        lineage = list(self.source.names.lineage(own))
+        after = lineage[lineage.index(here) + 1 :] if here in lineage else list(self.source.names.lineage(here))[1:]
+        for base in after:
+            method = base.member(node.attr) if isinstance(base, Scope) else None
+            if method is not None:
+                return self._method(method, owner or Opaque(), {_leaf(decorator) for decorator in method.decorators})
+        return Opaque(f"`super().{node.attr}` comes from outside the source")
 
     def attribute(self, owner: Value, name: str, node: ast.expr, frame: Frame) -> Value:
         """Return an attribute of one value."""
@@ -696,3 +721,7 @@ def _leaf(node: ast.expr) -> str:
             return _leaf(func)
         case _:
             return ""
+
+
+def _leaf_of(node: ast.expr | None) -> str:
+    return "" if node is None else _leaf(parsed(node) or node)

@@ -95,7 +95,7 @@ class Heap:
         inner = (
             link.shape
             if link is not None and link.shape is not None
-            else Shape(target, origin=root.origin, via=root.via, sync=root.sync)
+            else Shape(target, {}, root.origin, root.via, root.opened, root.silent, sync=root.sync)
         )
         how = link.how if link is not None else "same"
         certain = link.certain if link is not None else True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow import orm
 from verdigris.evidence.source.flow.values import (
+    Attr,
     Const,
     Entity,
     Func,
@@ -246,7 +247,7 @@ class Library:
                 return Plain()
             case Instance() if self.source.schemas.is_schema(owner.scope):
                 return self.machine.reads.dumped(owner, name)
-            case Plain() | Const():
+            case Plain() | Const() | Attr() | Func():
                 return Plain()
             case Outside() if owner.package in _FOREIGN:
                 return Plain()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.heap import Heap
-from verdigris.evidence.source.flow.shapes import Link
+from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
     Closure,
     Entity,
@@ -103,7 +103,7 @@ class Machine:
         """Run a function of the tree and return what it returns (a generator: what it yields)."""
         scope = function.scope
         if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
-            return self.expressions.annotated(scope, f"{scope.name}() calls itself")
+            return self.expressions.annotated(scope, f"{scope.name}() calls itself", function.bound)
         names = self._bound(function, arguments, keywords, opened=opened)
         memory = self.reads.memory
         key = memory.key(scope, names, function.closure, greenlet=self.greenlet > 0)
@@ -111,7 +111,7 @@ class Machine:
             return self._run(function, names)
         if key not in memory.outcomes:
             if self.stack and not memory.matters(scope):
-                return self.expressions.annotated(scope, f"{scope.name}() neither queries nor reads")
+                return self.expressions.annotated(scope, f"{scope.name}() neither queries nor reads", function.bound)
             before, flushes = self.heap.copy(), self.flushes
             value = self._run(function, names)
             memory.keep(key, value, before, self.heap, flushed=self.flushes > flushes)
@@ -141,16 +141,16 @@ class Machine:
             self.stack.pop()
         if frame.exits:
             self.heap = frame.exits[0].join(frame.exits[1:] + ([self.heap] if falls else []))
-        return self._returned(frame, scope)
+        return self._returned(frame, scope, function.bound)
 
-    def _returned(self, frame: Frame, scope: Scope) -> Value:
+    def _returned(self, frame: Frame, scope: Scope, bound: Value | None) -> Value:
         if frame.yields:
             return Many(either(frame.yields))
         if scope.name == "__init__" and "self" in frame.names:
             return frame.names["self"]
         found = either(frame.returns) if frame.returns else Plain()
         if isinstance(found, Opaque) or (not frame.returns and _is_stub(scope)):
-            return self.expressions.annotated(scope, f"what {scope.name}() gives is not settled")
+            return self.expressions.annotated(scope, f"what {scope.name}() gives is not settled", bound)
         return found
 
     def _bound(
@@ -393,7 +393,8 @@ class Machine:
                 self.heap.set(entity, replace(shape, given=shape.given | {name}))
             return
         alias = value if entities(value) else None
-        self.heap.mark(entity, name, Link("loaded", shape=None, alias=alias))
+        unknown = Shape(relation.target or "?", opened="what was assigned is not followed")
+        self.heap.mark(entity, name, Link("loaded", shape=unknown, alias=alias))
         if relation.inverse is not None:
             for other in entities(value):
                 back = self.source.relations.of(other.model, relation.inverse)

@@ -22,16 +22,17 @@ from verdigris.evidence.source.flow.values import (
     entities,
 )
 
+from verdigris.evidence.source.modules import Scope
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.heap import Heap
-    from verdigris.evidence.source.modules import Scope
     from verdigris.evidence.source.names import Meaning
 
 Key: TypeAlias = tuple[object, ...]
-_QUERIES = {"select", "query", "get_one", "scalars", "scalar", "stream_scalars", "exec", "refresh", "merge"}
+_QUERIES = {"execute", "stream", "select", "query", "get_one", "scalars", "scalar", "stream_scalars", "exec", "refresh", "merge"}
 _SINKS = frozenset({"model_validate", "from_orm", "validate_python", "awaitable_attrs"})
 _NOTHING: frozenset[str] = frozenset()
 _OPTIONS = {"joinedload", "selectinload", "subqueryload", "contains_eager", "options", "load"}
@@ -74,6 +75,23 @@ class Memory:
     def reads(self, scope: Scope) -> bool:
         """Tell whether a function itself mentions a relationship, or turns objects into models."""
         return bool(self._mentions.get(scope, _NOTHING) & (self.source.relations.names | _SINKS))
+
+    @cached_property
+    def listened(self) -> frozenset[str]:
+        """The models whose objects an event listener or a validator may complete when they are made."""
+        found: set[str] = set()
+        for call in self.source.calls.named("listens_for", "listen"):
+            for node in call.node.args[:1]:
+                owner = node.value if isinstance(node, ast.Attribute) else node
+                for each in (node, owner):
+                    model = self.source.statements.model(each, call.scope)
+                    if model is not None:
+                        found.add(model.key)
+        for model in self.source.models.every:
+            methods = [method for base in self.source.names.lineage(model.scope) if isinstance(base, Scope) for method in base.scopes]
+            if any("validates" in ast.unparse(decorator) for method in methods for decorator in method.decorators):
+                found.add(model.key)
+        return frozenset(found)
 
     @cached_property
     def _mentions(self) -> dict[Scope, frozenset[str]]:

@@ -58,6 +58,7 @@ _COLUMNS = {
 }
 _EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
 _ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
+_ELSEWHERE = {"set_committed_value", "create_async_engine", "async_sessionmaker", "sessionmaker", "async_scoped_session", "inspect"}
 _LOSING = {
     "with_only_columns",
     "subquery",
@@ -99,17 +100,16 @@ class Orm:
             )
         if dotted.startswith("verdigris") and leaf == "load":
             return self._load(call)
-        if leaf in {"insert", "update", "delete", "func", "text", "literal", "case", "exists"}:
-            return Plain()
-        if leaf == "set_committed_value":
-            return None
-        return None
+        if leaf in {"insert", "update", "delete"} and dotted.startswith("sqlalchemy"):
+            return Statement((), ())
+        # the rest builds expressions: set_committed_value() and the engine's functions are not its business
+        return Plain() if dotted.startswith("sqlalchemy.") and leaf[:1].islower() and leaf not in _ELSEWHERE else None
 
     def _select(self, columns: list[Value], call: Call, *, legacy: bool = False) -> Value:
         flat: list[Value] = []
         for column in columns:
             flat += list(column.held) if isinstance(column, Many) and column.held is not None else [column]
-        if any(isinstance(column, (Opaque, Many)) for column in flat):
+        if any(isinstance(column, Many) for column in flat):
             return Opaque("what is selected is not settled")
         place = call.frame.scope.module.place(call.node)
         shapes: list[Shape | None] = []
@@ -229,7 +229,7 @@ class Orm:
                     statement, columns=(*statement.columns, *more.columns), shapes=(*statement.shapes, *more.shapes)
                 )
             return Opaque("what is selected is not settled")
-        if name == "with_only_columns":
+        if name in {"with_only_columns", "returning"}:
             return self._select(call.arguments, call)
         return Plain() if name in _LOSING else statement
 
@@ -405,6 +405,8 @@ class Orm:
         found = self.source.relations.models[model]
         own = self.source.names.class_attribute(found.scope, "__init__")
         opened = "its own constructor may set relationships" if isinstance(own, Scope) else None
+        if model in self.machine.reads.memory.listened:
+            opened = "an event listener or a validator may set relationships"
         if call.opened and opened is None:
             opened = self._open_reason(call)
         given = frozenset(name for name in call.keywords if self.source.relations.of(model, name) is None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.source.flow.heap import State, Verdict
 from verdigris.evidence.source.flow.memory import Memory
 from verdigris.evidence.source.flow.plan import models_in, touched
-from verdigris.evidence.source.flow.shapes import Link
+from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
     Either,
     Entity,
@@ -141,8 +141,12 @@ class Reads:
         serving: Serving,
         label: SchemaField | None,
     ) -> None:
-        if verdict.state is State.MISSING:  # what comes after would not run; report the first only
+        _, shape = machine.heap.locate(entity)
+        if shape.fresh and shape.link(relation.name) is None:  # reading a pending object's collection makes it
             machine.heap.mark(entity, relation.name, Link("loaded"))
+        if verdict.state is State.MISSING:  # what comes after would not run; report the first only
+            beyond = Shape(relation.target or "?", opened="it comes after what is missing", silent=True)
+            machine.heap.mark(entity, relation.name, Link("loaded", shape=beyond))
         if verdict.state in {State.CALLER, State.SYNC}:
             return
         if serving.quiet:
