@@ -8,8 +8,10 @@ installed = any(each.value == PLUGIN for each in entry_points(group="pytest11"))
 # an installed verdigris brings its plugin along; with PYTHONPATH=src alone it has to be named
 pytest_plugins = () if installed else (PLUGIN,)
 
-# Where the run itself ignores hang-ups (nohup), the programs that tests start would inherit that and never die of one.
+# Where the run itself ignores a signal (nohup, a shell's background), the programs that tests start would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("suite", deadline=None)  # a loaded machine is slow, not wrong
 settings.load_profile("suite")

@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if told is None:
             raise
         sys.stderr.write(f"verdigris: {told}\n")
+        if isinstance(error, OSError):  # what could not be written would be tried again at the end, and end with 120
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return code
 

@@ -183,7 +183,7 @@ class Stage:
         process = self._process
         if process is None or process.poll() is not None:
             return
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # SIGINT is ignored below a shell that runs in the background
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
