@@ -50,7 +50,7 @@ class RowQuery(Subject):
     query: Place  # where it is sent, which may be in a function that is called
     function: Place
     gathered: bool = False
-    works: bool = False  # what is called for each row also writes: a unit of work for each
+    works: bool = False  # what is called for each row does more than to read: a unit of work for each
     unsure: str | None = None
 
 
@@ -61,7 +61,7 @@ class Loops:
         """Read them from an index."""
         self.source = source
         self._asks: dict[Scope, Place | None] = {}
-        self._works: dict[Scope, bool] = {}
+        self._working: dict[Scope, bool] = {}
 
     @cached_property
     def row_queries(self) -> list[RowQuery]:
@@ -102,28 +102,45 @@ class Loops:
         )
 
     def _does_work(self, sent: ast.Call | ast.Attribute, scope: Scope) -> bool:
-        """Tell whether the function that is called for each row writes too, itself or through what it calls."""
+        """Tell whether what is called for each row does more than to read: writes, or waits for something else."""
         callee = self.source.types.callee(sent, scope) if isinstance(sent, ast.Call) else None
-        return isinstance(callee, Scope) and callee.is_function and self._writes(callee, 0)
+        return isinstance(callee, Scope) and callee.is_function and self._works(callee, 0)
 
-    def _writes(self, function: Scope, depth: int) -> bool:
-        if function not in self._works:
-            self._works[function] = False
-            self._works[function] = any(self._is_write(call, function, depth) for call in function.calls)
-        return self._works[function]
+    def _works(self, function: Scope, depth: int) -> bool:
+        if function not in self._working:
+            self._working[function] = False
+            self._working[function] = any(self._is_work(node, function, depth) for node in function.nodes())
+        return self._working[function]
 
-    def _is_write(self, call: ast.Call, scope: Scope, depth: int) -> bool:
-        func = call.func
-        if (
-            isinstance(func, ast.Attribute)
-            and func.attr in _CHANGES
-            and self.source.types.session(func.value, scope) is not None
-        ):
+    def _is_work(self, node: ast.AST, scope: Scope, depth: int) -> bool:
+        if isinstance(node, ast.Await):
+            inner = node.value
+            return isinstance(inner, ast.Call) and not self._reads_only(inner, scope, depth)
+        if not isinstance(node, ast.Call):
+            return False
+        func = node.func
+        if isinstance(func, ast.Attribute) and func.attr in _CHANGES and self._session(func.value, scope):
             return True
-        meaning = self.source.types.callee(call, scope)
+        meaning = self.source.types.callee(node, scope)
         if isinstance(meaning, External):
             return meaning.package in {"sqlalchemy", "sqlmodel"} and meaning.leaf in _WRITES
-        return isinstance(meaning, Scope) and meaning.is_function and depth < DEPTH and self._writes(meaning, depth + 1)
+        return isinstance(meaning, Scope) and not meaning.is_async and self._does(meaning, depth)
+
+    def _reads_only(self, call: ast.Call, scope: Scope, depth: int) -> bool:
+        """Tell whether awaiting a call does nothing but to read from the database."""
+        func = call.func
+        if isinstance(func, ast.Attribute) and self._session(func.value, scope):
+            return func.attr not in _CHANGES
+        callee = self.source.types.callee(call, scope)
+        if isinstance(callee, Scope) and callee.is_function:
+            return not self._does(callee, depth)
+        return isinstance(callee, External) and callee.leaf in {"gather", "sleep", "wait_for", "shield"}
+
+    def _does(self, function: Scope, depth: int) -> bool:
+        return function.is_function and depth < DEPTH and self._works(function, depth + 1)
+
+    def _session(self, node: ast.expr, scope: Scope) -> bool:
+        return self.source.types.session(node, scope) is not None
 
     # -- what a loop sends ------------------------------------------------------------------------
 

@@ -128,16 +128,16 @@ class Heap:
                 found.update(self.targets(target, load.below))
         return found
 
-    def add(self, entity: Entity) -> None:
+    def add(self, entity: Entity, *, sync: bool) -> None:
         """Put a new object, and what it is related to, into a session."""
         entity, shape = self.locate(entity)
         if shape.added or not shape.made:
             return
-        self.set(entity, replace(shape, added=True))
+        self.set(entity, replace(shape, added=True, sync=shape.sync or sync))
         for link in shape.links.values():
             alias = self._aliased(link)
             if alias is not None:
-                self.add(alias)
+                self.add(alias, sync=sync)
 
     def persist(self) -> None:
         """A flush: what was pending has rows now, and reading what was not given is a query."""
@@ -163,7 +163,8 @@ class Heap:
 
     def _read(self, entity: Entity, shape: Shape, relation: Relation, *, whole: bool) -> Verdict:
         link = shape.link(relation.name)
-        if shape.sync:
+        root = self.cells.get(entity.cell)
+        if shape.sync or (root is not None and root.sync):
             return Verdict(State.SYNC, "a synchronous session loads it when it is touched")
         if link is not None and link.how == "loaded":
             if link.certain:

@@ -21,7 +21,6 @@ from verdigris.evidence.source.flow.values import (
     Value,
     entities,
 )
-
 from verdigris.evidence.source.modules import Scope
 
 if TYPE_CHECKING:
@@ -32,7 +31,19 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.names import Meaning
 
 Key: TypeAlias = tuple[object, ...]
-_QUERIES = {"execute", "stream", "select", "query", "get_one", "scalars", "scalar", "stream_scalars", "exec", "refresh", "merge"}
+_QUERIES = {
+    "execute",
+    "stream",
+    "select",
+    "query",
+    "get_one",
+    "scalars",
+    "scalar",
+    "stream_scalars",
+    "exec",
+    "refresh",
+    "merge",
+}
 _SINKS = frozenset({"model_validate", "from_orm", "validate_python", "awaitable_attrs"})
 _NOTHING: frozenset[str] = frozenset()
 _OPTIONS = {"joinedload", "selectinload", "subqueryload", "contains_eager", "options", "load"}
@@ -88,7 +99,12 @@ class Memory:
                     if model is not None:
                         found.add(model.key)
         for model in self.source.models.every:
-            methods = [method for base in self.source.names.lineage(model.scope) if isinstance(base, Scope) for method in base.scopes]
+            methods = [
+                method
+                for base in self.source.names.lineage(model.scope)
+                if isinstance(base, Scope)
+                for method in base.scopes
+            ]
             if any("validates" in ast.unparse(decorator) for method in methods for decorator in method.decorators):
                 found.add(model.key)
         return frozenset(found)

@@ -58,7 +58,14 @@ _COLUMNS = {
 }
 _EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
 _ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
-_ELSEWHERE = {"set_committed_value", "create_async_engine", "async_sessionmaker", "sessionmaker", "async_scoped_session", "inspect"}
+_ELSEWHERE = {
+    "set_committed_value",
+    "create_async_engine",
+    "async_sessionmaker",
+    "sessionmaker",
+    "async_scoped_session",
+    "inspect",
+}
 _LOSING = {
     "with_only_columns",
     "subquery",
@@ -265,7 +272,7 @@ class Orm:
                 columns.append(column)
                 continue
             number = self.machine.cell()
-            sync = (statement.legacy or not call.awaited) and not self._is_async(call)
+            sync = (statement.legacy or not call.awaited) and self._session(call) != "async"
             place = call.frame.scope.module.place(call.node)
             self.machine.heap.cells[number] = replace(
                 shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place
@@ -273,12 +280,10 @@ class Orm:
             columns.append(Entity(number, (), shape.model))
         return Result(tuple(columns), scalars=False)
 
-    def _is_async(self, call: Call) -> bool:
-        """A coroutine may be awaited later: `rows = session.scalars(...)`, then `await rows`."""
+    def _session(self, call: Call) -> str | None:
+        """Tell whether a method is an asynchronous or a synchronous session's."""
         node = call.node.func
-        if not isinstance(node, ast.Attribute):
-            return False
-        return self.source.types.session(node.value, call.frame.scope) == "async"
+        return self.source.types.session(node.value, call.frame.scope) if isinstance(node, ast.Attribute) else None
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -308,7 +313,7 @@ class Orm:
             return Plain()
         if name in {"add", "add_all"} and first is not None:
             for entity in entities(first):
-                self.machine.heap.add(entity)
+                self.machine.heap.add(entity, sync=self._session(call) == "sync")
             return Plain()
         if name in {"delete", "expunge", "expunge_all", "rollback", "close", "begin", "begin_nested"}:
             return Plain()
@@ -355,7 +360,7 @@ class Orm:
         names = call.get(1, "attribute_names")
         for entity in entities(first):
             where, shape = self.machine.heap.locate(entity)
-            shape = replace(shape, fresh=False, added=True)
+            shape = replace(shape, fresh=False, added=True, sync=shape.sync or self._session(call) == "sync")
             self.machine.heap.set(where, shape)
             if names is None:
                 self._refresh_mapped(where, shape)
