@@ -12,11 +12,12 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test check fix docs bench lock clean help
+.PHONY: demo test faults check fix docs bench lock clean help
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
 	@echo "make test    run the tests"
+	@echo "make faults  run the fault tests, the slow ones too: frozen, killed and promoted servers, lost answers"
 	@echo "make check   lint, format, types, documentation"
 	@echo "make fix     repair what lint and format can repair"
 	@echo "make docs    check the documentation alone"
@@ -31,6 +32,9 @@ test: $(READY)
 	  $(BIN)/python -m pytest -n 2 $$suite $(ARGS); code=$$?; \
 	  [ $$code -eq 0 ] || { [ $$code -eq 5 ] && [ -n "$$ARGS" ]; } || status=1; \
 	done; exit $$status
+
+faults: $(READY)
+	@$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/faults $(ARGS)
 
 check: $(READY) docs
 	@$(BIN)/ruff check
