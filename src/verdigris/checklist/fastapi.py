@@ -8,6 +8,7 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.source.escapes import Escape
+from verdigris.evidence.source.uncommitted import LostWrite
 from verdigris.evidence.source.web import SessionDependency
 from verdigris.evidence.values import Known
 
@@ -103,7 +104,7 @@ class Yielded(Box[SessionDependency]):
         )
 
 
-class CommitOrRollback(Box[SessionDependency]):
+class CommitOrRollback(Box[Subject]):
     """3.3."""
 
     name = "fastapi/commit-or-rollback"
@@ -111,12 +112,16 @@ class CommitOrRollback(Box[SessionDependency]):
     fails = "A request can be answered before its transaction was committed, or an error is swallowed"
     consequence = "A commit that fails after the answer left is a 200 for a write that was never stored."
 
-    def subjects(self, evidence: Evidence) -> Population[SessionDependency]:
-        """Name the providers of sessions that FastAPI calls."""
-        return evidence.source.session_dependencies
+    def subjects(self, evidence: Evidence) -> Population[Subject]:
+        """Name the providers of sessions that FastAPI calls, and the routes whose writes nobody commits."""
+        dependencies = evidence.source.session_dependencies
+        return Population((*dependencies, *evidence.source.uncommitted.every), dependencies.gaps)
 
-    def judge(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
+    def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Compare the place of the commit with the scope under which the dependency is used."""
+        if isinstance(subject, LostWrite):
+            return self._lost(subject, evidence)
+        assert isinstance(subject, SessionDependency)  # noqa: S101 - the other kind
         transactions = evidence.source.transactions
         swallowed = transactions.swallows(subject)
         if swallowed is not None:
@@ -157,6 +162,16 @@ class CommitOrRollback(Box[SessionDependency]):
             fix=f'Depends({name}, scope="function")   # FastAPI 0.121; {len(early)} use(s), first at {early[0].place}',
             related=tuple((use.place, "used here") for use in early[:5]),
             severity=Severity.ADVICE if before and not mixed else Severity.ERROR,
+        )
+
+    def _lost(self, subject: LostWrite, evidence: Evidence) -> Judgement:
+        others = evidence.source.transactions.committers
+        return subject.finding(
+            "lost",
+            f"{subject.key} writes, and nothing on its way commits: closing the session rolls it back",
+            fix="await session.commit()   # before the route returns",
+            consequence="The answer says that it was stored; it never is.",
+            related=((others[0], "other code of the project commits itself"), (subject.route.place, "the route")),
         )
 
     def _seen(self, subject: SessionDependency, evidence: Evidence) -> Judgement | None:

@@ -49,6 +49,7 @@ from verdigris.evidence.source.targets import Targets
 from verdigris.evidence.source.tasks import FanOut, Tasks
 from verdigris.evidence.source.transactions import Transactions
 from verdigris.evidence.source.types import Types
+from verdigris.evidence.source.uncommitted import Uncommitted
 from verdigris.evidence.source.urls import Urls
 from verdigris.evidence.source.watchers import Watcher, watchers
 from verdigris.evidence.source.web import Route, SessionDependency, Web
@@ -85,6 +86,7 @@ class Source:
         self.web = Web(self)
         self.models = Models(self)
         self.transactions = Transactions(self)
+        self.uncommitted = Uncommitted(self)
         self.lifetimes = Lifetimes(self)
         self.escaping = Escapes(self)
         self.handlers = Handlers(self)
