@@ -23,6 +23,7 @@ async def use(db):
         await session.execute(text("select 1"))
     await db.transaction(work)
     await db.gather(work, work)
+    await db.lane.fetchval("select 4 + $1::int", (1,))
 
 
 async def work(session):
@@ -64,7 +65,8 @@ def test_statements_have_the_applications_lines_and_are_counted_once(recording):
     uses = {statement.text: statement.uses for statement in recording.statements if statement.kind == "SELECT"}
 
     assert [(use.site, use.count) for use in uses["select pg_sleep(?)"]] == [("program.py:12", 1)]
-    assert [(use.site, use.count) for use in uses["select ?"]] == [("program.py:13", 1), ("program.py:19", 3)]
+    assert [(use.site, use.count) for use in uses["select ?"]] == [("program.py:13", 1), ("program.py:20", 3)]
+    assert [(use.site, use.count, use.rows) for use in uses["select ? + ?"]] == [("program.py:16", 1, 1)]
     assert recording.overlaps == ()
 
 

@@ -22,6 +22,7 @@ from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, ga
 from verdigris.engine import events, sizing
 from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
+from verdigris.engine.lane import Lane
 from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, RetryLevel, classify
@@ -200,6 +201,7 @@ class Database:
         )
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self.budget = Budget()
+        self.lane = Lane(engine, self.budget)
         self._levels: dict[str, AsyncEngine] = {}
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self.queries: Queries = instrument(

@@ -12,7 +12,7 @@ from sqlalchemy.util import await_only
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -105,12 +105,25 @@ class DialectOverrides:
         return connection
 
 
+def _lane_executed(
+    statement: str, arguments: Sequence[Any], seconds: float, rows: int, error: BaseException | None
+) -> None:
+    """Do nothing; the lane calls it after each of its statements, which never pass through `do_execute`.
+
+    Who watches the dialect's calls of the driver puts itself in its place, and calls it.
+    """
+
+
 def adapt(dialect: PGDialect_asyncpg, settings: DriverSettings) -> None:
     """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
     overrides = DialectOverrides(dialect, settings, dialect.connect, dialect.do_rollback)
     vars(dialect).update(
-        do_ping=overrides.do_ping, do_rollback=overrides.do_rollback, connect=overrides.connect, verdigris=overrides
+        do_ping=overrides.do_ping,
+        do_rollback=overrides.do_rollback,
+        connect=overrides.connect,
+        verdigris=overrides,
     )
+    vars(dialect).setdefault("lane_executed", _lane_executed)  # there may be a recorder's already
 
 
 def unavailable(reason: str) -> DatabaseUnavailableError:

@@ -78,6 +78,29 @@ class Pool(AsyncAdaptedQueuePool):
         extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, extras.home)
         return connection
 
+    def hands_out_at_once(self) -> bool:
+        """Tell whether `connect()` would neither connect, nor wait, nor ping, nor call listeners: it needs no greenlet.
+
+        True is certain as long as nothing is awaited between this question and `connect()`.
+        """
+        extras = self.extras
+        if self.dispatch.checkout or extras.home is None or not extras.home.here() or not self._pool.qsize():
+            return False
+        idle: Any = self._pool._queue._queue  # type: ignore[attr-defined]  # noqa: SLF001 - looked at, not touched
+        record = idle[-1 if self._pool.use_lifo else 0]
+        driver = record.driver_connection
+        return (
+            isinstance(driver, Connection)
+            and not driver.is_closed()
+            and time.monotonic() - driver.released < driver.settings.ping_after
+            and not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks before it hands out
+            and not -1 < self._recycle < time.time() - record.starttime
+        )
+
+    def returns_at_once(self) -> bool:
+        """Tell whether taking a connection back after its transaction calls no listeners: it needs no greenlet."""
+        return not (self.dispatch.reset or self.dispatch.checkin or self.checkedin() >= self.size())
+
     def resize(self, size: int, max_overflow: int) -> None:
         """Change the limits; only before the first connection, so that no count is in flight."""
         self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)

@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
     from verdigris.performance.queries import Queries
@@ -62,3 +64,14 @@ def measure(dialect: Dialect, queries: Queries) -> None:
     patched.do_execute = do_execute
     patched.do_executemany = do_executemany
     patched.do_execute_no_params = do_execute_no_params
+    if hasattr(dialect, "lane_executed"):  # a Database's: its lane calls the driver itself
+        patched.lane_executed = _lane_measured(patched.lane_executed, queries)
+
+
+def _lane_measured(unmeasured: Callable[..., None], queries: Queries) -> Callable[..., None]:
+    def lane_executed(statement: str, arguments: Any, seconds: float, rows: int, error: BaseException | None) -> None:
+        if not MUTED.get():
+            queries.observe(statement, arguments, seconds, failed=error is not None)
+        unmeasured(statement, arguments, seconds, rows, error)
+
+    return lane_executed

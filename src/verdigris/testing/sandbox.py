@@ -24,6 +24,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from verdigris._sync_sessions import ReadSession
 from verdigris.engine import Database
+from verdigris.engine.lane import Lane, raise_as_session
 from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
 from verdigris.performance.timing import MUTED
 from verdigris.session import AsyncSession
@@ -31,8 +32,9 @@ from verdigris.testing.loops import finish
 from verdigris.testing.substitution import COPIED, standing_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
+    from asyncpg import Record
     from sqlalchemy import Connection
 
 #: Of the sessions that are open, those of this task and of the tasks that made it.
@@ -81,6 +83,7 @@ class Sandbox(Database):
             info={_KEY: self},
             **given,
         )
+        self.lane = _LaneInside(self)
         self._outer: Connection | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
@@ -249,6 +252,24 @@ class Sandbox(Database):
                 do=("raise   # in the except block", "or put the statement into a savepoint:   session.begin_nested()"),
                 page="errors/rollback-then-raise",
             ) from error
+
+
+class _LaneInside(Lane):
+    """The lane of a sandbox: its reads see what the test wrote, and leave the outer transaction whole if they fail."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox.engine, sandbox.budget)
+        self._sandbox = sandbox
+
+    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> list[Record]:
+        async with self._sandbox.read() as session:  # closing it rolls its savepoint back
+            connection = await session.connection()
+            pooled = await connection.get_raw_connection()
+            try:
+                return await self._run(pooled.driver_connection, statement, arguments)
+            except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
+                await greenlet_spawn(raise_as_session, connection.sync_connection, statement, arguments, error)
+        raise AssertionError  # it always raises
 
 
 class _Inside(Session):

@@ -91,8 +91,13 @@ class EngineWatch:
         if KEY in dialect.__dict__:
             return
         dialect.__dict__[KEY] = state
+        dialect.__dict__.setdefault("lane_executed", _unheard)  # a Database's, which may be made of the engine later
         recorder = self.recorder
         recorder.patches.later(lambda: dialect.__dict__.pop(KEY, None))
         for watch in (recorder.executions, recorder.transactions, recorder.pools):
             for name, make in watch.overrides(state).items():
                 recorder.patches.method(dialect, name, make)
+
+
+def _unheard(*_: object) -> None:
+    """Stand where nobody listens to a `Database.lane`."""

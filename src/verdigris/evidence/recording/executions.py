@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import _get_running_loop
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from verdigris.evidence.recording import statements
 from verdigris.evidence.recording.failures import failed
@@ -36,6 +36,19 @@ class Call:
 _PLAIN = Call()
 
 
+class LaneRead:
+    """A read of `Database.lane`, which has no cursor and no context of SQLAlchemy's: what is asked of both."""
+
+    __slots__ = ("rowcount",)
+
+    compiled = None
+    root_connection = None
+    execution_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, rowcount: int) -> None:
+        self.rowcount = rowcount
+
+
 class ExecutionWatch:
     """Records statements."""
 
@@ -48,6 +61,7 @@ class ExecutionWatch:
             "do_execute": lambda original: self._execute(state, original),
             "do_executemany": lambda original: self._execute_many(state, original),
             "do_execute_no_params": lambda original: self._execute_bare(state, original),
+            "lane_executed": lambda original: self._lane(state, original),
         }
 
     def _execute(self, state: EngineState, original: Any) -> Any:
@@ -91,6 +105,18 @@ class ExecutionWatch:
             executed(cursor, statement, None, context, perf_counter_ns() - start)
 
         return do_execute_no_params
+
+    def _lane(self, state: EngineState, original: Any) -> Any:
+        executed = self._recording(state)
+
+        def lane_executed(
+            statement: str, arguments: Any, seconds: float, rows: int, error: BaseException | None
+        ) -> None:
+            read = LaneRead(rows)
+            executed(read, statement, arguments, read, int(seconds * 1e9), None if error is None else Call(error))
+            original(statement, arguments, seconds, rows, error)
+
+        return lane_executed
 
     def _recording(self, state: EngineState) -> Callable[..., None]:
         """Return what counts one call of the driver: written for speed, it runs once per statement."""
@@ -156,7 +182,8 @@ class ExecutionWatch:
         text = cell.text
         if not state.is_async and _get_running_loop() is not None:
             state.on_loop[spot] = state.on_loop.get(spot, 0) + 1
-        checkout: Checkout | None = context.root_connection.connection.info.get(KEY)
+        root = context.root_connection
+        checkout: Checkout | None = None if root is None else root.connection.info.get(KEY)
         if call.error is not None:
             cell.errors += 1
             if isinstance(call.error, Exception):

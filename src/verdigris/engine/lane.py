@@ -1,0 +1,149 @@
+"""The lane: plain reads on the engine's own pool, in autocommit and without greenlets.
+
+A session's read passes through SQLAlchemy's synchronous half, which costs a greenlet and, outside of autocommit, BEGIN
+and ROLLBACK. Where the statement is text already, all of it can be left out: an idle connection is checked out inline,
+asyncpg is awaited, the connection goes back inline. A greenlet is made only where SQLAlchemy itself has to wait: for a
+new connection, for one to come free, for a ping over the wire, for what listeners of the pool do.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy.engine import Connection as EngineConnection
+from sqlalchemy.util import greenlet_spawn
+
+from verdigris.engine.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from verdigris.concurrency import Budget
+
+
+class Lane:
+    """Runs plain reads, each alone, in autocommit, on a connection of the engine's pool.
+
+    Statements are PostgreSQL's own text with `$1` for the first argument; rows are asyncpg's. Each must be a read that
+    may run twice: one whose connection turns out to be dead runs once more on another. Errors are those of a session,
+    in the same classes, and pass through the engine's `handle_error` listeners. Limits of time are the connection's.
+    A read that is cancelled is stopped on the server, and its connection dropped.
+
+    Ask `db.lane` each time: a test's sandbox puts its own in the place of it.
+    """
+
+    def __init__(self, engine: AsyncEngine, budget: Budget) -> None:
+        self._engine: Engine = engine.sync_engine
+        self._dialect: Any = engine.sync_engine.dialect
+        self._budget = budget
+
+    async def fetchval(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
+        """Return the first column of the first row; None if there is no row."""
+        rows = await self.fetch(statement, arguments)
+        return rows[0][0] if rows else None
+
+    async def fetch(self, statement: str, arguments: Sequence[Any] = ()) -> list[asyncpg.Record]:
+        """Return all rows."""
+        self._budget.unit_began()
+        try:
+            return await self._fetch(statement, arguments)
+        except _ConnectionDiedError as died:
+            error = died.error
+        if not self._budget.spend():
+            raise error
+        try:
+            return await self._fetch(statement, arguments)
+        except _ConnectionDiedError as died:
+            error = died.error
+        raise error  # outside of the except blocks, so that it keeps its own cause only
+
+    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        pool = self._engine.pool
+        ours = pool if isinstance(pool, Pool) else None
+        if ours is not None and ours.hands_out_at_once():
+            pooled = ours.connect()
+        else:
+            pooled = await greenlet_spawn(pool.connect)
+        try:
+            rows = await self._run(pooled.driver_connection, statement, arguments)
+        except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
+            await greenlet_spawn(self._fail, pooled, statement, arguments, error)
+        except BaseException as cancelled:
+            pooled.invalidate(cancelled)  # outside of a greenlet it waits for nothing: stopped, dropped, slot free
+            raise
+        if _in_transaction(pooled):  # BEGIN was sent as text, and must not reach the next one
+            pooled.invalidate()
+        elif ours is not None and ours.returns_at_once():
+            pooled.close()
+        else:
+            await greenlet_spawn(pooled.close)
+        return rows
+
+    async def _run(self, driver: Any, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        failure: BaseException | None = None
+        count, began = -1, perf_counter()
+        try:
+            rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
+            count = len(rows)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._dialect.lane_executed(statement, arguments, perf_counter() - began, count, failure)
+        return rows
+
+    def _fail(
+        self, pooled: PoolProxiedConnection, statement: str, arguments: Sequence[Any], error: Exception
+    ) -> NoReturn:
+        """Give the connection back and raise the error; in a greenlet, because listeners and closing may wait."""
+        driver: Any = pooled.driver_connection
+        if isinstance(error, asyncpg.InternalClientError):
+            driver.terminate()  # "cannot switch to state": asyncpg wrote to a socket that had just closed
+        died = driver.is_closed() and not isinstance(error, TimeoutError)
+        connection = EngineConnection(self._engine, pooled)
+        try:
+            raise_as_session(connection, statement, arguments, error)
+        except Exception as raised:
+            if died:
+                raise _ConnectionDiedError(raised) from None
+            raise
+        finally:
+            connection.close()
+
+
+class _ConnectionDiedError(Exception):
+    """Carries the error of a read whose connection died, which may run once more."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def raise_as_session(
+    connection: EngineConnection, statement: str, arguments: Sequence[Any], error: Exception
+) -> NoReturn:
+    """Raise an error of asyncpg as a session's statement would: translated, heard by listeners, the pool renewed."""
+    pooled: Any = connection.connection
+    try:
+        pooled.dbapi_connection._handle_exception(error)  # noqa: SLF001 - the adapter's own translation
+    except Exception as translated:  # noqa: BLE001 - raised again, wrapped
+        known = isinstance(translated, connection.dialect.loaded_dbapi.Error)
+        connection._handle_dbapi_exception(  # noqa: SLF001 - the one place that knows the listeners and the pool
+            translated,
+            statement if known else None,
+            tuple(arguments),
+            None,
+            None,  # a session wraps no others either
+        )
+    raise AssertionError  # both always raise
+
+
+def _in_transaction(pooled: PoolProxiedConnection) -> bool:
+    driver: Any = pooled.driver_connection
+    return bool(driver.is_in_transaction())
