@@ -1,8 +1,8 @@
 """Which SQL prints a column as Pydantic would print it: `encode(column, type, schema)`.
 
-An object of the answer is one `concat('{"id":', id, ',"name":', to_json(name), '}')`, so an encoded column is an
-expression whose *text form is the JSON*: quotes, escapes and all. It is NULL exactly where the column is NULL; what is
-printed then is the caller's business.
+An object of the answer is one chain of texts, `'{"id":' || id || ',"name":' || to_json(name) || '}'`, so an encoded
+column is an expression whose *text form is the JSON*: quotes, escapes and all; anything but an array, which `||` would
+take for something else. It is NULL exactly where the column is NULL; what is printed then is the caller's business.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _integer(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Un
 
 def _text(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Unsupported:
     plain = isinstance(type_, String) and not isinstance(type_, Enum)
-    return Encoded(cast(func.to_json(column), Text)) if plain else _mismatch("str", type_)
+    return Encoded(func.to_json(column)) if plain else _mismatch("str", type_)
 
 
 def _boolean(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Unsupported:
@@ -81,11 +81,11 @@ def _boolean(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Un
 
 
 def _date(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Unsupported:
-    return Encoded(cast(func.to_json(column), Text)) if isinstance(type_, Date) else _mismatch("date", type_)
+    return Encoded(func.to_json(column)) if isinstance(type_, Date) else _mismatch("date", type_)
 
 
 def _uuid(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Encoded | Unsupported:
-    return Encoded(cast(func.to_json(column), Text)) if isinstance(type_, Uuid) else _mismatch("uuid", type_)
+    return Encoded(func.to_json(column)) if isinstance(type_, Uuid) else _mismatch("uuid", type_)
 
 
 def _mismatch(wanted: str, type_: TypeEngine[Any]) -> Unsupported:
