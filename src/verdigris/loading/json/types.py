@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, Date, Integer, String, Text, Uuid, case, cast, func, literal_column
+from sqlalchemy import Boolean, Date, Integer, String, Text, Uuid, case, func, literal_column
 from sqlalchemy.types import Enum
 
 if TYPE_CHECKING:
