@@ -267,7 +267,7 @@ class Source:
     @cached_property
     def sought_columns(self) -> Population[Sought]:
         """Every foreign key and every column that statements filter by."""
-        return self.population(_distinct(self.filters.sought), *self.mapped_classes.gaps)
+        return self.population(_distinct(self.filters.sought), *self.mapped_classes.gaps, *self.filters.gaps)
 
     @cached_property
     def on_mysql(self) -> bool:

@@ -29,6 +29,11 @@ _CREATE_INDEX = re.compile(
 )
 
 
+_NAMED = 3  # gaps of one kind are named at so many places
+_WHERE = re.compile(r"\b(select|update|delete)\b.*\bwhere\b", re.IGNORECASE | re.DOTALL)
+_OPERATORS = {"between", "contains", "endswith", "ilike", "in_", "is_", "is_not", "like", "not_in", "startswith"}
+
+
 @dataclass(frozen=True, slots=True)
 class Sought(Subject):
     """A column by which rows are found: a foreign key, or one that statements filter by (`uses`)."""
@@ -90,13 +95,46 @@ class Filters:
     def filtered(self) -> dict[tuple[str, str], list[Place]]:
         """Where statements compare a column in a where clause: by (model key, attribute)."""
         found: dict[tuple[str, str], list[Place]] = {}
-        for call in self.source.calls.named("where", "filter", "filter_by"):
-            if call.module.role is not Role.APPLICATION:
-                continue
-            columns = list(self._compared(call))
-            for model, name in columns:
+        for call in self._clauses:
+            for model, name in self._compared(call):
                 found.setdefault((model.key, name), []).append(call.place)
         return found
+
+    @cached_property
+    def _clauses(self) -> list[Call]:
+        named = self.source.calls.named("where", "filter", "filter_by")
+        return [call for call in named if call.module.role is Role.APPLICATION]
+
+    @cached_property
+    def gaps(self) -> list[str]:
+        """Reasons why columns may be compared unseen: named at run time, gathered elsewhere, or written in SQL."""
+        found = [(place, "conditions that are gathered elsewhere are not followed") for place in self._gathered()]
+        for call in self.source.calls.named("getattr"):
+            by_name = len(call.node.args) > 1 and not isinstance(call.node.args[1], ast.Constant)
+            owner = self.source.names.resolve(call.node.args[0], call.scope) if by_name else None
+            if isinstance(owner, Scope) and self.source.models.of(owner) is not None and self._is_condition(call):
+                found.append((call.place, "which column is compared shows at run time only"))
+        for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, "text"):
+            sql = self.source.evaluator.value(Argument(call.node.args[0], call.scope)) if call.node.args else Missing()
+            told = sql.value if isinstance(sql, Known) else " ".join(_constants(call.node))
+            if call.module.role is Role.APPLICATION and isinstance(told, str) and _WHERE.search(told):
+                found.append((call.place, "the where clause of a text is not read"))
+        return [f"{place}: {gap}" for place, gap in sorted(found)[:_NAMED]]
+
+    def _gathered(self) -> Iterator[Place]:
+        for call in self._clauses:
+            for node in call.node.args:
+                if isinstance(node, ast.Starred) and self._listed(node.value, call.scope) is None:
+                    yield call.place
+
+    def _is_condition(self, call: Call) -> bool:
+        """Tell whether what a call gives becomes part of a condition."""
+        if call.module.role is not Role.APPLICATION:
+            return False
+        around = call.module.parents.get(call.node)
+        if isinstance(around, ast.Attribute):  # getattr(Order, name).in_(...)
+            return around.attr in _OPERATORS
+        return isinstance(around, ast.Compare)
 
     def _compared(self, call: Call) -> Iterator[tuple[Model, str]]:
         """Yield the columns that a where clause alone relies on: none if another of them is indexed already."""
@@ -115,8 +153,47 @@ class Filters:
                 yield from self._column(left, scope)
             case ast.Call(func=ast.Attribute(value=base, attr="in_" | "any_")):
                 yield from self._column(base, scope)
+            case ast.Starred(value=value):
+                for each in self._listed(value, scope) or ():
+                    yield from self._equalities(each, scope)
             case _:
                 return
+
+    def _listed(self, node: ast.expr, scope: Scope) -> list[ast.expr] | None:
+        """Return the conditions of a list that the function makes and adds to; None if they come from outside."""
+        if not isinstance(node, ast.Name) or scope.lookup(node.id) is None:
+            return None
+        found: list[ast.expr] = []
+        made = False
+        for each in scope.nodes():
+            match each:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ) if name == node.id:
+                    if not isinstance(value, (ast.List, ast.Tuple)):
+                        return None
+                    made = True
+                    found += value.elts
+                case ast.AugAssign(target=ast.Name(id=name), value=ast.List() | ast.Tuple() as value) if (
+                    name == node.id
+                ):
+                    found += value.elts
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=[item]) if (
+                    name == node.id
+                ):
+                    found.append(item)
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id=name), attr="extend"), args=[ast.List() | ast.Tuple() as items]
+                ) if name == node.id:
+                    found += items.elts
+                case ast.Call(args=arguments) if any(
+                    isinstance(given, ast.Name) and given.id == node.id for given in arguments
+                ):
+                    return None  # another function may add to it
+        if any(isinstance(each, ast.Starred) and ast.unparse(each.value) != node.id for each in found):
+            return None
+        return [each for each in found if not isinstance(each, ast.Starred)] if made else None
 
     def _column(self, node: ast.expr, scope: Scope) -> Iterator[tuple[Model, str]]:
         if isinstance(node, ast.Attribute):
@@ -182,3 +259,9 @@ class Filters:
                     yield Index(
                         table.value, tuple(column_named(item) for item in columns.elts), call.module.place(node)
                     )
+
+
+def _constants(node: ast.AST) -> Iterator[str]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+            yield inner.value
