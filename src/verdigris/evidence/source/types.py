@@ -223,7 +223,9 @@ class Types:
         """Return what a call gives: an instance of the class called, or what the function says it returns."""
         meaning = self.callee(node, scope, depth + 1)
         if isinstance(meaning, Scope):
-            return meaning if meaning.is_class else self.produced(meaning, depth + 1)
+            if meaning.is_class:
+                return meaning
+            return self._itself(meaning, node, scope, depth + 1) or self.produced(meaning, depth + 1)
         if isinstance(meaning, External):
             return self._made(meaning, node, scope, depth)
         if isinstance(node.func, ast.Attribute):
@@ -242,6 +244,17 @@ class Types:
             method = self.names.class_attribute(called, "__call__")
             return self.produced(method, depth + 1) if isinstance(method, Scope) else None
         return None
+
+    def _itself(self, function: Scope, node: ast.Call, scope: Scope, depth: int) -> Type | None:
+        """Return the class a method is called on, where it says that it returns `Self`: a subclass's, not its own."""
+        returns = getattr(function.node, "returns", None)
+        if returns is None or not isinstance(node.func, ast.Attribute) or not _says_self(returns):
+            return None
+        named = self.names.resolve(node.func.value, scope)
+        owner = named if isinstance(named, Scope) and named.is_class else self.of(node.func.value, scope, depth + 1)
+        return (
+            owner if isinstance(owner, Scope) and function.enclosing_class in list(self.names.lineage(owner)) else None
+        )
 
     def _made(self, meaning: External, node: ast.Call, scope: Scope, depth: int) -> Type | None:
         """Return what a call of something from outside gives."""
@@ -443,6 +456,21 @@ def _own_class(scope: Scope) -> Scope | None:
             return current.enclosing_class
         current = current.parent
     return None
+
+
+def _says_self(returns: ast.expr) -> bool:
+    """`Self`, in quotes, from typing, or with None."""
+    match returns:
+        case ast.Name(id="Self") | ast.Attribute(attr="Self"):
+            return True
+        case ast.Constant(value=str(text)):
+            return text.replace(" ", "") in {"Self", "Self|None", "Optional[Self]"}
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _says_self(left) or _says_self(right)
+        case ast.Subscript(value=ast.Name(id="Optional") | ast.Attribute(attr="Optional"), slice=inner):
+            return _says_self(inner)
+        case _:
+            return False
 
 
 def _engine(meaning: External) -> External | None:

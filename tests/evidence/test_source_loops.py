@@ -1,0 +1,303 @@
+"""Which queries in loops are queries a row, and which only look like it."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from verdigris.evidence.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = """
+import asyncio
+from typing import Self
+from sqlalchemy import ForeignKey, MetaData, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from pydantic import BaseModel
+
+class Base(DeclarativeBase): ...
+
+class Folder(Base):
+    __tablename__ = "folder"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("folder.id"))
+    name: Mapped[str]
+
+class Changes(BaseModel):
+    owner: int | None = None
+    name: str | None = None
+
+async def find(session: AsyncSession, id: int) -> Folder | None:
+    return await session.get(Folder, id)
+"""
+
+
+def queries(folder: Path, text: str) -> list[tuple[str, str | None]]:
+    """Name what each loop goes over whose query is one a row, with the doubt about it."""
+    (folder / "app.py").write_text(HEAD + dedent(text), "utf-8")
+    return [(found.rows, found.unsure) for found in Source.read(folder).row_queries]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for id in ids: found.append(await find(session, id))",
+        "for id in ids: found.append(await session.scalar(select(Folder).where(Folder.id == id)))",
+        "found = [await find(session, id) for id in ids]",
+        "found = await asyncio.gather(*[find(session, id) for id in ids])",
+        "for folder in folders: await session.refresh(folder)",
+        "for index, id in enumerate(sorted(ids)): found.append(await find(session, id))",
+        "for id in ids[10:]: found.append(await find(session, id))",
+        "for line in changes.model_dump()['lines']: found.append(await find(session, line))",
+    ],
+)
+def test_a_query_for_each_of_many_is_one_a_row(tmp_path: Path, loop: str) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        async def work(session: AsyncSession, ids: list[int], folders: list[Folder], changes: Changes):
+            found = []
+            {loop}
+            return found
+        """,
+    )
+
+    assert [why for _, why in found] == [None]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for kind in ('a', 'b'): await session.scalar(select(Folder).where(Folder.name == kind))",
+        "for chunk in batched(ids, 100): await session.scalars(select(Folder).where(Folder.id.in_(chunk)))",
+        "for attempt in range(3): await find(session, attempt)",
+        "for id in ids: await session.execute(insert(Folder).values(id=id))",
+        "for id in ids: await find(session, 1)",
+        "for id in ids[:3]: await find(session, id)",
+        "for key, value in changes.model_dump(exclude_unset=True).items(): await find(session, value)",
+        "for name in Changes.model_fields: await session.scalar(select(Folder).where(Folder.name == name))",
+        "for table in Base.metadata.sorted_tables: await session.scalar(select(func.max(table.c.id)))",
+        "for name, table in other.tables.items(): await session.scalar(select(func.max(table.c.id)))",
+        "for kin in Base.__subclasses__(): await session.scalar(select(kin))",
+        "for kin in folder.__mapper__.relationships: await session.refresh(folder, [kin.key])",
+        "for name in defaults(): await session.scalar(select(Folder).where(Folder.name == name))",
+        "for id in [folder for folder in await session.scalars(select(Folder.id))]: ids.append(id)",
+    ],
+)
+def test_a_loop_over_parts_chunks_or_a_handful_is_none_over_rows(tmp_path: Path, loop: str) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        from itertools import batched
+
+        def defaults() -> list[str]:
+            return ["inbox", "outbox"]
+
+        async def work(session: AsyncSession, ids: list[int], folder: Folder, changes: Changes, metadata: MetaData):
+            other_metadata = other = metadata
+            {loop.replace("other.", "other_metadata.")}
+        """,
+    )
+
+    assert found == []
+
+
+def test_a_function_whose_list_is_read_from_a_file_gives_more_than_a_handful(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        def defaults() -> list[str]:
+            return [line for line in open("names")]
+
+        async def work(session: AsyncSession):
+            for name in defaults():
+                await session.scalar(select(Folder).where(Folder.name == name))
+        """,
+    )
+
+    assert found == [("defaults()", None)]
+
+
+@pytest.mark.parametrize(
+    ("over", "test", "asked"),
+    [
+        ("key, value in changes.items()", "key == 'owner' and value is not None", "value"),
+        ("name in names", "name == 'owner'", "name"),
+    ],
+)
+def test_a_query_for_one_name_of_all_runs_once(tmp_path: Path, over: str, test: str, asked: str) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        async def work(session: AsyncSession, changes: dict[str, int], names: list[str], folder: Folder):
+            for {over}:
+                if {test}:
+                    await session.scalar(select(Folder).where(Folder.name == {asked}))
+        """,
+    )
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("over", "test"),
+    [
+        ("key, value in pairs", "key == 'owner'"),  # a key may come again: these are no mapping's
+        ("key, value in changes.items()", "key == 'owner' or value"),
+        ("key, value in changes.items()", "value == 1"),
+    ],
+)
+def test_a_query_for_one_kind_of_many_runs_for_each_of_that_kind(tmp_path: Path, over: str, test: str) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        async def work(session: AsyncSession, changes: dict[str, int], pairs: list[tuple[str, int]]):
+            for {over}:
+                if {test}:
+                    await find(session, value)
+        """,
+    )
+
+    assert [why for _, why in found] == [None]
+
+
+def test_a_walk_along_a_path_needs_what_the_round_before_found(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def work(session: AsyncSession, parts: list[str]):
+            parent_id: int | None = None
+            for part in parts:
+                query = select(Folder).where(Folder.name == part)
+                query = query.where(Folder.parent_id == parent_id)
+                result = await session.execute(query)
+                folder = result.scalar_one()
+                parent_id = folder.id
+        """,
+    )
+
+    assert found == [("parts", "each round needs what the one before found")]
+
+
+def test_a_counter_makes_no_chain(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def work(session: AsyncSession, ids: list[int]):
+            number = 0
+            for id in ids:
+                folder = await session.scalar(select(Folder).where(Folder.id == id, Folder.parent_id == number))
+                number = number + 1
+        """,
+    )
+
+    assert found == [("ids", None)]
+
+
+def test_a_service_that_is_kept_on_the_object_is_asked_for_once(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        class Mail:
+            def __init__(self, session: AsyncSession) -> None:
+                self.session = session
+                self.service: Folder | None = None
+
+            async def connect(self):
+                if self.service is not None:
+                    return self.service
+                self.service = await self.session.scalar(select(Folder))
+                return self.service
+
+            async def message(self, id: int):
+                service = await self.connect()
+                return service
+
+            async def messages(self, ids: list[int]):
+                return [await self.message(id) for id in ids]
+        """,
+    )
+
+    assert found == []
+
+
+def test_an_attribute_of_what_is_passed_is_no_memory(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def name(session: AsyncSession, folder: Folder):
+            if folder.name:
+                return folder.name
+            return await session.scalar(select(Folder.name).where(Folder.id == folder.parent_id))
+
+        async def work(session: AsyncSession, folders: list[Folder]):
+            return [await name(session, folder) for folder in folders]
+        """,
+    )
+
+    assert found == [("folders", None)]
+
+
+EXCEPTIONAL = "it runs only for those that another way did not find"
+
+
+@pytest.mark.parametrize(
+    ("before", "lookup", "why"),
+    [
+        ("known = {row.id: row for row in await session.scalars(select(Folder))}", "known.get(id)", EXCEPTIONAL),
+        ("known = await everything(session)", "next((row for row in known if row.id == id), None)", EXCEPTIONAL),
+        ("known = {}", "known.get(id)", None),  # empty: each new key is a query
+        ("known = {}; known[1] = Folder()", "known.get(id)", EXCEPTIONAL),
+        ("known = {}", "id.get('folder')", None),  # looks into the row itself
+    ],
+)
+def test_what_is_asked_for_the_missing_only_is_in_doubt(
+    tmp_path: Path, before: str, lookup: str, why: str | None
+) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        async def everything(session: AsyncSession) -> list[Folder]:
+            return list(await session.scalars(select(Folder)))
+
+        async def work(session: AsyncSession, ids: list):
+            {before}
+            for id in ids:
+                row = {lookup}
+                if row is None:
+                    row = await find(session, id)
+                    known[id] = row
+        """,
+    )
+
+    assert [doubt for rows, doubt in found if rows == "ids"] == [why]
+
+
+def test_a_method_that_returns_self_gives_the_class_it_was_called_on(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        class Repository:
+            def __init__(self, session: AsyncSession) -> None:
+                self.session = session
+
+            @classmethod
+            def from_session(cls, session: AsyncSession) -> Self:
+                return cls(session)
+
+        class Folders(Repository):
+            async def named(self, name: str) -> Folder | None:
+                return await self.session.scalar(select(Folder).where(Folder.name == name))
+
+        async def work(session: AsyncSession, names: list[str]):
+            folders = Folders.from_session(session)
+            return [await folders.named(name) for name in names]
+        """,
+    )
+
+    assert found == [("names", None)]
