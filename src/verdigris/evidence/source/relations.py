@@ -67,6 +67,7 @@ class Relations:
     def __init__(self, source: Source) -> None:
         """Read them from an index."""
         self.source = source
+        self._along: dict[str, frozenset[str]] = {}
 
     def of(self, model: str, name: str) -> Relation | None:
         """Find a relationship of a model, inherited ones and backrefs included."""
@@ -108,6 +109,28 @@ class Relations:
                 for name, relation in list(graph[base.key].items()):
                     graph[model.key].setdefault(name, relation)
         return graph
+
+    def along(self, model: str) -> frozenset[str]:
+        """Return the models whose objects any query of one brings, by eager mappings: those of subclasses too."""
+        if model not in self._along:
+            found: set[str] = set()
+            waiting = [model]
+            while waiting:
+                current = waiting.pop()
+                for kin in (current, *self._subclasses.get(current, ())):
+                    targets = {each.target for each in self.all_of(kin).values() if each.eager and each.target}
+                    waiting += targets - found
+                    found |= targets
+            self._along[model] = frozenset(found)
+        return self._along[model]
+
+    @cached_property
+    def _subclasses(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for model in self.models.values():
+            for base in self._bases(model):
+                found.setdefault(base.key, []).append(model.key)
+        return found
 
     def _bases(self, model: Model) -> Iterator[Model]:
         for scope in list(self.source.names.lineage(model.scope))[1:]:

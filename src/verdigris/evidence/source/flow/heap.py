@@ -159,7 +159,9 @@ class Heap:
     def read(self, entity: Entity, relation: Relation, *, whole: bool) -> Verdict:
         """Tell what reading a relationship of an object comes to; `whole` reads go through all of a collection."""
         entity, shape = self.locate(entity)
-        return replace(self._read(entity, shape, relation, whole=whole), via=shape.via)
+        root = self.cells.get(entity.cell)
+        via = shape.via or (root.via if root is not None else None)
+        return replace(self._read(entity, shape, relation, whole=whole), via=via)
 
     def _read(self, entity: Entity, shape: Shape, relation: Relation, *, whole: bool) -> Verdict:
         link = shape.link(relation.name)
@@ -254,7 +256,7 @@ class Heap:
     def _holds(self, shape: Shape, model: str | None, depth: int = 0) -> bool:
         if model is None or (shape.opened is not None and shape.silent):
             return False
-        if shape.model == model:
+        if shape.model == model or (not shape.hidden and not shape.made and model in self.relations.along(shape.model)):
             return True
         inner = (link.shape for link in shape.links.values() if link.how == "loaded" and link.shape is not None)
         return depth < 4 and any(self._holds(each, model, depth + 1) for each in inner)

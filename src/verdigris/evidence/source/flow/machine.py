@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.flow.annotations import Annotations
+from verdigris.evidence.source.flow.attributes import Attributes
+from verdigris.evidence.source.flow.expressions import Expressions
+from verdigris.evidence.source.flow.frames import Frame
+from verdigris.evidence.source.flow.globals import Globals
 from verdigris.evidence.source.flow.heap import Heap
+from verdigris.evidence.source.flow.injection import Injection
+from verdigris.evidence.source.flow.library import Library
 from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
-    Closure,
     Entity,
     Func,
     Instance,
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.flow.expressions import Expressions
     from verdigris.evidence.source.flow.reads import Reads
     from verdigris.evidence.source.modules import Scope
 
@@ -41,41 +45,23 @@ class TooLargeError(Exception):
     """A root needs more steps than a check may take."""
 
 
-@dataclass(slots=True)
-class Frame:
-    """One call of a function: its variables, what it returned so far, and the states at its exits."""
-
-    scope: Scope
-    names: dict[str, Value]
-    returns: list[Value] = field(default_factory=list)
-    yields: list[Value] = field(default_factory=list)
-    exits: list[Heap] = field(default_factory=list)
-    jumps: list[tuple[dict[str, Value], Heap]] = field(default_factory=list)
-    outer: Closure | None = None
-    conditions: int = 0
-    guarded: int = 0
-
-    @property
-    def closure(self) -> Closure:
-        """The variables that functions defined here see."""
-        return Closure({**(self.outer.names if self.outer is not None else {}), **self.names})
-
-
 class Machine:
     """Runs one root function; what it reads of objects goes to `reads`."""
 
     def __init__(self, source: Source, reads: Reads) -> None:
         """Begin with nothing loaded."""
-        from verdigris.evidence.source.flow.expressions import Expressions
-
         self.source = source
         self.reads = reads
         self.heap = Heap(source.relations, hooked=reads.hooked)
-        self.expressions: Expressions = Expressions(self)
+        self.annotations = Annotations(self)
+        self.globals = Globals(self)
+        self.expressions = Expressions(self)
+        self.attributes = Attributes(self)
+        self.injection = Injection(self)
+        self.library = Library(self)
         self.stack: list[Scope] = []
         self.steps = 0
         self.greenlet = 0  # inside run_sync: lazy loads work
-        self.dependencies: dict[int, Value] = {}
         self.visited: set[Scope] = set()
         self.flushes = 0
         self.last = 0  # the number of the newest object
@@ -103,7 +89,7 @@ class Machine:
         """Run a function of the tree and return what it returns (a generator: what it yields)."""
         scope = function.scope
         if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
-            return self.expressions.annotated(scope, f"{scope.name}() calls itself", function.bound)
+            return self.annotations.returned(scope, f"{scope.name}() calls itself", function.bound)
         names = self._bound(function, arguments, keywords, opened=opened)
         memory = self.reads.memory
         key = memory.key(scope, names, function.closure, greenlet=self.greenlet > 0)
@@ -111,7 +97,7 @@ class Machine:
             return self._run(function, names)
         if key not in memory.outcomes:
             if self.stack and not memory.matters(scope):
-                return self.expressions.annotated(scope, f"{scope.name}() neither queries nor reads", function.bound)
+                return self.annotations.returned(scope, f"{scope.name}() neither queries nor reads", function.bound)
             before, flushes = self.heap.copy(), self.flushes
             value = self._run(function, names)
             memory.keep(key, value, before, self.heap, flushed=self.flushes > flushes)
@@ -150,7 +136,7 @@ class Machine:
             return frame.names["self"]
         found = either(frame.returns) if frame.returns else Plain()
         if isinstance(found, Opaque) or (not frame.returns and _is_stub(scope)):
-            return self.expressions.annotated(scope, f"what {scope.name}() gives is not settled", bound)
+            return self.annotations.returned(scope, f"what {scope.name}() gives is not settled", bound)
         return found
 
     def _bound(
@@ -175,7 +161,7 @@ class Machine:
             names[spec.kwarg.arg] = self.expressions.record(extra, opened=opened)
         for parameter in scope.parameters:
             if parameter.arg not in names:
-                names[parameter.arg] = self.expressions.parameter(scope, parameter, passed=not opened)
+                names[parameter.arg] = self.injection.parameter(scope, parameter, passed=not opened)
         return names
 
     # -- statements -------------------------------------------------------------------------------
@@ -238,7 +224,7 @@ class Machine:
         """`x: Order = unknown()`: the annotation says more than the value."""
         if not isinstance(made, Opaque):
             return made
-        said = self.expressions.annotation(node.annotation, frame.scope, made.reason)
+        said = self.annotations.value(node.annotation, frame.scope, made.reason)
         return made if isinstance(said, Plain) else said
 
     def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt], frame: Frame) -> bool:

@@ -33,7 +33,7 @@ from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.values import Missing
 
 if TYPE_CHECKING:
-    from verdigris.evidence.source.flow.expressions import Call
+    from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
 
 _HOW = {

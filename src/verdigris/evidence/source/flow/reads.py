@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.flow.frames import Frame
 from verdigris.evidence.source.flow.heap import State, Verdict
 from verdigris.evidence.source.flow.memory import Memory
 from verdigris.evidence.source.flow.plan import models_in, touched
@@ -39,8 +40,8 @@ from verdigris.evidence.source.schemas import (
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.flow.expressions import Call
-    from verdigris.evidence.source.flow.machine import Frame, Machine
+    from verdigris.evidence.source.flow.frames import Call
+    from verdigris.evidence.source.flow.machine import Machine
     from verdigris.evidence.source.modules import Scope
     from verdigris.evidence.source.relations import Relation
     from verdigris.evidence.values import Place
@@ -66,6 +67,7 @@ class Read:
     route: str | None = None
     via: Place | None = None
     made: bool = False
+    start: str | None = None  # the route or function from which code elsewhere was reached
 
     @property
     def key(self) -> str:
@@ -92,6 +94,7 @@ class Serving:
     place: Place
     function: Place
     route: str | None
+    start: str | None = None
     quiet: bool = False  # one of several arms: note nothing, tell only
     missing: list[str] = field(default_factory=list)
 
@@ -128,9 +131,15 @@ class Reads:
                 state=State.DOUBT,
                 reason="the code is prepared to find it missing, or only some of the ways that lead here load it",
             )
-        self._note(
-            machine, entity, relation, verdict, Serving(owner, where, function.place, self._routes.get(function)), None
+        serving = Serving(
+            owner, where, function.place, self._routes.get(function), start=self._start(machine, function)
         )
+        self._note(machine, entity, relation, verdict, serving, None)
+
+    def _start(self, machine: Machine, function: Scope) -> str | None:
+        """Name the route or function that was run first, where that is not the one that reads."""
+        first = machine.stack[0] if machine.stack else function
+        return None if first is function else self._routes.get(first, f"{first.name}()")
 
     def _note(
         self,
@@ -168,6 +177,7 @@ class Reads:
             serving.route,
             verdict.via,
             verdict.made,
+            serving.start,
         )
         old = self.found.get(read.key)
         if old is None or _WORST.index(read.state) > _WORST.index(old.state):
@@ -348,12 +358,10 @@ class Reads:
         self, machine: Machine, entity: Entity, name: str, each: SchemaField, serving: Serving, depth: int
     ) -> None:
         """A property of the mapped class reads relationships on the field's behalf."""
-        from verdigris.evidence.source.flow.machine import Frame
-
         model = self.source.relations.models[entity.model]
         frame = Frame(model.scope, {})
         collected, self.found = self.found, {}
-        value = machine.expressions.attribute(
+        value = machine.attributes.of(
             entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame
         )
         inner, self.found = self.found, collected

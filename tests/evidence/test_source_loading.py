@@ -1,0 +1,151 @@
+"""What is read of objects, and whether their query loaded it: through functions, mappings and other queries."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verdigris.evidence.source.flow import Read
+
+HEAD = """
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+
+class Base(DeclarativeBase): ...
+
+class Meter(Base):
+    __tablename__ = "meter"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Price(Base):
+    __tablename__ = "price"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"))
+    __mapper_args__ = {"polymorphic_on": "kind"}
+
+class MeteredPrice(Price):
+    meter_id: Mapped[int | None] = mapped_column(ForeignKey("meter.id"))
+    meter: Mapped[Meter | None] = relationship(lazy="joined")
+    __mapper_args__ = {"polymorphic_identity": "metered"}
+
+class Plan(Base):
+    __tablename__ = "plan"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prices: Mapped[list[Price]] = relationship(lazy="PRICES")
+    usages: Mapped[list["Usage"]] = relationship(lazy="selectin", back_populates="plan")
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+    owner: Mapped["Owner"] = relationship(lazy="raise")
+
+class Usage(Base):
+    __tablename__ = "usage"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    plan_id: Mapped[int] = mapped_column(ForeignKey("plan.id"))
+    plan: Mapped[Plan] = relationship(lazy="raise_on_sql", back_populates="usages")
+    meter_id: Mapped[int] = mapped_column(ForeignKey("meter.id"))
+    meter: Mapped[Meter] = relationship(lazy="METER")
+
+class Owner(Base):
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+"""
+
+
+def reads(
+    folder: Path, text: str, prices: str = "raise_on_sql", meter: str = "raise_on_sql", **files: str
+) -> dict[str, Read]:
+    """Return the reads of relationships by their keys."""
+    head = HEAD.replace("PRICES", prices).replace("METER", meter)
+    (folder / "models.py").write_text(head, "utf-8")
+    files = {"app": text, **files}
+    for name, content in files.items():
+        (folder / f"{name}.py").write_text(head.split("class Base", 1)[0] + dedent(content), "utf-8")
+    return {read.relation.key: read for read in Source.read(folder).flow.reads.found.values()}
+
+
+USAGE = """
+from models import Plan
+
+async def usage(session: AsyncSession, id: int) -> list[int]:
+    plan = await session.scalar(select(Plan).where(Plan.id == id))
+    return [usage.meter.id for usage in plan.usages]
+"""
+
+
+def test_what_no_option_and_no_mapping_loads_is_missing(tmp_path: Path) -> None:
+    found = reads(tmp_path, USAGE)
+
+    assert found["Plan.usages"].state == "loaded"
+    assert found["Usage.meter"].state == "missing"
+
+
+def test_what_an_eager_mapping_of_a_subclass_may_bring_is_in_doubt(tmp_path: Path) -> None:
+    found = reads(tmp_path, USAGE, prices="selectin")
+
+    assert found["Usage.meter"].state == "doubt"
+    assert "may be in the session already" in found["Usage.meter"].reason
+
+
+def test_lazy_raise_asks_nobody_else(tmp_path: Path) -> None:
+    found = reads(tmp_path, USAGE, prices="selectin", meter="raise")
+
+    assert found["Usage.meter"].state == "missing"
+
+
+def test_the_object_it_was_reached_from_is_there(tmp_path: Path) -> None:
+    found = reads(tmp_path, USAGE.replace("usage.meter.id", "usage.plan.id"))
+
+    assert found["Usage.plan"].state == "loaded"
+
+
+PLANS = """
+from models import Plan
+
+async def plan(session: AsyncSession, id: int) -> Plan | None:
+    return await session.scalar(select(Plan).where(Plan.id == id).options(OPTIONS))
+"""
+LABELS = """
+from models import Plan
+
+def label(plan: Plan) -> str:
+    return plan.owner.name
+"""
+USE = """
+from labels import label
+from plans import plan
+
+async def show(session: AsyncSession, id: int) -> str:
+    found = await plan(session, id)
+    return label(found)
+"""
+
+
+def test_a_read_names_where_it_was_reached_from_and_the_call_that_led_to_the_query(tmp_path: Path) -> None:
+    found = reads(tmp_path, USE, plans=PLANS.replace("OPTIONS", "selectinload(Plan.usages)"), labels=LABELS)
+
+    read = found["Plan.owner"]
+    assert (read.state, read.start, read.place.path) == ("missing", "show()", "labels.py")
+    assert read.origin is not None
+    assert read.via is not None
+    assert (read.origin.path, read.via.path) == ("plans.py", "app.py")
+
+
+def test_an_option_in_the_repository_loads_what_another_module_reads(tmp_path: Path) -> None:
+    found = reads(tmp_path, USE, plans=PLANS.replace("OPTIONS", "joinedload(Plan.owner)"), labels=LABELS)
+
+    assert found["Plan.owner"].state == "loaded"
+
+
+def test_what_hangs_on_another_object_knows_the_call_that_led_to_its_query(tmp_path: Path) -> None:
+    use = USE.replace("return label(found)", "return [usage.meter.id for usage in found.usages]")
+    found = reads(tmp_path, use, plans=PLANS.replace("OPTIONS", "joinedload(Plan.owner)"), labels=LABELS)
+
+    assert found["Usage.meter"].via is not None
+    assert found["Usage.meter"].via.path == "app.py"
