@@ -1,12 +1,12 @@
 import asyncio
-import itertools
 
 import pytest
 
-from tests.faults.rig import Postgres, Proxy
+from tests.faults.rig import Postgres, Proxy, eventually
+from tests.faults.service import Service
 from verdigris import Database
 
-_numbers = itertools.count()
+_NAME = "faults"
 
 
 @pytest.fixture(scope="session")
@@ -25,19 +25,24 @@ def postgres(_server):
 
 @pytest.fixture
 def database(postgres):
-    """The name of a database of this test's own, with an `account` of 0 in it."""
-    name = f"faults_test_{next(_numbers)}"
-    asyncio.run(_create(postgres, name))
-    yield name
-    postgres.thaw()
-    postgres.start()
-    asyncio.run(postgres.run(f"DROP DATABASE {name} WITH (FORCE)"))
+    """The name of a database with two accounts of 0 in it and nothing else."""
+    asyncio.run(_empty(postgres))
+    return _NAME
 
 
-async def _create(postgres, name):
-    await postgres.run(f"CREATE DATABASE {name} STRATEGY file_copy")
-    await postgres.run("CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL)", database=name)
-    await postgres.run("INSERT INTO account VALUES (1, 0), (2, 0)", database=name)
+async def _empty(postgres):
+    """Make it anew: a schema costs a twentieth of a database."""
+    if not await postgres.run("SELECT 1 FROM pg_database WHERE datname = $1", _NAME):
+        await postgres.run(f"CREATE DATABASE {_NAME}")
+    await postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", _NAME)
+    for statement in (
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT ALL ON SCHEMA public TO PUBLIC",
+        "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL)",
+        "INSERT INTO account VALUES (1, 0), (2, 0)",
+    ):
+        await postgres.run(statement, database=_NAME)
 
 
 @pytest.fixture
@@ -65,3 +70,31 @@ async def db(postgres, proxy, database):
     postgres.thaw()
     proxy.flow()
     await made.dispose()
+
+
+@pytest.fixture
+def service(db):
+    return Service(db)
+
+
+@pytest.fixture
+def balance(admin):
+    """Return what the first account holds."""
+
+    async def of(number=1):
+        return (await admin("SELECT balance FROM account WHERE id = $1", number))[0][0]
+
+    return of
+
+
+@pytest.fixture
+def whole(db, postgres, database):
+    """Say that nothing leaked: no slot of the pool is taken, and no backend works or waits in a transaction."""
+
+    async def check():
+        async def still():
+            return db.pool().in_use == 0 and not await postgres.backends(database, busy=True)
+
+        return await eventually(still)
+
+    return check

@@ -73,7 +73,7 @@ RAISED = [
 
 
 @pytest.mark.parametrize(("statement", "sqlstate", "name", "status", "retry"), REAL)
-async def test_a_server_error_is_classified_by_its_sqlstate(db, statement, sqlstate, name, status, retry):  # noqa: PLR0917
+async def test_a_server_error_is_classified_by_its_sqlstate(db, statement, sqlstate, name, status, retry):
     error = await failure(db, statement)
     fault = classify(error)
 

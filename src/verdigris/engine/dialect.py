@@ -97,8 +97,11 @@ class DialectOverrides:
             reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
             self.circuit.failed(reason)
             raise unavailable(reason) from error
-        except asyncpg.ProtocolViolationError as error:
-            if "startup parameter" in str(error):
+        except (
+            asyncpg.ProtocolViolationError,
+            self.dialect.loaded_dbapi.Error,
+        ) as error:  # 2.1 translates, 2.0 does not
+            if "unsupported startup parameter" in str(error):
                 raise _refused_by_proxy() from error
             raise
         self.circuit.worked()

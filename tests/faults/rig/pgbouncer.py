@@ -31,31 +31,41 @@ class PgBouncer:
             self.port = probe.getsockname()[1]
         self._home = Path(tempfile.mkdtemp(prefix="verdigris-pgbouncer-"))
         (self._home / "pgbouncer.ini").write_text(self._configuration())
-        account = server_account()
-        account.own(self._home)
-        self._process = subprocess.Popen(
-            [program, "--quiet", str(self._home / "pgbouncer.ini")],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **account.identity(),
-        )
+        server_account().own(self._home)
         try:
-            self._wait()
+            self._start(program)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_):
+        self._stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def restart(self):
+        """Stop at once and start again, under the same address: every client is cut off."""
+        self._stop()
+        self._start(shutil.which("pgbouncer", path=_PLACES))
+
+    def _start(self, program):
+        self._process = subprocess.Popen(
+            [program, "--quiet", str(self._home / "pgbouncer.ini")],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **server_account().identity(),
+        )
+        self._wait()
+
+    def _stop(self):
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(5)
-        shutil.rmtree(self._home, ignore_errors=True)
 
     def url_for(self, database, *, driver="postgresql+asyncpg"):
         return f"{driver}://app:app@127.0.0.1:{self.port}/{database}"

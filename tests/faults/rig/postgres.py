@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.faults.rig.waits import eventually
 from verdigris import embedded
 from verdigris.embedded.account import server_account
 from verdigris.embedded.provider import find_installation
@@ -109,14 +110,21 @@ class Postgres:
         return self.server.url_for(database)
 
     async def run(self, statement, *values, database="postgres"):
-        """Run a statement on a connection of its own, past every proxy, and return its rows."""
-        connection = await asyncpg.connect(
-            host=str(self.server.socket_dir), port=self.port, user=self.server.user, database=database, timeout=10
-        )
+        """Run a statement on a connection of its own, past every proxy, and return its rows.
+
+        A server that recovers from a crash is waited for.
+        """
+        connection = await eventually(lambda: self._connection(database))
         try:
             return await connection.fetch(statement, *values, timeout=20)
         finally:
             connection.terminate()
+
+    async def _connection(self, database):
+        with contextlib.suppress(asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+            return await asyncpg.connect(
+                host=str(self.server.socket_dir), port=self.port, user=self.server.user, database=database, timeout=10
+            )
 
     async def backends(self, database, *, busy=False):
         """Return what the server says about the clients of a database; with `busy` those that are not idle."""

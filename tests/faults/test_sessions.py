@@ -1,0 +1,138 @@
+"""Sessions and transactions that are used wrongly, or leave something behind."""
+
+import asyncio
+import contextlib
+
+import pytest
+from sqlalchemy import exc, text
+
+from tests.faults.service import ADD, Service, Work, name_of
+from verdigris import Database
+from verdigris.errors import CommitRefusedError, classify
+
+
+@pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+async def test_any_exception_in_a_begin_block_rolls_back_base_exceptions_too(db, balance, whole, error):
+    async def block():
+        async with db.session.begin() as session:
+            await session.execute(ADD)
+            raise error
+
+    with pytest.raises(error):
+        await block()
+    assert await balance() == 0
+    assert await whole()
+
+
+async def swallow(session):
+    with contextlib.suppress(exc.DBAPIError):
+        await session.execute(text("SELECT 1 / 0"))
+
+
+async def test_a_swallowed_error_fails_the_unit_and_the_request_and_never_reports_success(db, service, balance, whole):
+    with pytest.raises(CommitRefusedError):
+        await db.transaction(work := Work(swallow))
+
+    async def block():
+        async with db.session.begin() as session:
+            await session.execute(ADD)
+            await swallow(session)
+
+    with pytest.raises(CommitRefusedError):
+        await block()
+    answers = [await service.ask(way, Work(swallow)) for way in ("plain", "route", "retried")]
+
+    assert work.attempts == 1
+    assert [(answer.status_code, name_of(answer)) for answer in answers] == [(500, "nothing-stored")] * 3
+    assert await balance() == 0
+    assert await whole()
+
+
+async def test_an_error_swallowed_in_a_savepoint_is_loud_at_its_release(db, balance, whole):
+    async def block(session):
+        async with session.begin_nested():
+            await session.execute(ADD)
+            await swallow(session)
+
+    with pytest.raises(exc.DBAPIError) as loud:
+        await db.transaction(block)
+
+    assert classify(loud.value).sqlstate == "25P02"
+    assert await balance() == 0
+    assert await whole()
+
+
+async def test_an_error_caught_around_a_savepoint_undoes_that_alone(db, balance, whole):
+    async def careful(session):
+        await session.execute(ADD)
+        with contextlib.suppress(exc.DBAPIError):
+            async with session.begin_nested():
+                await session.execute(ADD)
+                await session.execute(text("SELECT 1 / 0"))
+
+    await db.transaction(careful)
+
+    assert await balance() == 1
+    assert await whole()
+
+
+async def test_beginning_twice_is_refused_and_the_first_transaction_goes_on(db, balance, whole):
+    async with db.session.begin() as session:
+        await session.execute(ADD)
+        with pytest.raises(exc.InvalidRequestError, match="already begun"):
+            async with session.begin():
+                pass
+        await session.execute(ADD)
+
+    assert await balance() == 2
+    assert await whole()
+
+
+async def test_a_commit_inside_a_begin_block_is_refused_for_what_follows(db, balance, whole):
+    async def block():
+        async with db.session.begin() as session:
+            await session.execute(ADD)
+            await session.commit()
+            await session.execute(ADD)
+
+    with pytest.raises(exc.InvalidRequestError):
+        await block()
+    assert await balance() == 1
+    assert await whole()
+
+
+async def test_isolation_level_and_read_only_do_not_reach_the_next_user_of_the_connection(postgres, database):
+    db = Database(postgres.url_for(database), pool_size=1, max_overflow=0)
+    ask = text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+
+    async def told(session):
+        return tuple((await session.execute(ask)).one())
+
+    assert await db.transaction(told, isolation_level="SERIALIZABLE") == ("serializable", "off")
+    async with db.read(snapshot=True) as session:
+        assert await told(session) == ("repeatable read", "on")
+    assert await db.transaction(told) == ("read committed", "off")
+    await db.dispose()
+
+
+async def test_an_advisory_lock_of_the_transaction_and_set_local_end_with_it(postgres, database):
+    db = Database(postgres.url_for(database), pool_size=1, max_overflow=0)
+
+    async def leave(session):
+        await session.execute(text("SET LOCAL search_path = nowhere"))
+        await session.execute(text("SELECT pg_advisory_xact_lock(1)"))
+
+    async def told(session):
+        path = await session.scalar(text("SELECT current_setting('search_path')"))
+        return path, await session.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+
+    await db.transaction(leave)
+    assert (await db.transaction(told)) == ('"$user", public', 0)
+    await db.dispose()
+
+
+async def test_one_request_is_one_transaction_however_many_ask_for_the_session(db, balance):
+    answers = await asyncio.gather(*(Service(db).ask("plain", Work()) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert await balance() == 20
