@@ -122,7 +122,7 @@ def _pages(text: str) -> Iterator[Page]:
         yield Page(box, "\n".join(body), examples)
 
 
-def _add(box, number, language, info, block, example, examples):  # noqa: PLR0917 - the state of a parser
+def _add(box, number, language, info, block, example, examples):
     words = info.split()
     if words and words[0] in MARKS:
         example = Example(box, len(examples) + 1, words[0], number, variant=words[1] if len(words) > 1 else None)

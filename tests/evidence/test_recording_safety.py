@@ -114,7 +114,7 @@ def test_coroutine_functions_stay_what_they_are(tmp_path):
 
 
 def test_listeners_and_wrappers_of_others_are_named_and_ours_are_not(tmp_path):
-    def watch(connection, cursor, statement, parameters, context, executemany):  # noqa: PLR0917 - SQLAlchemy's
+    def watch(connection, cursor, statement, parameters, context, executemany):
         pass
 
     event.listen(Engine, "before_cursor_execute", watch)
