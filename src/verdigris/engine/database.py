@@ -22,6 +22,7 @@ from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, ga
 from verdigris.engine import events, sizing
 from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
+from verdigris.engine.limits import connector, server_limits
 from verdigris.engine.lane import Lane
 from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
@@ -74,6 +75,11 @@ class Database:
         connect_timeout: float = 5.0,
         command_timeout: float = 60.0,
         statement_timeout: float | None = 30.0,
+        transaction_timeout: float | None = 300.0,
+        idle_in_transaction_timeout: float | None = 60.0,
+        commit_timeout: float = 10.0,
+        close_timeout: float = 2.0,
+        dispose_timeout: float = 5.0,
         isolation_level: str | None = None,
         expire_on_commit: bool = False,
         autoflush: bool = True,
@@ -90,11 +96,18 @@ class Database:
         found = address(url)
         arguments = {**found.connect, **engine_options.pop("connect_args", {})}
         settings = {**found.settings, **arguments.pop("server_settings", {})}
-        if statement_timeout is not None:
-            settings.setdefault("statement_timeout", str(int(statement_timeout * 1000)))
+        limits = server_limits(
+            statement=statement_timeout,
+            transaction=transaction_timeout,
+            idle_in_transaction=idle_in_transaction_timeout,
+        )
+        settings = {**limits, **settings}
+        arguments.setdefault("async_creator_fn", connector())
         driver = DriverSettings(
             connect_timeout=arguments.setdefault("timeout", connect_timeout),
             command_timeout=arguments.setdefault("command_timeout", command_timeout),
+            commit_timeout=commit_timeout,
+            close_timeout=close_timeout,
             guard_commit=guard_commit,
         )
         if isolation_level is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy.util import await_only
 
+from verdigris.engine.driver import Connection
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ class Circuit:
 
 @dataclass(frozen=True, slots=True)
 class DialectOverrides:
-    """The three methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
+    """The methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
 
     dialect: PGDialect_asyncpg
     settings: DriverSettings
     stock_connect: Callable[..., Any]
     stock_rollback: Callable[[Any], None]
+    stock_rollback_to: Callable[[Any, str], None]
+    stock_close: Callable[[Any], None]
     circuit: Circuit = field(default_factory=Circuit)
 
     def do_ping(self, dbapi_connection: Any) -> bool:
@@ -83,6 +86,21 @@ class DialectOverrides:
         if driver is not None and driver.is_closed():
             return
         self.stock_rollback(dbapi_connection)
+
+    def do_rollback_to_savepoint(self, connection: Any, name: str) -> None:
+        """Roll back to a savepoint in bounded time; a lost connection hides nothing either."""
+        driver = connection.connection.driver_connection
+        if driver is not None and driver.is_closed():
+            return
+        savepoint = self.dialect.identifier_preparer.quote(name)
+        if not isinstance(driver, Connection) or not await_only(driver.rollback_to(savepoint)):
+            self.stock_rollback_to(connection, name)
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Close a connection, unless it is closed: there is no transaction left to roll back."""
+        driver = dbapi_connection.driver_connection
+        if driver is None or not driver.is_closed():
+            self.stock_close(dbapi_connection)
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         """Connect with the guarded connection class and limits, and name what the driver raises bare."""
@@ -119,10 +137,14 @@ def _lane_executed(
 
 def adapt(dialect: PGDialect_asyncpg, settings: DriverSettings) -> None:
     """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
-    overrides = DialectOverrides(dialect, settings, dialect.connect, dialect.do_rollback)
+    overrides = DialectOverrides(
+        dialect, settings, dialect.connect, dialect.do_rollback, dialect.do_rollback_to_savepoint, dialect.do_close
+    )
     vars(dialect).update(
         do_ping=overrides.do_ping,
         do_rollback=overrides.do_rollback,
+        do_rollback_to_savepoint=overrides.do_rollback_to_savepoint,
+        do_close=overrides.do_close,
         connect=overrides.connect,
         verdigris=overrides,
     )

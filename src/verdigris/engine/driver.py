@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 from asyncpg import connect_utils
 
-from verdigris.errors import CommitRefusedError, OutcomeUnknownError, classify
+from verdigris.engine.commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 log = logging.getLogger("verdigris")
 
-# A server that answers COMMIT with one of these did not say what became of the transaction.
-_UNANSWERED = ("08", "57P01", "57P02", "40003")
+_LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class DriverSettings:
 
     connect_timeout: float = 5.0
     command_timeout: float = 60.0
+    commit_timeout: float = 10.0
     close_timeout: float = 2.0  # also the limit of a ROLLBACK and of a ping
     ping_after: float = 10.0  # a connection that was used more recently is not asked over the wire
     guard_commit: bool = True
@@ -76,11 +76,27 @@ class Connection(asyncpg.Connection):
 
     def _cancel_request(self) -> Coroutine[Any, Any, None] | None:
         protocol = self._protocol  # type: ignore[attr-defined]  # the stubs leave it out
+        if protocol is None:
+            return None
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return None  # collected, outside of any loop
         return _cancel(self._addr, self._params, protocol, self.settings.connect_timeout)  # type: ignore[attr-defined]
+
+    async def rollback_to(self, savepoint: str) -> bool:
+        """Roll back to a savepoint in bounded time; False if the server has an answer of its own that is an error.
+
+        A connection that is lost, or that does not answer, has rolled back altogether: it is dropped without a word, so
+        that the error which ended the savepoint goes on to the caller.
+        """
+        try:
+            await super().execute(f"ROLLBACK TO SAVEPOINT {savepoint}", timeout=self.settings.close_timeout)
+        except _LOST:
+            self.terminate()
+        except asyncpg.PostgresError:
+            return False
+        return True
 
     async def _rollback(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
         self.failed = None
@@ -91,26 +107,34 @@ class Connection(asyncpg.Connection):
             return "ROLLBACK"
 
     async def _commit(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """Send COMMIT and wait for its answer up to `commit_timeout`, also when the caller is cancelled meanwhile."""
+        timeout = timeout or self.settings.commit_timeout
         if self.is_closed():  # never sent: asyncpg says so, and the unit may be repeated
             return await super().execute(query, timeout=timeout)
         self.committing = True
+        answer = ToItsEnd(super().execute(query, timeout=timeout))
         try:
-            status = await super().execute(query, timeout=timeout)
-        except asyncio.CancelledError:
-            log.warning("cancelled while COMMIT was under way: its outcome is unknown")
-            raise
+            status, failure = await answer, None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            sqlstate = getattr(error, "sqlstate", None)
-            if sqlstate is not None and not sqlstate.startswith(_UNANSWERED):
-                self.committing = False
-                raise  # the server answered: the transaction is rolled back
-            self.terminate()
-            raise _outcome_unknown() from error
+            status, failure = "", self._failure(error)
         self.committing = False
         failed, self.failed = self.failed, None
         if status == "ROLLBACK":
-            raise _refused(failed) from failed
+            failure = refused(failed)
+        if answer.cancelled is not None:
+            log.warning("cancelled while COMMIT was under way: %s", outcome(failure))
+            raise marked(answer.cancelled, failure)
+        if failure is not None:
+            raise failure
         return status
+
+    def _failure(self, error: Exception) -> Exception:
+        """Return what an error in COMMIT says of the transaction: rolled back, or nobody knows."""
+        sqlstate = getattr(error, "sqlstate", None)
+        if sqlstate is not None and not sqlstate.startswith(UNANSWERED):
+            return error  # the server answered: the transaction is rolled back
+        self.terminate()
+        return outcome_unknown(error)
 
 
 _cancelling: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran
@@ -127,29 +151,3 @@ async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) 
                 backend_pid=protocol.backend_pid,
                 backend_secret=protocol.backend_secret,
             )
-
-
-def _outcome_unknown() -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        "COMMIT was sent and no answer came back: the work may be stored, or not.",
-        why="Repeating it blindly could do it twice.",
-        do=[
-            "Look whether it is there, or make the work idempotent and say so:",
-            "  await db.transaction(work, idempotent=True)",
-        ],
-        page="errors/retry-transient",
-    )
-
-
-def _refused(failed: BaseException | None) -> CommitRefusedError:
-    fault = classify(failed) if failed is not None else None
-    earlier = f"an earlier error ({fault.sqlstate} {fault.name})" if fault and fault.sqlstate else "an earlier error"
-    return CommitRefusedError(
-        "PostgreSQL answered COMMIT with ROLLBACK: nothing of this transaction was stored.",
-        why=f"In it {earlier} was caught and not raised again; after it PostgreSQL takes nothing more.",
-        do=[
-            "Let the error out of the transaction, or catch it around a savepoint:",
-            "  async with session.begin_nested(): ...",
-        ],
-        page="errors/rollback-then-raise",
-    )

@@ -1,0 +1,47 @@
+"""The server's own limits on what a connection may do, sent when it connects."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("verdigris")
+_SINCE_17 = "transaction_timeout"
+
+
+def server_limits(
+    *, statement: float | None, transaction: float | None, idle_in_transaction: float | None
+) -> dict[str, str]:
+    """Return the settings that end what takes too long, from seconds; None leaves the server's own value."""
+    limits = {
+        "statement_timeout": statement,
+        _SINCE_17: transaction,
+        "idle_in_transaction_session_timeout": idle_in_transaction,
+    }
+    return {name: str(int(seconds * 1000)) for name, seconds in limits.items() if seconds is not None}
+
+
+def connector() -> Callable[..., Awaitable[asyncpg.Connection]]:
+    """Return `asyncpg.connect` for servers before PostgreSQL 17 too, which refuse a setting that they do not know.
+
+    The first connection finds it out, once for each Database; the others do without.
+    """
+    unknown: set[str] = set()
+
+    async def connect(*args: Any, server_settings: dict[str, str], **options: Any) -> asyncpg.Connection:
+        settings = {name: value for name, value in server_settings.items() if name not in unknown}
+        try:
+            return await asyncpg.connect(*args, server_settings=settings, **options)
+        except asyncpg.UndefinedObjectError as error:
+            if _SINCE_17 not in settings or _SINCE_17 not in str(error):
+                raise
+        unknown.add(_SINCE_17)
+        log.info("the server knows no %s (PostgreSQL 17 does): a transaction has no limit as a whole", _SINCE_17)
+        return await connect(*args, server_settings=settings, **options)
+
+    return connect
