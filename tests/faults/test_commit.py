@@ -81,9 +81,7 @@ async def test_a_cancelled_commit_that_gets_no_answer_ends_in_bounded_time_and_s
 
 
 @pytest.mark.parametrize("fate", [Fate.REPLY_HELD, Fate.REPLY_LOST, Fate.LOST, Fate.HELD])
-async def test_a_commit_without_an_answer_is_an_outcome_unknown_in_bounded_time(
-    proxy, postgres, database, admin, fate
-):
+async def test_a_commit_without_an_answer_is_an_outcome_unknown_in_bounded_time(proxy, postgres, database, admin, fate):
     db = Database(proxy.url(postgres.url_for(database)), commit_timeout=0.5)
     proxy.commit(fate)
 

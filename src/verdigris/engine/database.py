@@ -22,8 +22,8 @@ from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, ga
 from verdigris.engine import events, sizing
 from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
-from verdigris.engine.limits import connector, server_limits
 from verdigris.engine.lane import Lane
+from verdigris.engine.limits import connector, server_limits
 from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, RetryLevel, classify
@@ -45,7 +45,6 @@ T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 P = ParamSpec("P")
-_DISPOSE_SECONDS = 5.0
 
 
 class Database:
@@ -61,6 +60,8 @@ class Database:
 
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
     """
+
+    _dispose_timeout = 5.0
 
     def __init__(
         self,
@@ -119,6 +120,7 @@ class Database:
         engine_options.setdefault("hide_parameters", True)
         arguments["server_settings"] = settings
         self._chosen = (pool_size, max_overflow)
+        self._dispose_timeout = dispose_timeout
         self._attach(
             create_async_engine(
                 found.url,
@@ -376,16 +378,16 @@ class Database:
         log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
 
     async def dispose(self) -> None:
-        """Close the pool's connections; after five seconds whatever does not answer is dropped."""
+        """Close the pool's connections; after `dispose_timeout` seconds whatever does not answer is dropped."""
         try:
-            async with asyncio.timeout(_DISPOSE_SECONDS):
+            async with asyncio.timeout(self._dispose_timeout):
                 await self.queries.aclose()
                 await self.engine.dispose()
         except TimeoutError:
             pool = self.engine.sync_engine.pool
             if isinstance(pool, Pool):
                 pool.terminate()
-            log.warning("the pool did not close within %s s; its connections were dropped", _DISPOSE_SECONDS)
+            log.warning("the pool did not close within %s s; its connections were dropped", self._dispose_timeout)
             await self.engine.dispose(close=False)
 
     def _half_of_pool(self) -> int:
