@@ -12,7 +12,7 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults check fix docs bench lock clean help
+.PHONY: demo test faults check fix docs bench bench-reads lock clean help
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
@@ -22,6 +22,7 @@ help:
 	@echo "make fix     repair what lint and format can repair"
 	@echo "make docs    check the documentation alone"
 	@echo "make bench   run the benchmarks"
+	@echo "make bench-reads  reads behind FastAPI, beside every peer (ARGS=--smoke: a minute)"
 	@echo "make lock    resolve the constraints files anew"
 
 demo: $(READY)
@@ -52,6 +53,9 @@ bench: $(READY)
 	@if ls benchmarks/bench_*.py >/dev/null 2>&1; then \
 	  for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done; \
 	else echo "There is no benchmark yet: benchmarks/bench_*.py"; fi
+
+bench-reads:
+	@benchmarks/reads/run $(ARGS)
 
 lock:
 	@python=$$(tools/find-python) && tools/lock "$$python"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/verdigris/**/*.md")
+PLACES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/**/*.md", "src/verdigris/**/*.md")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^([ \t]*)```(\w*)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
