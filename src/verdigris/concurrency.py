@@ -130,12 +130,18 @@ def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]
     return unit
 
 
-async def gather(units: Sequence[Callable[[], Awaitable[Any]]], slots: asyncio.Semaphore) -> list[Any]:
+async def gather(
+    units: Sequence[Callable[[], Awaitable[Any]]], slots: asyncio.Semaphore, ended: Callable[[], None] | None = None
+) -> list[Any]:
     """Run units side by side, as many at once as there are slots; a failure cancels the others and is raised."""
 
     async def bounded(unit: Callable[[], Awaitable[Any]]) -> Any:
-        async with slots:
-            return await unit()
+        try:
+            async with slots:
+                return await unit()
+        finally:
+            if ended is not None:
+                ended()
 
     failures: BaseExceptionGroup[BaseException] | None = None
     tasks: list[asyncio.Task[Any]] = []

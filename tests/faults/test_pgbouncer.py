@@ -49,7 +49,6 @@ async def test_transaction_mode_works_with_the_statement_cache_off_and_leaves_no
     await db.dispose()
 
 
-@pytest.mark.xfail(reason="transaction mode is not yet told from a server by itself", strict=False)
 async def test_transaction_mode_works_out_of_the_box(pooler, balance):
     db = pooler(pool_size=10, max_overflow=0, settings={"size": 3})
 
@@ -60,7 +59,7 @@ async def test_transaction_mode_works_out_of_the_box(pooler, balance):
 
 
 async def test_a_setting_that_the_pooler_refuses_is_named_with_the_line_for_its_configuration(pooler):
-    db = pooler(statement_timeout=30.0)
+    db = pooler("session", statement_timeout=30.0, pgbouncer=False)
 
     with pytest.raises(ConfigurationError, match="ignore_startup_parameters = statement_timeout"):
         await db.transaction(Work())

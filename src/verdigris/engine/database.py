@@ -8,23 +8,21 @@ import logging
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
-from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
 from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
-from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, gather, run_unit
-from verdigris.engine import events, sizing
-from verdigris.engine.dialect import adapt
-from verdigris.engine.driver import DriverSettings
+from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
+from verdigris.engine import sizing
+from verdigris.engine.build import EngineSettings, build, take_over
+from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
-from verdigris.engine.limits import connector, server_limits
-from verdigris.engine.pool import Pool, adopt
+from verdigris.engine.pool import Pool
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, RetryLevel, classify
 from verdigris.performance import instrument
@@ -73,6 +71,9 @@ class Database:
         pool_timeout: float = 3.0,
         pool_recycle: int = 1800,
         pool_pre_ping: bool = True,
+        max_waiting: int | None = None,
+        reset: bool = True,
+        pgbouncer: bool | None = None,
         connect_timeout: float = 5.0,
         command_timeout: float = 60.0,
         statement_timeout: float | None = 30.0,
@@ -94,42 +95,35 @@ class Database:
         pool_metrics: bool = True,
         **engine_options: Any,
     ) -> None:
-        found = address(url)
-        arguments = {**found.connect, **engine_options.pop("connect_args", {})}
-        settings = {**found.settings, **arguments.pop("server_settings", {})}
-        limits = server_limits(
-            statement=statement_timeout,
-            transaction=transaction_timeout,
-            idle_in_transaction=idle_in_transaction_timeout,
-        )
-        settings = {**limits, **settings}
-        arguments.setdefault("async_creator_fn", connector())
-        driver = DriverSettings(
-            connect_timeout=arguments.setdefault("timeout", connect_timeout),
-            command_timeout=arguments.setdefault("command_timeout", command_timeout),
+        settings = EngineSettings(
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            pool_recycle=pool_recycle,
+            pool_pre_ping=pool_pre_ping,
+            max_waiting=max_waiting,
+            reset=reset,
+            pgbouncer=pgbouncer,
+            connect_timeout=connect_timeout,
+            command_timeout=command_timeout,
+            statement_timeout=statement_timeout,
+            transaction_timeout=transaction_timeout,
+            idle_in_transaction_timeout=idle_in_transaction_timeout,
             commit_timeout=commit_timeout,
             close_timeout=close_timeout,
+            isolation_level=isolation_level,
             guard_commit=guard_commit,
+            options=engine_options,
         )
-        if isolation_level is not None:
-            engine_options["isolation_level"] = isolation_level
-        if issubclass(engine_options.setdefault("poolclass", Pool), QueuePool):  # the others have no size
-            engine_options["pool_size"] = sizing.DEFAULT_SIZE if pool_size is None else pool_size
-            engine_options["max_overflow"] = sizing.DEFAULT_OVERFLOW if max_overflow is None else max_overflow
-            engine_options["pool_timeout"] = pool_timeout
-        engine_options.setdefault("hide_parameters", True)
-        arguments["server_settings"] = settings
+        try:
+            engine = build(address(url), settings)
+        except ConfigurationError as error:
+            url = None  # this frame is part of what a tracker of errors keeps
+            raise error.with_traceback(None) from None
         self._chosen = (pool_size, max_overflow)
         self._dispose_timeout = dispose_timeout
         self._attach(
-            create_async_engine(
-                found.url,
-                connect_args=arguments,
-                pool_pre_ping=pool_pre_ping,
-                pool_recycle=pool_recycle,
-                **engine_options,
-            ),
-            driver,
+            engine,
             workers=workers,
             expire_on_commit=expire_on_commit,
             autoflush=autoflush,
@@ -147,6 +141,9 @@ class Database:
         cls,
         engine: AsyncEngine,
         *,
+        max_waiting: int | None = None,
+        reset: bool = True,
+        pgbouncer: bool | None = None,
         connect_timeout: float = 5.0,
         command_timeout: float = 60.0,
         guard_commit: bool = True,
@@ -155,36 +152,27 @@ class Database:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
 
         Added: the COMMIT guard, bounded waits, the cheap ping (and pre-ping itself), the pool that names its holders,
-        and the session factory. Kept: the engine's URL, its pool's size and timeout, its own connect arguments. Call it
-        before the engine is first used: connections that are open already would lack the guards.
+        and the session factory. Kept: the engine's URL, its pool's size and timeout, its own connect arguments, TLS as
+        it is. Call it before the engine is first used: connections that are open already would lack the guards.
         """
-        if engine.dialect.driver != "asyncpg":
-            raise ConfigurationError(
-                f"from_engine() got an engine on {engine.dialect.name}+{engine.dialect.driver}.",
-                why="The guards are built on asyncpg.",
-                do=['Write create_async_engine("postgresql+asyncpg://…").'],
-                page="engine/async-driver",
-            )
-        pool = engine.sync_engine.pool
-        if type(pool) is AsyncAdaptedQueuePool:
-            if pool.checkedout() or pool.checkedin():
-                raise ConfigurationError(
-                    "from_engine() got an engine that is in use already.",
-                    why="Its open connections would lack the guards.",
-                    do=["Call Database.from_engine(engine) where the engine is made."],
-                    page="session/single-factory",
-                )
-            engine.sync_engine.pool = adopt(pool)
         self = cls.__new__(cls)
+        settings = EngineSettings(
+            max_waiting=max_waiting,
+            reset=reset,
+            pgbouncer=pgbouncer,
+            connect_timeout=connect_timeout,
+            command_timeout=command_timeout,
+            guard_commit=guard_commit,
+        )
+        take_over(engine, settings)
+        pool = engine.sync_engine.pool
         self._chosen = (pool.size(), pool._max_overflow) if isinstance(pool, AsyncAdaptedQueuePool) else (None, None)  # noqa: SLF001
-        driver = DriverSettings(connect_timeout, command_timeout, guard_commit=guard_commit)
-        self._attach(engine, driver, **options)
+        self._attach(engine, **options)
         return self
 
     def _attach(
         self,
         engine: AsyncEngine,
-        driver: DriverSettings,
         *,
         workers: int | None = None,
         expire_on_commit: bool = False,
@@ -200,11 +188,9 @@ class Database:
         self.engine = engine
         self.url = engine.url
         self.workers = workers or _workers()
-        adapt(cast("Any", engine.sync_engine.dialect), driver)
         pool = engine.sync_engine.pool
         if isinstance(pool, Pool):
             pool.extras.workers = self.workers
-        events.listen(engine.sync_engine, pool._recycle)  # noqa: SLF001 - the setting has no public name
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
             class_=AsyncSession,
@@ -218,7 +204,7 @@ class Database:
         self.budget = Budget()
         self.lane = Lane(engine, self.budget)
         self._levels: dict[str, AsyncEngine] = {}
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._side_by_side = SideBySide(engine.sync_engine)
         self.queries: Queries = instrument(
             engine,
             slow_query=slow_query,
@@ -329,10 +315,10 @@ class Database:
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
 
         Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
-        already. The first failure cancels the others and is raised.
+        already. The first failure cancels the others and is raised; so is PoolExhaustedError, at once, where units
+        could only wait for connections whose holders wait for such units.
         """
-        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._half_of_pool()))
-        return tuple(await gather([functools.partial(self.transaction, unit) for unit in units], slots))
+        return tuple(await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units]))
 
     def open(self, isolation_level: str | None = None) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
@@ -389,10 +375,6 @@ class Database:
                 pool.terminate()
             log.warning("the pool did not close within %s s; its connections were dropped", self._dispose_timeout)
             await self.engine.dispose(close=False)
-
-    def _half_of_pool(self) -> int:
-        pool = self.engine.sync_engine.pool
-        return max(1, (pool.size() + pool._max_overflow) // 2) if isinstance(pool, Pool) else 1  # noqa: SLF001
 
 
 def _workers() -> int:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy.util import await_only
 
+from verdigris.engine import pooler, tls
 from verdigris.engine.driver import Connection
-from verdigris.errors import ConfigurationError, DatabaseUnavailableError
+from verdigris.engine.pooler import Pooler
+from verdigris.engine.state import Tracked
+from verdigris.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -51,7 +56,7 @@ class Circuit:
         self.failures = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DialectOverrides:
     """The methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
 
@@ -61,6 +66,8 @@ class DialectOverrides:
     stock_rollback: Callable[[Any], None]
     stock_rollback_to: Callable[[Any, str], None]
     stock_close: Callable[[Any], None]
+    pooler: Pooler
+    verifies: bool  # nobody has decided about TLS, and the database is on another machine
     circuit: Circuit = field(default_factory=Circuit)
 
     def do_ping(self, dbapi_connection: Any) -> bool:
@@ -105,25 +112,73 @@ class DialectOverrides:
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         """Connect with the guarded connection class and limits, and name what the driver raises bare."""
         settings = self.settings
-        cparams.setdefault("connection_class", settings.connection_class())
+        cparams.setdefault("connection_class", self.connection_class)
         cparams.setdefault("timeout", settings.connect_timeout)
         cparams.setdefault("command_timeout", settings.command_timeout)
+        if self.verifies:
+            cparams["ssl"] = self.verifying
         self.circuit.check(cparams["timeout"])
         try:
-            connection = self.stock_connect(*cargs, **cparams)
+            connection = self._connected(cargs, cparams)
         except OSError as error:  # TimeoutError and socket.gaierror are OSErrors too
-            reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-            self.circuit.failed(reason)
-            raise unavailable(reason) from error
-        except (
-            asyncpg.ProtocolViolationError,
-            self.dialect.loaded_dbapi.Error,
-        ) as error:  # 2.1 translates, 2.0 does not
-            if "unsupported startup parameter" in str(error):
-                raise _refused_by_proxy() from error
-            raise
+            refused = tls.refused(error)
+            if refused is not None:
+                raise refused from _without_frames(error)
+            raise self._unavailable(_reason(error)) from _without_frames(error)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            if isinstance(_original(error), asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
+                raise self._unavailable("no host is the kind of server asked for") from _without_frames(error)
+            raise _without_frames(error)  # noqa: B904 - the same error
         self.circuit.worked()
         return connection
+
+    def _unavailable(self, reason: str) -> DatabaseUnavailableError:
+        self.circuit.failed(reason)
+        return unavailable(reason)
+
+    def _connected(self, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
+        """Connect to the server itself or, where one stands before it, through a pooler."""
+        if not self.pooler.between:
+            connection = self._direct(cargs, cparams)
+            if connection is not None:
+                return connection
+        return self.stock_connect(*cargs, **self.pooler.arguments(cparams, cparams["connection_class"]))
+
+    def _direct(self, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
+        """Connect as to a server; None where it shows on the way that it is a pooler."""
+        try:
+            connection = self.stock_connect(*cargs, **cparams)
+        except (asyncpg.PostgresError, self.dialect.loaded_dbapi.Error) as error:
+            if not pooler.refused_setting(error):
+                raise
+            if self.pooler.told:
+                raise pooler.refuses_settings() from error
+            self.pooler.found("it refuses a setting that PostgreSQL takes")
+            return None
+        if self.pooler.between is not None:
+            return connection
+        driver = connection.driver_connection
+        try:
+            between = await_only(pooler.stands_before(driver, seconds=cparams["timeout"]))
+        except BaseException:
+            driver.terminate()
+            raise
+        if not between:
+            self.pooler.between = False
+            return connection
+        driver.terminate()
+        self.pooler.found("the process that it names is not the one that answers")
+        return None
+
+    @cached_property
+    def connection_class(self) -> type[asyncpg.Connection]:
+        """The class of every connection of this engine: with its settings on it, as asyncpg takes no factory."""
+        return type("Connection", (self.settings.connection_class(), Tracked), {})
+
+    @cached_property
+    def verifying(self) -> ssl.SSLContext:
+        """The context that verifies the server; reading the system's authorities takes some 20 ms, so once."""
+        return tls.verifying()
 
 
 def _lane_executed(
@@ -135,10 +190,19 @@ def _lane_executed(
     """
 
 
-def adapt(dialect: PGDialect_asyncpg, settings: DriverSettings) -> None:
+def adapt(
+    dialect: PGDialect_asyncpg, settings: DriverSettings, *, pgbouncer: bool | None = None, verifies: bool = False
+) -> None:
     """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
     overrides = DialectOverrides(
-        dialect, settings, dialect.connect, dialect.do_rollback, dialect.do_rollback_to_savepoint, dialect.do_close
+        dialect,
+        settings,
+        dialect.connect,
+        dialect.do_rollback,
+        dialect.do_rollback_to_savepoint,
+        dialect.do_close,
+        Pooler(pgbouncer, told=pgbouncer is not None),
+        verifies,
     )
     vars(dialect).update(
         do_ping=overrides.do_ping,
@@ -160,13 +224,21 @@ def unavailable(reason: str) -> DatabaseUnavailableError:
     )
 
 
-def _refused_by_proxy() -> ConfigurationError:
-    return ConfigurationError(
-        "the proxy before the database refuses a setting that is sent when connecting.",
-        why="PgBouncer takes only the startup parameters that it knows.",
-        do=[
-            "Let it pass them by:   ignore_startup_parameters = statement_timeout   (pgbouncer.ini)",
-            "or send none:   Database(statement_timeout=None)   and set it for the role: ALTER ROLE app SET …",
-        ],
-        page="engine/async-driver",
-    )
+def _reason(error: OSError) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def _original(error: BaseException) -> BaseException:
+    """Return asyncpg's own exception, which SQLAlchemy 2.1 wraps."""
+    return error.__cause__ if isinstance(error.__cause__, asyncpg.InternalClientError) else error
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Take the driver's frames off an error of connecting: their local variables hold the password in the clear."""
+    step: BaseException | None = error
+    seen: set[int] = set()
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        step.__traceback__ = None
+        step = step.__cause__ or step.__context__
+    return error

@@ -80,7 +80,7 @@ class Lane:
             raise
         if _in_transaction(pooled):  # BEGIN was sent as text, and must not reach the next one
             pooled.invalidate()
-        elif ours is not None and ours.returns_at_once():
+        elif ours is not None and ours.returns_at_once(pooled.driver_connection):
             pooled.close()
         else:
             await greenlet_spawn(pooled.close)

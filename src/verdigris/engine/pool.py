@@ -11,12 +11,15 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
-from verdigris._places import place_in, request_in
 from verdigris.engine.driver import Connection
+from verdigris.engine.state import Leavings, Tracked
+from verdigris.engine.waiting import Queue, described
 from verdigris.errors import PoolExhaustedError
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ _RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
 class _Held:
     since: float
     task: weakref.ref[asyncio.Task[Any]] | None
+    task_id: int
     home: object
 
 
@@ -46,9 +50,21 @@ class _Home:
 @dataclass(slots=True)
 class _Extras:
     held: dict[ConnectionPoolEntry, _Held] = field(default_factory=dict)
+    holding: dict[int, int] = field(default_factory=dict)  # ids of tasks, and how many connections each holds
+    queue: Queue = field(default_factory=Queue)
+    clears: bool = True  # what users leave in their session
+    told: Leavings = field(default_factory=Leavings)
     home: _Home | None = None
     workers: int = 1
     abandoned: list[object] = field(default_factory=list)
+
+    def free(self, held: _Held) -> None:
+        """Count one connection less for the task that held it."""
+        left = self.holding.get(held.task_id, 0) - 1
+        if left > 0:
+            self.holding[held.task_id] = left
+        else:
+            self.holding.pop(held.task_id, None)
 
 
 class Pool(AsyncAdaptedQueuePool):
@@ -63,20 +79,41 @@ class Pool(AsyncAdaptedQueuePool):
             self._extras = _Extras()
         return self._extras
 
+    @property
+    def limit(self) -> int:
+        """How many connections may be open at once; -1 where there is no limit."""
+        return self.size() + self._max_overflow if self._max_overflow >= 0 else -1
+
     def connect(self) -> PoolProxiedConnection:
         extras = self.extras
         self._follow(extras)
-        try:
+        task = _current_task()
+        if id(task) in extras.holding and any(held.task and held.task() is task for held in extras.held.values()):
+            extras.queue.tell_nested(cast("asyncio.Task[Any]", task), self.limit)
+        if -1 < self._max_overflow <= self._overflow and self._pool.empty():
+            connection = self._connect_in_turn(extras, task)
+        else:
             connection = super().connect()
-        except sa_exc.TimeoutError as error:
-            raise self._exhausted(extras) from error
         record = connection._connection_record  # noqa: SLF001 - no public way to it
         driver = record.driver_connection
         if isinstance(driver, Connection):
             driver.released = 0.0
-        task = _current_task()
-        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, extras.home)
+        if (
+            isinstance(driver, Tracked) and driver.left
+        ):  # by listeners, when it was made or handed out: their work, not a user's leavings
+            driver.left, driver.furnished = None, True
+        me = id(task) if task else 0
+        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
+        extras.holding[me] = extras.holding.get(me, 0) + 1
         return connection
+
+    def _connect_in_turn(self, extras: _Extras, task: asyncio.Task[Any] | None) -> PoolProxiedConnection:
+        holders = (held.task() if held.task else None for held in extras.held.values())
+        with extras.queue.waits(task, holders, self.limit):
+            try:
+                return super().connect()
+            except sa_exc.TimeoutError as error:
+                raise self._exhausted(extras) from error
 
     def hands_out_at_once(self) -> bool:
         """Tell whether `connect()` would neither connect, nor wait, nor ping, nor call listeners: it needs no greenlet.
@@ -97,9 +134,14 @@ class Pool(AsyncAdaptedQueuePool):
             and not -1 < self._recycle < time.time() - record.starttime
         )
 
-    def returns_at_once(self) -> bool:
-        """Tell whether taking a connection back after its transaction calls no listeners: it needs no greenlet."""
-        return not (self.dispatch.reset or self.dispatch.checkin or self.checkedin() >= self.size())
+    def returns_at_once(self, driver: object) -> bool:
+        """Tell whether taking this connection back after its transaction waits for nothing: it needs no greenlet."""
+        return not (
+            getattr(driver, "left", None)
+            or self.dispatch.reset
+            or self.dispatch.checkin
+            or self.checkedin() >= self.size()
+        )
 
     def resize(self, size: int, max_overflow: int) -> None:
         """Change the limits; only before the first connection, so that no count is in flight."""
@@ -121,19 +163,49 @@ class Pool(AsyncAdaptedQueuePool):
     def recreate(self) -> Pool:
         fresh = super().recreate()
         assert isinstance(fresh, Pool)  # noqa: S101 - recreate() builds its own class
-        fresh._extras = _Extras(workers=self.extras.workers)  # noqa: SLF001 - our own
+        old = self.extras
+        fresh._extras = _Extras(  # noqa: SLF001 - our own
+            workers=old.workers, queue=Queue(old.queue.limit, told=old.queue.told), clears=old.clears, told=old.told
+        )
         return fresh
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         extras = self.extras
         held = extras.held.pop(record, None)
-        if held is not None and held.home is not extras.home:
-            _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
-            return
+        if held is not None:
+            extras.free(held)
+            if held.home is not extras.home:
+                _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
+                return
         driver = record.driver_connection
-        if isinstance(driver, Connection):
-            driver.released = time.monotonic()
-        super()._do_return_conn(record)
+        try:
+            if isinstance(driver, Tracked) and driver.left:
+                self._clear(record, driver, driver.left)
+            if isinstance(driver, Connection):
+                driver.released = time.monotonic()
+        finally:
+            super()._do_return_conn(record)
+
+    def _clear(self, record: ConnectionPoolEntry, driver: Tracked, left: dict[str, int]) -> None:
+        """Take away what the last user left in the session, in one round trip; nobody else pays for it."""
+        clears, clearable = self.extras.clears, driver.clearable
+        done = "the next user has it" if not clears else "it was cleared" if clearable else "it was closed"
+        self.extras.told.tell(", ".join(left), driver.left_at, done)
+        driver.left = None
+        if not clears:
+            return
+        try:
+            if clearable:
+                await_only(driver.clear())
+            else:  # listeners that set this one up set the next one up
+                record.invalidate()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, sa_exc.MissingGreenlet) as error:
+            driver.terminate()
+            record.invalidate(error)
+        except BaseException as cancelled:
+            driver.terminate()
+            record.invalidate(cancelled)
+            raise
 
     def _follow(self, extras: _Extras) -> None:
         """Leave the connections of another process or event loop behind, where they would corrupt or never answer."""
@@ -153,7 +225,7 @@ class Pool(AsyncAdaptedQueuePool):
         limit = self.size() + self._max_overflow
         holders = sorted(extras.held.values(), key=lambda held: held.since)
         tasks = [(held, held.task() if held.task else None) for held in holders]
-        longest = ", ".join(_described(task, now - held.since) for held, task in tasks[:3])
+        longest = ", ".join(described(task, f" {now - held.since:.1f} s") for held, task in tasks[:3])
         mine = sum(task is me for _, task in tasks if task is not None)
         own = [f"This task holds {mine} of them itself: use one session, or close the first."] if mine else []
         return PoolExhaustedError(
@@ -195,14 +267,6 @@ def _abandon(record: ConnectionPoolEntry, extras: _Extras) -> None:
     else:  # its socket belongs to the parent process, or its loop is gone: touching it would speak on their wire
         extras.abandoned.append(driver)
     cast("Any", record).dbapi_connection = None
-
-
-def _described(task: asyncio.Task[Any] | None, seconds: float) -> str:
-    if task is None:
-        return f"a task that has ended {seconds:.1f} s"
-    place = place_in(task)
-    where = f" ({place})" if place else ""
-    return f"{request_in(task) or task.get_name()} {seconds:.1f} s{where}"
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -56,8 +56,9 @@ _ALREADY = {
     "sslcompression": {"0"},
 }
 _KNOWN = frozenset(
-    {"sslmode", "ssl", "connect_timeout", "application_name", "options", "host", "port", "dbname", "user"}
+    {"sslmode", "ssl", "connect_timeout", "application_name", "options", "host", "port", "dbname", "user", "pgbouncer"}
 )
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _HOSTS = re.compile(r"(?P<head>[\w+]+://(?:[^/?#@]*@)?)(?P<hosts>[^/?#@,]*(?:,[^/?#@,]*)+)(?P<tail>[/?].*)?\Z")
 _SETTING = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|\S)*)\s*")
 
@@ -69,6 +70,7 @@ class Address:
     url: URL
     connect: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    pgbouncer: bool | None = None  # whether a pooler in transaction mode stands there; None: it was not said
 
 
 def address(given: str | URL | None, environ: Mapping[str, str] = os.environ) -> Address:
@@ -142,6 +144,8 @@ class _Translation:
             self.found.connect[name] = self._number(name, _NUMBERS[name])
         for name in [name for name in self.options if name in _SAME]:
             self.found.connect[name] = self.options.pop(name)
+        if "pgbouncer" in self.options:
+            self.found.pgbouncer = self._flag("pgbouncer")
         if "connect_timeout" in self.options:  # libpq: 0 is no limit, which is never what a service wants
             self.found.connect["timeout"] = self._number("connect_timeout", float) or 60.0
         for name, harmless in _ALREADY.items():
@@ -165,6 +169,8 @@ class _Translation:
                 )
             url = url.set(**{part: value})  # type: ignore[arg-type]  # the parts named above are all text
         hosts = {name: self.url.query[name] for name in ("host", "port") if self.options.pop(name, None)}
+        if not isinstance(hosts.get("host", ""), str):
+            self.found.connect["target_session_attrs"] = "read-write"  # of several, the one that takes writes
         self.found.url = url.set(query=hosts)
 
     def _tls(self) -> None:
@@ -177,8 +183,11 @@ class _Translation:
                 page=_PAGE,
             )
         files = {name: self.options.pop(name) for name in sorted(_TLS & self.options.keys())}
-        if files:
-            self.found.connect["dsn"] = "postgresql://?" + urlencode({"sslmode": mode or "prefer", **files})
+        if mode in {None, "verify-full"} and files == {"sslrootcert": "system"}:  # libpq's word for the system's own
+            self.found.connect["ssl"] = True
+        elif files:  # who names an authority wants the server verified
+            mode = mode or ("verify-full" if "sslrootcert" in files else "prefer")
+            self.found.connect["dsn"] = "postgresql://?" + urlencode({"sslmode": mode, **files})
         elif mode:
             self.found.connect["ssl"] = mode
 
@@ -207,6 +216,12 @@ class _Translation:
             raise ConfigurationError(
                 f"the database URL has {name}={text}, which is not a number.", page=_PAGE
             ) from None
+
+    def _flag(self, name: str) -> bool:
+        text = self.options.pop(name).lower()
+        if text in _FLAGS:
+            return _FLAGS[text]
+        raise ConfigurationError(f"the database URL has {name}={text}, which is neither true nor false.", page=_PAGE)
 
     def _refuse(self) -> None:
         if not self.options:

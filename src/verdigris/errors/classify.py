@@ -25,6 +25,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.DatabaseUnavailableError, table.UNAVAILABLE),
     (own.SessionClosedError, table.MISUSE),
     (own.SessionSharedError, table.MISUSE),
+    (own.SessionStateError, table.MISUSE),
     (own.NotLoadedError, table.MISUSE),
     (own.UnflushedError, table.MISUSE),
     (own.ReadOnlyError, table.MISUSE),

@@ -61,6 +61,10 @@ class SessionClosedError(VerdigrisError, sa_exc.InvalidRequestError):
     """A session was used after it had been closed for good."""
 
 
+class SessionStateError(VerdigrisError, sa_exc.InvalidRequestError):
+    """Behind a pooler, a statement would have left state in a server connection that other clients use."""
+
+
 class UnflushedError(VerdigrisError, sa_exc.InvalidRequestError):
     """With autoflush off, a statement would have missed or dropped changes that are still pending."""
 
