@@ -33,6 +33,7 @@ from verdigris.evidence.source.filters import Filters, Sought
 from verdigris.evidence.source.fixtures import Suite, Tests
 from verdigris.evidence.source.flow import Flow
 from verdigris.evidence.source.handlers import Application, Handlers
+from verdigris.evidence.source.holders import Holders
 from verdigris.evidence.source.leftovers import Leftovers
 from verdigris.evidence.source.lifetimes import Lifetimes
 from verdigris.evidence.source.limits import Waiting
@@ -90,6 +91,7 @@ class Source:
         self.lifetimes = Lifetimes(self)
         self.escaping = Escapes(self)
         self.handlers = Handlers(self)
+        self.holders = Holders(self)
         self.clauses = Clauses(self)
         self.waiting = Waiting(self)
         self.retries = Retries(self)

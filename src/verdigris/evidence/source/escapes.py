@@ -54,6 +54,7 @@ class Escapes:
                 continue
             given = [*call.node.args, *(keyword.value for keyword in call.node.keywords)]
             name = next((name for node in given if (name := self._carried(node, call.scope)) is not None), None)
+            name = name or self._worked_with(given, call.scope)
             if name is not None:
                 yield Escape(f"{call.scope.key}:background", call.place, "background", name)
 
@@ -83,6 +84,22 @@ class Escapes:
             target = self.source.names.resolve(node, scope)
             if isinstance(target, Scope) and target.is_function:
                 return self.closed_over(target)
+        return self.source.holders.method(node, scope)
+
+    def _worked_with(self, given: list[ast.expr], scope: Scope) -> str | None:
+        """Name the session of an object that a task is given and calls a method of that works with it."""
+        function = self.source.types.reach(given[0], scope) if given else None
+        if not (isinstance(function, Scope) and function.is_function):
+            return None
+        for parameter, node in zip(function.parameters, given[1:], strict=False):
+            owner = self.source.types.of(node, scope)
+            lent = self.source.holders.lent(node, scope) if isinstance(owner, Scope) else None
+            for inner in function.nodes() if lent is not None else ():
+                if not (isinstance(inner, ast.Attribute) and ast.unparse(inner.value) == parameter.arg):
+                    continue
+                method = self.source.names.class_attribute(owner, inner.attr) if isinstance(owner, Scope) else None
+                if isinstance(method, Scope) and method.is_function and self.source.holders.uses(method):
+                    return lent
         return None
 
     def closed_over(self, function: Scope) -> str | None:

@@ -291,7 +291,7 @@ class Tasks:
 
     def _used_inside(self, function: Scope, call: ast.Call, scope: Scope, depth: int) -> str | None:
         """A nested function that closes over a session, or a method that uses the one on `self`, carries it."""
-        if depth > DEPTH or self._opens_inside(function):
+        if depth > DEPTH or self.opens(function):
             return None
         for node in function.nodes():
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -301,9 +301,11 @@ class Tasks:
                     return node.id
             own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
             if own and isinstance(node, ast.Attribute) and self.source.types.session(node, function) == "async":
-                owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else "self"
-                return f"{owner}.{node.attr}"
-        return None
+                owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+                lent = None if owner is None else self.source.holders.lent(owner, scope)
+                return lent or f"{'self' if owner is None else ast.unparse(owner)}.{node.attr}"
+        through = function.enclosing_class is not None and isinstance(call.func, ast.Attribute)
+        return self.source.holders.method(call.func, scope) if through else None
 
     def _identity(self, node: ast.expr, scope: Scope) -> str:
         meaning = self.source.names.resolve(node, scope)
@@ -313,9 +315,10 @@ class Tasks:
         if not isinstance(node, ast.Call):
             return False
         function = self.source.types.callee(node, scope)
-        return isinstance(function, Scope) and function.is_function and self._opens_inside(function)
+        return isinstance(function, Scope) and function.is_function and self.opens(function)
 
-    def _opens_inside(self, function: Scope) -> bool:
+    def opens(self, function: Scope) -> bool:
+        """Tell whether a function opens a session of its own."""
         return next(self.openings(function), None) is not None
 
     def openings(self, function: Scope) -> Iterator[ast.AsyncWith]:
@@ -337,7 +340,7 @@ class Tasks:
 
     @cached_property
     def global_sessions(self) -> list[tuple[str, Place]]:
-        """Sessions that live at module level, or on a class, for as long as the program."""
+        """Sessions that live for as long as the program: at module level, on a class, in what lives as long."""
         found = []
         for scope in self.source.scopes:
             if scope.parent is not None and not scope.is_class:
@@ -349,7 +352,7 @@ class Tasks:
                         scoped = isinstance(made, External) and made.leaf == "async_scoped_session"
                         if made is not None and not scoped and self.source.types.session_type(made) == "async":
                             found.append((name, scope.module.place(binding.node)))
-        return found
+        return [*found, *self.source.holders.kept()]
 
     @cached_property
     def asleep(self) -> list[tuple[Place, Place]]:

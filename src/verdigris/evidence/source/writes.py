@@ -11,6 +11,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.lengths import Lengths
+from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
 from verdigris.evidence.values import Missing, Place, Value
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.calls import Call
-    from verdigris.evidence.source.modules import Scope
 
 _DEFAULT = Missing()
 _ADDS = {"add", "merge"}
@@ -100,7 +100,13 @@ class Writes:
         for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel", "verdigris"}, "insert"):
             if call.module.role is Role.APPLICATION and call.scope.function is not None:
                 functions.setdefault(call.scope.function)
-        return [self._writer(function) for function in functions]
+        writers = [self._writer(function) for function in functions]
+        callers = {call.scope.function for each in functions for call in self.source.calls.to(each)} - {
+            None,
+            *functions,
+        }
+        looping = [self._writer(each) for each in callers if each is not None and each.module.role is Role.APPLICATION]
+        return writers + sorted((each for each in looping if each.row_wise is not None), key=lambda each: each.place)
 
     def _writer(self, function: Scope) -> Writer:
         for loop in function.nodes():
@@ -145,10 +151,29 @@ class Writes:
                 node.value, scope
             ):
                 return node, "one INSERT for each row"
+            saved = None if _attempted(node, loop, scope) else self._saves(node.value, scope)
+            if saved is not None:
+                return node, f"{saved}(), which adds and sends one"
         for node in body:
             if self._on_session(node, scope, {"merge"}) and self.source.types.session(node.func.value, scope) == "sync":  # type: ignore[attr-defined]  # _on_session saw an attribute call
                 return node, "merge() for each row"
         return None
+
+    def _saves(self, call: ast.Call, scope: Scope) -> str | None:
+        """Name the function of the tree that a call reaches, if all it does is to add one object and to send it."""
+        function = self.source.types.callee(call, scope)
+        if not (isinstance(function, Scope) and function.is_function):
+            return None
+        body = function.node.body if isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else []
+        plain = [node for statement in body for node in _own_nodes(statement)]
+        if any(isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.If, ast.Try, ast.AsyncWith)) for node in plain):
+            return None  # it looks, decides or retries: no plain insert
+        waits = [node.value for node in plain if isinstance(node, ast.Await)]
+        if not all(self._on_session(node, function, _SENDS) for node in waits):
+            return None  # it asks for something first
+        adds = any(self._on_session(node, function, {"add"}) for node in plain)
+        sends = any(self._on_session(node, function, _SENDS) for node in plain)
+        return function.name if adds and sends else None
 
     def _each(self, sent: ast.AST, add: ast.AST, loop: ast.For, scope: Scope) -> bool:
         """Tell whether what is sent follows each add, not only the end of an inner loop full of them."""
@@ -301,6 +326,16 @@ class Writes:
         )
         place = scope.module.place(released) if released is not None else None
         return ChunkLoop(f"{scope.key}:chunks", scope.module.place(loop.iter), size, adds, place)
+
+
+def _attempted(node: ast.AST, loop: ast.For, scope: Scope) -> bool:
+    """Tell whether a row may fail by itself: a `try` inside the loop."""
+    for ancestor in scope.module.ancestors(node):
+        if ancestor is loop:
+            return False
+        if isinstance(ancestor, ast.Try):
+            return True
+    return False
 
 
 def _loops(node: ast.AST, outermost: ast.For, scope: Scope) -> list[ast.AST]:
