@@ -17,6 +17,13 @@ from verdigris.masking import masked
         ("https://host:8080/a@b", "https://host:8080/a@b"),
         ('f"postgresql://{user}:{password}@{host}"', 'f"postgresql://{user}:{password}@{host}"'),
         ("postgresql://u:$PASSWORD@h", "postgresql://u:$PASSWORD@h"),
+        (
+            "postgresql://h/d?user=u&password=s3cret&sslmode=require",
+            "postgresql://h/d?user=u&password=******&sslmode=require",
+        ),
+        ("'postgresql://h/d?sslPassword=s3c' and rest", "'postgresql://h/d?sslPassword=***' and rest"),
+        ("postgresql://h/d?password={password}", "postgresql://h/d?password={password}"),
+        ("see https://h/?passwords=2", "see https://h/?passwords=2"),
     ],
 )
 def test_passwords_become_stars_and_placeholders_stay(text, expected):

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from verdigris.report.report import BoxReport
 
 _PASSWORD = re.compile(r"""(?P<before>\b[A-Za-z][\w+.-]*://[^\s:/@'"]*:)(?P<password>[^\s@'"/{}$%<>]+)(?=@)""")
+_IN_QUERY = re.compile(
+    r"""(?P<before>[?&](?:ssl)?(?:password|passwd|pwd|token|secret)=)(?P<password>[^\s&#'"/{}$%<>]+)""", re.IGNORECASE
+)
 
 
 def masked(text: str) -> str:
     """Replace the passwords of URLs by as many stars: columns stay where they are; placeholders stay readable."""
     if "://" not in text:
         return text
-    return _PASSWORD.sub(lambda found: found["before"] + "*" * len(found["password"]), text)
+    for pattern in (_PASSWORD, _IN_QUERY):
+        text = pattern.sub(lambda found: found["before"] + "*" * len(found["password"]), text)
+    return text
 
 
 def masked_box(box: BoxReport) -> BoxReport:

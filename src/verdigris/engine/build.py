@@ -13,25 +13,11 @@ from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
 from verdigris.engine.limits import connector, server_limits
 from verdigris.engine.pool import Pool, adopt
+from verdigris.engine.secrecy import Password
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from verdigris.engine.url import Address
-
-
-class Password:
-    """A password that does not show in a traceback's frames; asyncpg calls it for the text."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __call__(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Password(…)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

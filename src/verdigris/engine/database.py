@@ -23,6 +23,7 @@ from verdigris.engine.build import EngineSettings, build, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
 from verdigris.engine.pool import Pool
+from verdigris.engine.secrecy import without_frames
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, RetryLevel, classify
 from verdigris.performance import instrument
@@ -119,7 +120,7 @@ class Database:
             engine = build(address(url), settings)
         except ConfigurationError as error:
             url = None  # this frame is part of what a tracker of errors keeps
-            raise error.with_traceback(None) from None
+            raise without_frames(error) from None
         self._chosen = (pool_size, max_overflow)
         self._dispose_timeout = dispose_timeout
         self._attach(

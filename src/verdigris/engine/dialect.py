@@ -13,6 +13,7 @@ from sqlalchemy.util import await_only
 from verdigris.engine import pooler, tls
 from verdigris.engine.driver import Connection
 from verdigris.engine.pooler import Pooler
+from verdigris.engine.secrecy import without_frames
 from verdigris.engine.state import Tracked
 from verdigris.errors import DatabaseUnavailableError
 
@@ -123,12 +124,12 @@ class DialectOverrides:
         except OSError as error:  # TimeoutError and socket.gaierror are OSErrors too
             refused = tls.refused(error)
             if refused is not None:
-                raise refused from _without_frames(error)
-            raise self._unavailable(_reason(error)) from _without_frames(error)
+                raise refused from without_frames(error)
+            raise self._unavailable(_reason(error)) from without_frames(error)
         except BaseException as error:  # noqa: BLE001 - raised again
             if isinstance(_original(error), asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
-                raise self._unavailable("no host is the kind of server asked for") from _without_frames(error)
-            raise _without_frames(error)  # noqa: B904 - the same error
+                raise self._unavailable("no host is the kind of server asked for") from without_frames(error)
+            raise without_frames(error)  # noqa: B904 - the same error
         self.circuit.worked()
         return connection
 
@@ -231,14 +232,3 @@ def _reason(error: OSError) -> str:
 def _original(error: BaseException) -> BaseException:
     """Return asyncpg's own exception, which SQLAlchemy 2.1 wraps."""
     return error.__cause__ if isinstance(error.__cause__, asyncpg.InternalClientError) else error
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Take the driver's frames off an error of connecting: their local variables hold the password in the clear."""
-    step: BaseException | None = error
-    seen: set[int] = set()
-    while step is not None and id(step) not in seen:
-        seen.add(id(step))
-        step.__traceback__ = None
-        step = step.__cause__ or step.__context__
-    return error
