@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from verdigris import bulk, errors
     from verdigris.engine import Database
-    from verdigris.loading import load
+    from verdigris.loading import explain_plan, load
     from verdigris.models import Base
 
 __version__ = "0.1.0"
-__all__ = ["Base", "Database", "__version__", "bulk", "errors", "load"]
+__all__ = ["Base", "Database", "__version__", "bulk", "errors", "explain_plan", "load"]
 
-_MODULE_OF = {"Base": "models", "Database": "engine", "load": "loading"}
+_MODULE_OF = {"Base": "models", "Database": "engine", "explain_plan": "loading", "load": "loading"}
 _MODULES = frozenset({"bulk", "errors"})
 
 

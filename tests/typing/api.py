@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, assert_type
+from typing import Annotated, Any, assert_type
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Response
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from verdigris import Base, Database, __version__, bulk, embedded, errors, load
+from verdigris import Base, Database, __version__, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
 from verdigris.fastapi import Route, install
 from verdigris.testing import QueryLog, Sandbox
@@ -58,6 +58,22 @@ def a_database(engine: AsyncEngine) -> None:
 
 
 db = Database()
+
+
+async def json_reads(session: AsyncSession) -> None:
+    statement = select(Order).where(Order.id == bindparam("id"))
+    assert_type(await db.json(statement, OrderOut, session=session, etag=True), Response)
+    assert_type(await db.fetch(statement, OrderOut), OrderOut)
+    assert_type(await db.fetch(select(Order), list[OrderOut]), list[OrderOut])
+    assert_type(db.json_stream(select(Order), list[OrderOut]), Response)
+    read = db.json_read(statement, OrderOut)
+    assert_type(await read(id=1), Response)
+    assert_type(await read.fetch(session, id=1), OrderOut)
+    assert_type(read.fallback, str | None)
+    assert_type(read.arguments({"id": 1}), tuple[Any, ...])
+    assert_type(explain_plan(Order, OrderOut), str)
+
+
 SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function")]
 
 

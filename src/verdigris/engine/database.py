@@ -26,6 +26,7 @@ from verdigris.engine.pool import Pool
 from verdigris.engine.secrecy import without_frames
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError, RetryLevel, classify
+from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.session import AsyncSession, request_unit
 
@@ -46,7 +47,7 @@ T4 = TypeVar("T4")
 P = ParamSpec("P")
 
 
-class Database:
+class Database(JSONReads):
     """One PostgreSQL database: its engine, its session factory, and the guards that hold the checklist's boxes.
 
     The URL may be given as people write it (`postgres://`, `sslmode=`); without one, `VERDIGRIS_DATABASE_URL` and then

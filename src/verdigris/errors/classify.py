@@ -29,6 +29,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.NotLoadedError, table.MISUSE),
     (own.UnflushedError, table.MISUSE),
     (own.ReadOnlyError, table.MISUSE),
+    (own.NotFoundError, table.NOT_FOUND),
     (sa_exc.TimeoutError, table.POOL_EXHAUSTED),
     (sa_exc.PendingRollbackError, table.NOTHING_STORED),
     (orm_exc.StaleDataError, table.STALE_DATA),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import exc as sa_exc
+from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,3 +76,13 @@ class ReadOnlyError(VerdigrisError, sa_exc.InvalidRequestError):
 
 class NotLoadedError(VerdigrisError, sa_exc.InvalidRequestError):
     """An attribute was read that its query had not loaded."""
+
+
+class NotFoundError(VerdigrisError, sa_exc.NoResultFound, HTTPException):
+    """No row answers a request for one: 404, with `install()` as a problem and without it as FastAPI writes it."""
+
+    def __init__(self, what: str, *, why: str = "", do: Sequence[str] = (), page: str = "") -> None:
+        super().__init__(what, why=why, do=do, page=page)
+        self.status_code = 404
+        self.detail = "Not Found"
+        self.headers = None

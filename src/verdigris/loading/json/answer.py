@@ -1,0 +1,123 @@
+"""What a response type asks of a mapped class: one row, perhaps one, a list or a page; and how SQL writes it."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter
+from sqlalchemy import inspect
+
+from verdigris.loading.json.planner import Options, Planner
+from verdigris.loading.json.schema import InPython, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Mapper
+
+    from verdigris.loading.json.nodes import Node
+
+    Schema = Mapping[str, Any]
+
+Form = Literal["one", "optional", "many", "page"]
+Part = Literal["items", "total", "limit", "offset", "constant"]
+_COUNTED: dict[str, Part] = {"total": "total", "limit": "limit", "offset": "offset"}
+
+
+@dataclass(frozen=True, slots=True)
+class PageMember:
+    """One field of a page: its rows, a number that the statement knows, or a constant's text."""
+
+    name: str
+    key: str
+    part: Part
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response type against a mapped class: what SQL writes, or why Python does."""
+
+    form: Form
+    node: Node | None
+    page: tuple[PageMember, ...] = ()
+    reason: str | None = None
+    #: The models that a row may become, for `load()`.
+    models: tuple[type, ...] = ()
+
+    @property
+    def row(self) -> Any:
+        """What a row may become, as `load()` takes it."""
+        return functools.reduce(operator.or_, self.models) if self.models else None
+
+    def __str__(self) -> str:
+        if self.node is None:
+            return f"read by load(), because of {self.reason}"
+        return "\n".join(self.node.lines("PostgreSQL writes the answer, in one statement"))
+
+
+@functools.lru_cache(maxsize=4096)
+def answer(entity: type, type_: Any, options: Options) -> Answer:
+    """Return how a response type is written from rows of `entity`; made once for each pair."""
+    mapper: Mapper[Any] = inspect(entity)
+    form: Form = "one"
+    page: tuple[PageMember, ...] = ()
+    models: tuple[type, ...] = ()
+    try:
+        reader = Reader(options.purpose, options.by_alias)
+        schema, optional = reader.bare(reader.of(type_))
+        models = _models(reader, schema)
+        items = reader.items(schema)
+        if items is not None:
+            form, schema = "many", items
+        elif found := _page(reader, schema, mapper, options):
+            form, (page, schema) = "page", found
+            models = _models(reader, schema)
+        elif optional:
+            form = "optional"
+        node = Planner(reader, options).object(mapper, schema)
+    except InPython as reason:
+        return Answer(form, None, page, str(reason), models)
+    return Answer(form, node, page, models=models)
+
+
+@functools.lru_cache(maxsize=1024)
+def adapter(type_: Any) -> TypeAdapter[Any]:
+    """Return Pydantic's own validator and serializer of a type; made once."""
+    return TypeAdapter(type_)
+
+
+def _models(reader: Reader, schema: Schema) -> tuple[type, ...]:
+    return tuple({each["cls"]: None for each in reader.models(schema)})
+
+
+def _page(
+    reader: Reader, schema: Schema, mapper: Mapper[Any], options: Options
+) -> tuple[tuple[PageMember, ...], Schema] | None:
+    """Return the members of a page and the schema of its rows: a model with a list that is not the entity's own."""
+    if schema["type"] != "model" or schema.get("root_model"):
+        return None
+    rows: list[Schema] = []
+    members = []
+    model = reader.model(schema)
+    for field in model.fields:
+        bare, _ = reader.bare(field.schema)
+        items = reader.items(bare)
+        part: Part = _COUNTED.get(field.name, "constant") if bare["type"] == "int" else "constant"
+        if items is not None and not rows and any(True for _ in reader.models(items)):
+            if field.name in mapper.all_orm_descriptors or hasattr(mapper.class_, field.name):
+                return None
+            rows.append(items)
+            part = "items"
+        elif part == "constant" and field.default is None:
+            return None  # a field that only the entity could fill
+        text = ""
+        if part == "constant":
+            if options.omits_unset or field.excluded:
+                continue
+            text = reader.default(field, model.config, exclude_none=options.exclude_none)
+        members.append(PageMember(field.name, field.key if options.purpose == "dump" else field.name, part, text))
+    return (tuple(members), rows[0]) if rows else None

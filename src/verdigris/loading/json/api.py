@@ -1,0 +1,192 @@
+"""What `Database` offers of the JSON read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from verdigris.errors import ConfigurationError, NotFoundError
+from verdigris.loading.json.answer import answer
+from verdigris.loading.json.planner import Options
+from verdigris.loading.json.read import Found, Reads
+from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
+from verdigris.loading.json.stream import StreamedAnswer, listed
+from verdigris.loading.planner import DEPTH, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from starlette.responses import Response
+
+T = TypeVar("T")
+
+
+class JSONRead(Generic[T]):
+    """A select() with bound parameters and a response type, compiled once, for hot routes.
+
+    `read = db.json_read(select(Order).where(Order.id == bindparam("id")), OrderOut)`, then `await read(id=id)` for the
+    response and `await read.fetch(id=id)` for the object. `fallback` is None where PostgreSQL writes the answer, else
+    the reason why it is read by `load()`. Listeners of `do_orm_execute` are asked at each read.
+    """
+
+    def __init__(self, reads: Reads, statement: Any, schema: type[T], options: Options, *, etag: bool) -> None:
+        self.schema = schema
+        self.statement = statement
+        self.etag = etag
+        self._reads = reads
+        self._options = options
+        self._found, self._extracted = reads.find(statement, schema, options)
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the answer is read by `load()`; None where PostgreSQL writes it."""
+        return self._found.reason
+
+    @property
+    def sql(self) -> str:
+        """The statement with every parameter bound; empty with a fallback."""
+        return self._found.compiled.sql if self._found.compiled is not None else ""
+
+    def call(self, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return the text for these parameters and its arguments in order, as the driver takes them.
+
+        The text is the same for all values but the first few limits, if the limit is a parameter, and for lists of
+        `IN`, for which `= any(...)` has one text. Raises RuntimeError with a fallback.
+        """
+        if self._found.compiled is None:
+            raise RuntimeError(f"there is no text: the answer is read by load(), because of {self.fallback}")
+        return self._found.compiled.call(self._extracted, params)
+
+    def arguments(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments of `sql`, in order."""
+        if self._found.compiled is None:
+            raise RuntimeError(f"there is no text: the answer is read by load(), because of {self.fallback}")
+        return self._found.compiled.bound.call(self._extracted, params)[1]
+
+    async def __call__(self, session: AsyncSession | None = None, /, **params: Any) -> Response:
+        """Return the response: 404 as an exception where one row is asked for and there is none."""
+        body = await self._reads.body(self.statement, self.schema, self._options, session, params)
+        return response(self._found, body, etag=self.etag)
+
+    async def fetch(self, session: AsyncSession | None = None, /, **params: Any) -> T:
+        """Return the objects; raises NotFoundError where one is asked for and there is none."""
+        value = await self._reads.value(self.statement, self.schema, session, params)
+        return cast("T", present(self._found, value))
+
+
+class JSONReads:
+    """The methods of a `Database` that read through a response model."""
+
+    _reads_made: Reads | None = None
+
+    @property
+    def _reads(self) -> Reads:
+        if self._reads_made is None:
+            self._reads_made = Reads(self)  # type: ignore[arg-type]  # only Database is one of these
+        return self._reads_made
+
+    async def json(
+        self,
+        statement: Any,
+        schema: Any,
+        *,
+        session: AsyncSession | None = None,
+        etag: bool = False,
+        by_alias: bool = True,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> Response:
+        """Return the rows of a select() as a JSON response that PostgreSQL wrote, equal to Pydantic's own output.
+
+        `schema` is what the route answers with: `OrderOut` (404 where there is no row), `OrderOut | None` (null),
+        `list[OrderOut]`, or a page: a model with a list of models and, if it likes, `total`, `limit` and `offset`.
+        It is one statement and one round trip, outside of any transaction; with `session` it runs in the session's own
+        transaction, after a flush, and sees what that wrote. The options are Pydantic's, `by_alias` as FastAPI has it.
+        With `etag` the response has one, and is 304 where the client has it already.
+
+        What SQL cannot express is read through `load()` and Pydantic; that is logged once, with the reason. Data that
+        the model refuses raises pydantic.ValidationError, as on that way. Raises ConfigurationError where no row could
+        ever become the model, and NotFoundError.
+        """
+        options = Options("dump", by_alias, exclude_none, exclude_unset)
+        reads = self._reads
+        body = await reads.body(statement, schema, options, session, {})
+        if body is None:
+            return response(reads.find(statement, schema, options)[0], None, etag=etag)
+        return TaggedAnswer(body) if etag else JSONAnswer(body)
+
+    async def fetch(self, statement: Any, schema: type[T], *, session: AsyncSession | None = None) -> T:
+        """Return the rows of a select() as Pydantic objects, made from one JSON text instead of ORM instances.
+
+        `schema`, the errors and `session` are as for `json()`. The models' own validators see JSON values.
+        """
+        reads = self._reads
+        value = await reads.value(statement, schema, session, {})
+        return cast("T", present(reads.find(statement, schema, Options("load"))[0], value))
+
+    def json_stream(
+        self,
+        statement: Any,
+        schema: Any,
+        *,
+        by_alias: bool = True,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> Response:
+        """Return a response that streams the rows of a select() as one JSON list, `schema` being `list[OrderOut]`.
+
+        A cursor of the server gives 500 rows at a time, so that memory does not grow with the list. One connection and
+        one transaction are held until the client has it all. What fails before the first row is an answer; what fails
+        later breaks the connection off.
+        """
+        options = Options("dump", by_alias, exclude_none, exclude_unset)
+        found, _ = self._reads.find(statement, schema, options, "rows")
+        if found.answer.form != "many":
+            raise ConfigurationError(
+                f"json_stream() was asked for {found.type_}, which is no list.",
+                why="What is streamed are the items of one JSON list.",
+                do=("db.json_stream(select(Order), list[OrderOut])",),
+                page="loading/all-loaded",
+            )
+        return StreamedAnswer(listed(self._reads, statement, schema, options))
+
+    def json_read(
+        self,
+        statement: Any,
+        schema: type[T],
+        *,
+        etag: bool = False,
+        by_alias: bool = True,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> JSONRead[T]:
+        """Compile a select() with `bindparam()`s once; the result is awaited with their values. See `json()`."""
+        options = Options("dump", by_alias, exclude_none, exclude_unset)
+        return JSONRead(self._reads, statement, schema, options, etag=etag)
+
+
+def response(found: Found, body: bytes | None, *, etag: bool) -> Response:
+    """Return the response of a body; raises NotFoundError for none where one row is asked for."""
+    if body is None:
+        present(found, None)
+        body = b"null"
+    return TaggedAnswer(body) if etag else JSONAnswer(body)
+
+
+def present(found: Found, value: Any) -> Any:
+    """Return a value; raises NotFoundError for None where one row is asked for."""
+    if value is None and found.answer.form == "one":
+        raise NotFoundError(f"no row became {found}: the statement found none.")
+    return value
+
+
+def explain_plan(entity: Any, schema: Any, *, depth: int = DEPTH) -> str:
+    """Return how rows of `entity` become `schema`: the shape that PostgreSQL writes, or the reason why `load()` reads.
+
+    `entity` is a mapped class. Raises ConfigurationError where no row could ever become the model.
+    """
+    made = answer(entity, schema, Options())
+    title = f"{entity.__name__} -> {getattr(schema, '__name__', schema)}"
+    if made.node is not None:
+        return f"{title}: {made}"
+    return f"{title}: {made}\n{plan(entity, made.row, depth=depth)}"

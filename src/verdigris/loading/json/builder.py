@@ -1,0 +1,299 @@
+"""From the shape of an answer to the SQL expression that prints it: texts joined by ||, relationships as sub-selects.
+
+Every expression built here is NULL exactly where the value is None. What Pydantic would refuse prints REFUSED.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import Text, and_, case, cast, exists, func, inspect, literal_column, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import RelationshipDirection, aliased
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.util import ClauseAdapter
+
+from verdigris.loading.json.nodes import Constant, End, Many, Node, Object, One, Subclass, Value, Variant, nullable
+from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.types import REFUSED, Unsupported, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.orm import Mapper, RelationshipProperty
+    from sqlalchemy.orm.util import LoaderCriteriaOption
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+_ONE: ColumnElement[int] = literal_column("1")
+COMMA: ColumnElement[str] = literal_column("','", Text)
+_NULL: ColumnElement[str] = literal_column("'null'", Text)
+_NOTHING: ColumnElement[str] = literal_column("''", Text)
+
+
+class chain(FunctionElement[str]):  # noqa: N801 - reads as a function
+    """Texts joined by `||`, flat however many they are; NULL if one of them is."""
+
+    name = "chain"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(chain)
+def _chain(element: chain, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({' || '.join(compiler.process(part, **options) for part in element.clauses)})"
+
+
+def text_literal(text: str) -> ColumnElement[str]:
+    """Return a text as it stands in SQL; never a bound parameter, so that the plan sees a constant."""
+    quoted = text.replace("'", "''")
+    return literal_column(f"'{quoted}'", Text)
+
+
+def listed(items: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return the list around items that are joined already, NULL if there are none."""
+    return chain(text_literal("["), func.coalesce(items, _NOTHING), text_literal("]"))
+
+
+class Row(Protocol):
+    """Where the columns of a node come from."""
+
+    def column(self, name: str) -> ColumnElement[Any]:
+        """Return the expression of an attribute."""
+
+    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
+        """Return the condition under which `target`, an alias of the other side, belongs to this row."""
+
+    def correlated(self, statement: Select[Any]) -> Select[Any]:
+        """Return a sub-select in which this row's columns are those of the statement around it."""
+
+
+class AliasRow:
+    """A row of an aliased class, selected by a sub-select."""
+
+    def __init__(self, alias: Any) -> None:
+        self.alias = alias
+
+    def column(self, name: str) -> ColumnElement[Any]:
+        return _expression(self.alias, name)
+
+    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
+        condition: Any = getattr(self.alias, prop.key).of_type(target)
+        return clause_of(condition)
+
+    def correlated(self, statement: Select[Any]) -> Select[Any]:
+        return statement.correlate(self.alias)
+
+
+class RootRow:
+    """A row of the application's own select(), which becomes a sub-select named `_0` with the columns that are used."""
+
+    name = "_0"
+
+    def __init__(self, entity: Any) -> None:
+        self.entity = entity
+        inspected = inspect(entity)
+        self.mapper: Mapper[Any] = inspected.mapper
+        self._tables = set(inspected.selectable._from_objects)  # noqa: SLF001 - a join's own tables too
+        self.columns: dict[str, ColumnElement[Any]] = {}
+
+    def column(self, name: str) -> ColumnElement[Any]:
+        return self._named(name, _expression(self.entity, name))
+
+    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
+        condition: Any = getattr(self.entity, prop.key).of_type(target)
+        replaced: ColumnElement[bool] = visitors.replacement_traverse(clause_of(condition), {}, self._replaced)
+        return replaced
+
+    def correlated(self, statement: Select[Any]) -> Select[Any]:
+        return statement.correlate(None)
+
+    def _replaced(self, element: Any, **_: Any) -> ColumnElement[Any] | None:
+        if getattr(element, "table", None) not in self._tables:
+            return None
+        plain = element._deannotate()  # noqa: SLF001 - the same column, whoever asks for it
+        same = (name for name, known in self.columns.items() if known._deannotate() is plain)  # noqa: SLF001
+        return self._named(next(same, f"_{element.key}"), element)
+
+    def _named(self, name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
+        self.columns.setdefault(name, expression)
+        quoted = name.replace('"', '""')
+        return literal_column(f'{self.name}."{quoted}"', expression.type)
+
+
+class Builder:
+    """Builds the expression of one answer."""
+
+    def __init__(self, criteria: Sequence[LoaderCriteriaOption] = ()) -> None:
+        self._criteria = criteria
+
+    def text(self, node: Node, row: Row) -> ColumnElement[Any]:
+        """Return the expression that prints a node, NULL where it is None."""
+        match node:
+            case Constant(text):
+                return text_literal(text)
+            case Value():
+                return _value(node, row)
+            case Object():
+                return self._object(node, row)
+            case One():
+                return self._one(node, row)
+            case Many():
+                return self._many(node, row)
+            case End(prop):
+                return self._end(prop, row)
+            case Variant():
+                return self._variant(node, row)
+            case Subclass():
+                return self._subclass(node, row)
+
+    def _object(self, node: Object, row: Row) -> ColumnElement[Any]:
+        parts = list(self._sparse_members(node, row) if node.sparse else self._members(node, row))
+        if node.sparse:
+            inside = func.substr(chain(*merged(parts)), 2)
+            return func.coalesce(chain(text_literal("{"), inside, text_literal("}")), REFUSED, type_=Text())
+        return func.coalesce(chain(*merged(["{", *parts, "}"])), REFUSED, type_=Text())
+
+    def _members(self, node: Object, row: Row) -> Iterator[str | ColumnElement[Any]]:
+        comma = ""
+        for member in node.members:
+            yield f"{comma}{_key(member.key)}:"
+            comma = ","
+            yield self._never_null(member.node, row)
+
+    def _sparse_members(self, node: Object, row: Row) -> Iterator[str | ColumnElement[Any]]:
+        """Yield members that each bring their own comma, those that are None as nothing."""
+        yield ""
+        for member in node.members:
+            label = f",{_key(member.key)}:"
+            if nullable(member.node):
+                yield func.coalesce(chain(text_literal(label), self.text(member.node, row)), _NOTHING)
+            else:
+                yield label
+                yield self._never_null(member.node, row)
+
+    def _never_null(self, node: Node, row: Row) -> str | ColumnElement[Any]:
+        if isinstance(node, Constant):
+            return node.text
+        text = self.text(node, row)
+        return func.coalesce(_as_text(text), _NULL) if nullable(node) else text
+
+    def _one(self, node: One, row: Row) -> ColumnElement[Any]:
+        target = _aliased(node.prop.mapper)
+        text = self.text(node.node, AliasRow(target))
+        if node.missing is not None:  # None of the other side is not the same as no other side
+            text = func.coalesce(_as_text(text), _NULL if nullable(node.node) else REFUSED)
+        statement = self._from(target, row.related(node.prop, target)).with_only_columns(text)
+        statement = statement.order_by(*_order(node.prop, target, statement))
+        if node.prop.direction is not RelationshipDirection.MANYTOONE:
+            statement = statement.limit(_ONE)
+        found = row.correlated(statement).scalar_subquery()
+        return found if node.missing is None else func.coalesce(found, text_literal(node.missing))
+
+    def _many(self, node: Many, row: Row) -> ColumnElement[Any]:
+        target = _aliased(node.prop.mapper)
+        text = self._never_null(node.node, AliasRow(target))
+        item = _as_text(text_literal(text) if isinstance(text, str) else text)
+        if not isinstance(node.node, Object):  # which is never NULL: string_agg() would drop it
+            item = func.coalesce(item, REFUSED)
+        statement = self._from(target, row.related(node.prop, target))
+        order = _order(node.prop, target, statement)
+        agg = func.string_agg(item, aggregate_order_by(COMMA, *order) if order else COMMA)
+        found = row.correlated(statement.with_only_columns(agg)).scalar_subquery()
+        return listed(found)
+
+    def _end(self, prop: RelationshipProperty[Any], row: Row) -> ColumnElement[Any]:
+        target = _aliased(prop.mapper)
+        inside = row.correlated(self._from(target, row.related(prop, target)).with_only_columns(_ONE))
+        return case((exists(inside), REFUSED), else_=text_literal("[]") if prop.uselist else None)
+
+    def _variant(self, node: Variant, row: Row) -> ColumnElement[Any]:
+        kind = row.column(node.discriminator)
+        otherwise = REFUSED if node.otherwise is None else text_literal(node.otherwise.text)
+        if not node.cases:
+            return otherwise
+        cases = [(kind.in_(each.values) if len(each.values) > 1 else kind == each.values[0], each.node)
+                 for each in node.cases]  # fmt: skip
+        return case(*((when, _as_text(self.text(then, row))) for when, then in cases), else_=otherwise)
+
+    def _subclass(self, node: Subclass, row: Row) -> ColumnElement[Any]:
+        target = _aliased(node.mapper)
+        own = AliasRow(target)
+        keys = [node.mapper.get_property_by_column(column).key for column in node.mapper.primary_key]
+        same = and_(*(own.column(key) == row.column(key) for key in keys))
+        statement = self._from(target, same).with_only_columns(self.text(node.node, own))
+        return row.correlated(statement).scalar_subquery()
+
+    def _from(self, target: Any, condition: ColumnElement[bool]) -> Select[Any]:
+        """Return a select of one side of a relationship, under the criteria that the application's select() carries."""
+        statement = select(_ONE).select_from(target).where(condition)
+        mapper, alias = inspect(target).mapper, ClauseAdapter(inspect(target).selectable)
+        for option in self._criteria:
+            if option.propagate_to_loaders and any(mapper is each for each in option._all_mappers()):  # noqa: SLF001
+                criteria = option._resolve_where_criteria(mapper)  # noqa: SLF001 - as eager loaders ask
+                statement = statement.where(alias.traverse(criteria))
+        return statement
+
+
+def _value(node: Value, row: Row) -> ColumnElement[Any]:
+    column = row.column(node.name)
+    found = encode(column, column.type, node.schema, node.config)
+    if isinstance(found, Unsupported):
+        raise InPython(found.reason)
+    return found.sql
+
+
+def clause_of(attribute: Any) -> ColumnElement[Any]:
+    """Return the expression of an attribute of a mapped class or alias."""
+    found: ColumnElement[Any] = (
+        attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
+    )
+    return found
+
+
+def _expression(entity: Any, name: str) -> ColumnElement[Any]:
+    return clause_of(getattr(entity, name))
+
+
+def _aliased(mapper: Mapper[Any]) -> Any:
+    return aliased(mapper.class_, flat=True)
+
+
+def _order(prop: RelationshipProperty[Any], target: Any, statement: Select[Any]) -> list[ColumnElement[Any]]:
+    """Return a relationship's order_by on the aliases that a statement selects from."""
+    if not prop.order_by:
+        return []
+    sources = [inspect(target).selectable]
+    if prop.secondary is not None:
+        sources += [each for each in statement.get_final_froms() if getattr(each, "element", None) is prop.secondary]
+    ordered: list[ColumnElement[Any]] = list(prop.order_by)
+    for source in sources:
+        ordered = [ClauseAdapter(source).traverse(each) for each in ordered]
+    return ordered
+
+
+def _as_text(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    return expression if isinstance(expression.type, Text) else cast(expression, Text)
+
+
+def merged(parts: Iterable[str | ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
+    """Yield the parts of a chain, neighbouring constants as one."""
+    constant = ""
+    for part in parts:
+        if isinstance(part, str):
+            constant += part
+            continue
+        if constant:
+            yield text_literal(constant)
+        constant = ""
+        yield part
+    if constant:
+        yield text_literal(constant)
+
+
+def _key(key: str) -> str:
+    from pydantic_core import to_json
+
+    return to_json(key).decode()

@@ -1,0 +1,154 @@
+"""A statement as the text that PostgreSQL gets, and its arguments, without SQLAlchemy's execution around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BindParameter, bindparam, literal_column
+from sqlalchemy import exc as sa_exc
+
+from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.statement import written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Select
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.cache_key import CacheKey
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from verdigris.loading.json.answer import Answer
+    from verdigris.loading.json.statement import Delivery
+
+#: How many limits of one statement get a text of their own, and up to which size.
+LITERAL_LIMITS = 8
+LARGEST_LITERAL = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Argument:
+    """Where one positional argument comes from: a bound parameter of the select(), by its index, or a constant."""
+
+    index: int | None
+    constant: Any
+    process: Callable[[Any], Any] | None
+
+    def of(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> Any:
+        value = self.constant if self.index is None else value_of(extracted[self.index], params)
+        return value if self.process is None else self.process(value)
+
+
+class Text:
+    """One text and where its arguments come from."""
+
+    def __init__(self, statement: Select[Any], dialect: Dialect, key: CacheKey) -> None:
+        try:
+            compiled: Any = statement.compile(dialect=dialect, cache_key=key)
+        except sa_exc.CompileError as error:  # an ORDER BY that names a column of the select() as text
+            raise InPython(f"the statement cannot be put into another: {error}") from error
+        self._compiled: SQLCompiler = compiled
+        self.sql: str = compiled.string
+        self.varies = bool(compiled.post_compile_params or compiled.literal_execute_params)
+        self._arguments = () if self.varies else tuple(_arguments(compiled, key))
+
+    def call(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return the text and its arguments; `IN` with a list makes a text for each length of it."""
+        if not self.varies:
+            return self.sql, tuple([each.of(extracted, params) for each in self._arguments])
+        values = self._compiled.construct_params(params, extracted_parameters=extracted, escape_names=False)
+        state = self._compiled._process_parameters_for_postcompile(values)  # noqa: SLF001 - as SQLAlchemy's execution does
+        processors: Any = {**self._compiled._bind_processors, **state.processors}  # noqa: SLF001
+        names = state.positiontup or ()
+        return state.statement, tuple(
+            processors[name](state.additional_parameters.get(name, values.get(name)))
+            if name in processors
+            else state.additional_parameters.get(name, values.get(name))
+            for name in names
+        )
+
+
+class Compiled:
+    """A select() and a response type as texts: one, and one more for each of the first few literal limits.
+
+    PostgreSQL prices a generic plan of `LIMIT $n` at a tenth of all rows and therefore plans each run anew. A limit
+    that stands in the text is priced as it is, so that its own choice between generic and custom plans works again.
+    Only the first limits get a text: a client that may choose its limit cannot fill the caches of prepared statements.
+    """
+
+    def __init__(
+        self, statement: Select[Any], answer: Answer, dialect: Dialect, key: CacheKey, delivery: Delivery
+    ) -> None:
+        self.answer = answer
+        self._statement = statement  # the first of this shape: later ones differ in the values of parameters only
+        self._dialect = dialect
+        self._key = key
+        self._delivery = delivery
+        self._limit = self._index(statement._limit_clause)  # noqa: SLF001 - said in no other way
+        self._offset = self._index(statement._offset_clause)  # noqa: SLF001
+        self.bound = self._compile(None, starts_at_zero=False)
+        self._texts: dict[tuple[int | None, bool], Text] = {}
+
+    @property
+    def sql(self) -> str:
+        """The text with every parameter bound."""
+        return self.bound.sql
+
+    def call(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return the text and the arguments for values of the select()'s bound parameters."""
+        return self.text(extracted, params).call(extracted, params)
+
+    def text(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> Text:
+        """Return the text that serves these values."""
+        if self._limit is None and self._offset is None:
+            return self.bound
+        limit = None if self._limit is None else value_of(extracted[self._limit], params)
+        if type(limit) is not int or not 0 <= limit <= LARGEST_LITERAL:
+            limit = None
+        first = self._offset is not None and value_of(extracted[self._offset], params) == 0
+        found = self._texts.get((limit, first))
+        if found is None:
+            if len(self._texts) >= LITERAL_LIMITS:
+                return self.bound
+            found = self._texts[limit, first] = self._compile(limit, starts_at_zero=first)
+        return found
+
+    def _compile(self, limit: int | None, *, starts_at_zero: bool) -> Text:
+        statement = self._statement
+        if limit is not None:
+            statement = statement.limit(literal_column(str(limit)))
+        if starts_at_zero:
+            statement = statement.offset(None)
+        return Text(written(statement, self.answer, self._delivery), self._dialect, self._key)
+
+    def _index(self, clause: Any) -> int | None:
+        return next((index for index, known in enumerate(self._key.bindparams) if known is clause), None)
+
+
+def value_of(parameter: BindParameter[Any], params: Mapping[str, Any]) -> Any:
+    """Return the value of a bound parameter, given by name or by itself."""
+    if parameter.key in params and not parameter.unique:
+        return params[parameter.key]
+    if parameter.required:
+        raise sa_exc.InvalidRequestError(f"A value is required for bind parameter {parameter.key!r}")
+    return parameter.effective_value
+
+
+def _arguments(compiled: SQLCompiler, key: CacheKey) -> list[_Argument]:
+    """Learn where each positional argument comes from, by compiling with marks for values."""
+    marks: list[Any] = [bindparam(None, _Mark(index)) for index in range(len(key.bindparams))]
+    named = {each.key: mark.value for each, mark in zip(key.bindparams, marks, strict=True) if not each.unique}
+    values = compiled.construct_params(named, extracted_parameters=marks, escape_names=False) or {}
+    processors: Any = compiled._bind_processors  # noqa: SLF001 - what SQLAlchemy's execution applies
+    found = []
+    for name in compiled.positiontup or ():
+        value, process = values[name], processors.get(name)
+        index = value.index if isinstance(value, _Mark) else None
+        found.append(_Argument(index, None if index is not None else value, process))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    index: int

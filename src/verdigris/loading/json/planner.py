@@ -1,0 +1,300 @@
+"""From a mapped class and a response model to the shape of the answer; raises InPython for what SQL cannot say."""
+
+from __future__ import annotations
+
+import functools
+import inspect as python
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pydantic_core
+from sqlalchemy.ext.associationproxy import AssociationProxy
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import RelationshipDirection
+
+from verdigris.loading.json.nodes import (
+    Case,
+    Constant,
+    End,
+    Many,
+    Member,
+    Node,
+    Object,
+    One,
+    Subclass,
+    Value,
+    Variant,
+    nullable,
+)
+from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function
+from verdigris.loading.json.types import Unsupported, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Mapper, RelationshipProperty
+
+    Schema = Mapping[str, Any]
+
+#: How deep models that contain themselves are followed in one statement.
+DEPTH = 4
+#: A statement with more parts than this is no longer planned in passing.
+LARGEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the answer is dumped; the names are Pydantic's."""
+
+    purpose: Purpose = "dump"
+    by_alias: bool = True
+    exclude_none: bool = False
+    exclude_unset: bool = False
+
+    @property
+    def omits_unset(self) -> bool:
+        """Whether a field without an attribute is left out; Pydantic fills it in where objects are made."""
+        return self.exclude_unset or self.purpose == "load"
+
+
+class Planner:
+    """Plans what one response type reads from one mapped class."""
+
+    def __init__(self, reader: Reader, options: Options) -> None:
+        self.reader = reader
+        self.options = options
+        self._size = 0
+
+    def object(
+        self, mapper: Mapper[Any], schema: Schema, above: tuple[Model, ...] = (), told: tuple[str, Any] | None = None
+    ) -> Node:
+        """Return the node that prints a row of `mapper` as `schema`: a model, or a union told apart by an attribute.
+
+        `told` is the attribute that told this member of a union apart, and its value.
+        """
+        bare, optional = self.reader.bare(schema)
+        self._refuse(bare)
+        if bare["type"] == "tagged-union":
+            return self._tagged(mapper, bare, above, optional=optional)
+        if bare["type"] == "model" and bare.get("root_model"):
+            return self.object(mapper, bare["schema"]["root"] if "root" in bare["schema"] else bare["schema"], above)
+        if bare["type"] != "model":
+            raise InPython(f"which {_said(bare)} a {mapper.class_.__name__} becomes is decided in Python")
+        model = self.reader.model(bare)
+        asked = (
+            _Asked(field, field.schema, model, (*above, model), told) for field in model.fields if not field.excluded
+        )
+        members = (self._member(each, mapper) for each in asked)
+        return Object(mapper, model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+
+    def _member(self, asked: _Asked, mapper: Mapper[Any]) -> Member | None:
+        field = asked.field
+        self._size += 1
+        if self._size > LARGEST:
+            raise InPython(f"the statement would have more than {LARGEST} parts")
+        try:
+            node = self._field(asked, mapper)
+        except InPython as reason:
+            raise InPython(reason.args[0], reason.at or field) from None
+        return None if node is None else Member(field.key if self.options.purpose == "dump" else field.name, node)
+
+    def _field(self, asked: _Asked, mapper: Mapper[Any]) -> Node | None:
+        for path in asked.field.sources:
+            found = self._attribute(asked, mapper, path)
+            if found is not None:
+                return found
+        if self.options.omits_unset:
+            return None
+        text = self._default(asked.field, asked.model.config)
+        return None if text == "null" and self.options.exclude_none else Constant(text)
+
+    def _attribute(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+        """Return the node of an attribute path, None where there is no such attribute."""
+        if not all(isinstance(part, str) for part in path):
+            raise InPython("its alias path takes an item by its index")
+        found = self._of(asked, mapper, path)
+        if found is not None:
+            return found
+        return self._of_subclasses(asked, mapper, path)
+
+    def _of_subclasses(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+        cases = []
+        for sub in mapper.self_and_descendants:
+            node = None if sub is mapper else self._of(asked, sub, path)
+            if node is not None and sub.polymorphic_identity is not None:
+                cases.append(Case((sub.polymorphic_identity,), Subclass(sub, node)))
+        if not cases:
+            return None
+        if asked.field.default is not None and (self.options.omits_unset or self.options.exclude_none):
+            raise InPython("only some classes have the attribute, and what is unset or None is left out")
+        otherwise = (
+            Constant(self._default(asked.field, asked.model.config)) if asked.field.default is not None else None
+        )
+        maybe = any(nullable(case.node) for case in cases)
+        return Variant(mapper, self._identity(mapper), tuple(cases), otherwise, maybe)
+
+    def _of(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+        name, rest = str(path[0]), path[1:]
+        if name in mapper.synonyms:
+            return self._of(asked, mapper, (mapper.synonyms[name].name, *rest))
+        if name in mapper.relationships:
+            return self._relationship(asked, mapper.relationships[name], rest)
+        if name in mapper.column_attrs:
+            _refuse_rest(rest, name)
+            return self._value(asked, mapper, name)
+        if name in mapper.composites:
+            raise InPython("a composite is made in Python")
+        try:
+            value = python.getattr_static(mapper.class_, name)
+        except AttributeError:
+            if hasattr(mapper.class_, "__getattr__"):
+                raise InPython("the class has a __getattr__") from None
+            return None
+        if isinstance(value, AssociationProxy):
+            return self._of(asked, mapper, (value.target_collection, value.value_attr, *rest))
+        if isinstance(value, hybrid_property):
+            _refuse_rest(rest, name)
+            return self._value(asked, mapper, name)
+        raise InPython(f"{mapper.class_.__name__}.{name} is read in Python")
+
+    def _value(self, asked: _Asked, mapper: Mapper[Any], name: str) -> Node:
+        schema, optional = self.reader.bare(asked.schema)
+        config = asked.model.config
+        schema = self.reader.inlined(schema)
+        if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
+            return Constant(pydantic_core.to_json(asked.told[1]).decode())
+        expression: Any = getattr(mapper.class_, name)
+        type_ = getattr(expression, "type", None)
+        if type_ is None:
+            raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression")
+        if type_._has_column_expression:  # noqa: SLF001 - SQLAlchemy's own question to a type
+            raise InPython("its type reads through an SQL expression of its own")
+        found = encode(expression, type_, schema, config)
+        if isinstance(found, Unsupported):
+            validator = function(schema)
+            raise InPython(found.reason if validator is None else f"it is validated by {validator}()")
+        return Value(mapper, name, schema, config, optional)
+
+    def _relationship(self, asked: _Asked, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> Node | None:
+        if not prop.uselist:
+            return self._one(asked, prop, rest)
+        _refuse_order(prop)
+        if rest and not asked.proxied(prop, rest):
+            return None  # a list has no such attribute
+        schema, optional = self.reader.bare(asked.schema)
+        self._refuse(schema)
+        items = self.reader.items(schema)
+        if items is None:
+            raise InPython(f"{_dotted(prop)} becomes {_said(schema)}")
+        if rest:
+            node = self._attribute(asked.inside(items), prop.mapper, rest)
+            if node is None or isinstance(node, Many):
+                raise InPython(f"what is collected from {_dotted(prop)} is no single value")
+            return Many(prop, node, optional)
+        if self._ends(asked.above, items):
+            return End(prop, optional)
+        return Many(prop, self.object(prop.mapper, items, asked.above), optional)
+
+    def _one(self, asked: _Asked, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> Node | None:
+        _, optional = self.reader.bare(asked.schema)
+        if not rest:
+            if self._ends(asked.above, asked.schema):
+                return End(prop, optional)
+            return One(prop, self.object(prop.mapper, asked.schema, asked.above), optional)
+        node = self._attribute(asked, prop.mapper, rest)
+        if node is None:
+            return None
+        if asked.proxied(prop, rest):
+            return One(prop, node, optional)
+        if asked.field.default is not None and (self.options.omits_unset or self.options.exclude_none):
+            raise InPython("its alias path may lead nowhere, and what is unset or None is left out")
+        return One(
+            prop,
+            node,
+            optional,
+            None if asked.field.default is None else self._default(asked.field, asked.model.config),
+        )
+
+    def _tagged(self, mapper: Mapper[Any], schema: Schema, above: tuple[Model, ...], *, optional: bool) -> Node:
+        name = schema["discriminator"]
+        while isinstance(name, list) and len(name) == 1:
+            name = name[0]
+        if not isinstance(name, str) or name not in mapper.column_attrs:
+            raise InPython(f"the kind of {mapper.class_.__name__} is told in Python")
+        column = mapper.column_attrs[name].columns[0]
+        by_class = column is mapper.polymorphic_on
+        cases = []
+        for tag, choice in schema["choices"].items():
+            sub = mapper.polymorphic_map.get(tag) if by_class else None
+            if by_class and (sub is None or not sub.isa(mapper)):
+                continue  # no row of this class is ever loaded with that tag
+            node = self.object(sub or mapper, choice, above, (name, tag))
+            cases.append(Case((tag,), Subclass(sub, node) if sub is not None and sub is not mapper else node))
+        return Variant(mapper, name, tuple(cases), None, optional)
+
+    def _identity(self, mapper: Mapper[Any]) -> str:
+        if mapper.polymorphic_on is None:
+            raise InPython(f"nothing tells the classes below {mapper.class_.__name__} apart")
+        try:
+            return mapper.get_property_by_column(mapper.polymorphic_on).key
+        except Exception as error:
+            raise InPython(f"{mapper.class_.__name__}'s classes are told apart by an expression") from error
+
+    def _ends(self, above: tuple[Model, ...], schema: Schema) -> bool:
+        inside = {model["cls"] for model in self.reader.models(schema)}
+        return any(sum(model.cls is cls for model in above) >= DEPTH for cls in inside)
+
+    def _default(self, field: Field, config: Schema) -> str:
+        return self.reader.default(field, config, exclude_none=self.options.exclude_none)
+
+    def _refuse(self, schema: Schema) -> None:
+        name = function(schema)
+        if name is not None:
+            raise InPython(f"it is validated by {name}()")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A field on the way to its attribute."""
+
+    field: Field
+    schema: Schema
+    model: Model
+    above: tuple[Model, ...]
+    told: tuple[str, Any] | None = None
+
+    def inside(self, schema: Schema) -> _Asked:
+        return replace(self, schema=schema)
+
+    def proxied(self, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> bool:
+        """Whether an association proxy asks, and not an alias path."""
+        return not any(path[-len(rest) - 1 :] == (prop.key, *rest) for path in self.field.sources)
+
+
+def _refuse_rest(rest: tuple[str | int, ...], name: str) -> None:
+    if rest:
+        raise InPython(f"its alias path reads inside of {name}")
+
+
+def _refuse_order(prop: RelationshipProperty[Any]) -> None:
+    kind = prop.collection_class
+    if kind is None or (isinstance(kind, type) and issubclass(kind, list)):
+        return
+    if isinstance(kind, functools.partial) or not isinstance(kind, type):
+        made: Any = kind()
+        if isinstance(made, list):
+            return
+    raise InPython(f"{_dotted(prop)} is no list")
+
+
+def _said(schema: Schema) -> str:
+    return "member of a union" if schema["type"] == "union" else str(schema["type"])
+
+
+def _dotted(prop: RelationshipProperty[Any]) -> str:
+    return f"{prop.parent.class_.__name__}.{prop.key}"
+
+
+def is_single(prop: RelationshipProperty[Any]) -> bool:
+    """Whether at most one row can be on the other side: a plain many-to-one."""
+    return prop.direction is RelationshipDirection.MANYTOONE

@@ -1,0 +1,188 @@
+"""Runs a read: finds what was compiled, sends it on the lane or in a session, takes the other way where it must."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, inspect
+
+from verdigris.errors import ConfigurationError
+from verdigris.loading.json import loaded
+from verdigris.loading.json.answer import Answer, adapter, answer
+from verdigris.loading.json.compiled import Compiled
+from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending
+from verdigris.loading.json.planner import Options
+from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.statement import entity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy import BindParameter
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from verdigris.engine import Database
+    from verdigris.loading.json.statement import Delivery
+
+log = logging.getLogger("verdigris.loading")
+_KEPT = 1000
+_REFUSED = 1  # the byte that SQL prints for what it cannot say; no JSON document holds it
+_OBJECTS = Options(purpose="load")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The shape of a select() and a response type: compiled, or why not."""
+
+    entity: Any
+    type_: Any
+    answer: Answer
+    compiled: Compiled | None
+    reason: str | None
+
+    def __str__(self) -> str:
+        name = getattr(self.type_, "__name__", str(self.type_)) if isinstance(self.type_, type) else str(self.type_)
+        return f"{inspect(self.entity).mapper.class_.__name__} -> {name}"
+
+
+class Reads:
+    """The JSON reads of one database, each compiled once for each shape of a statement."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._found: dict[Any, Found] = {}
+        self._said: set[str] = set()
+        self._probe = database.session().sync_session  # never used: it knows who listens to its class
+
+    def find(
+        self, statement: Any, type_: Any, options: Options, delivery: Delivery = "whole"
+    ) -> tuple[Found, Sequence[BindParameter[Any]]]:
+        """Return what serves a statement, and the statement's own bound parameters.
+
+        Raises ConfigurationError where the statement's rows are not those of one mapped class, or none can ever become
+        the response model.
+        """
+        key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
+        if key is None:
+            return self._made(statement, type_, options, delivery, None), ()
+        known = (key.key, type_, options, delivery)
+        found = self._found.get(known)
+        if found is None:
+            if len(self._found) >= _KEPT:
+                self._found.pop(next(iter(self._found)))
+            found = self._found[known] = self._made(statement, type_, options, delivery, key)
+        return found, key.bindparams
+
+    def _made(self, statement: Any, type_: Any, options: Options, delivery: Delivery, key: Any) -> Found:
+        try:
+            entity = entity_of(statement)
+        except InPython as reason:
+            raise _no_entity(str(reason)) from None
+        made = answer(inspect(entity).mapper.class_, type_, options)
+        if made.node is None:  # refused here if it is impossible, and not in the first request that takes that way
+            loaded.loading(statement, entity, made)
+        try:
+            compiled = self._compiled(statement, made, delivery, key)
+        except InPython as reason:
+            found = Found(entity, type_, made, None, str(reason))
+            self._say(f"{found} is read by load(), because of {reason}")
+            return found
+        return Found(entity, type_, made, compiled, None)
+
+    def _compiled(self, statement: Any, made: Answer, delivery: Delivery, key: Any) -> Compiled:
+        engine = self.database.engine
+        if not isinstance(statement, Select):
+            raise InPython("the statement, which is no plain select()")
+        if key is None:
+            raise InPython("a part of it that SQLAlchemy cannot cache")
+        if engine.sync_engine.get_execution_options().get("schema_translate_map"):
+            raise InPython("the engine's schema_translate_map")
+        return Compiled(statement, made, engine.dialect, key, delivery)
+
+    async def body(
+        self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]
+    ) -> bytes | None:
+        """Return the answer's bytes; None where one row is asked for and there is none."""
+        found, written, body = await self._written(statement, type_, options, session, params)
+        if written:
+            return body
+        value = await self._objects(statement, found, session, params)
+        if value is None and found.answer.form in {"one", "optional"}:
+            return None
+        return loaded.dumped(value, type_, options)
+
+    async def value(self, statement: Any, type_: Any, session: AsyncSession | None, params: Mapping[str, Any]) -> Any:
+        """Return the answer as Pydantic's objects, made from the same text; None as `body` does."""
+        found, written, body = await self._written(statement, type_, _OBJECTS, session, params)
+        if not written:
+            return await self._objects(statement, found, session, params)
+        return None if body is None else adapter(type_).validate_json(body, by_alias=False, by_name=True)
+
+    async def _written(
+        self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]
+    ) -> tuple[Found, bool, bytes | None]:
+        """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""
+        try:
+            found, extracted = self.find(await self.heard(statement, session), type_, options)
+        except InPython as reason:
+            found, _ = self.find(statement, type_, options)
+            self._say(f"{found} is read by load(), because of {reason}")
+            return found, False, None
+        if found.compiled is None:
+            return found, False, None
+        text, arguments = found.compiled.call(extracted, params)
+        body = await self._run(text, arguments, session)
+        if body is not None and _REFUSED in body:
+            self._say(
+                f"{found}: an answer was read by load(), for a value that SQL does not write or the model refuses"
+            )
+            return found, False, None
+        return found, True, body
+
+    async def _objects(
+        self, statement: Any, found: Found, session: AsyncSession | None, params: Mapping[str, Any]
+    ) -> Any:
+        if session is not None:
+            return await loaded.objects(session, statement, params, found)
+        async with self.reading() as own:
+            return await loaded.objects(own, statement, params, found)
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a session to read in: of the class that the application's listeners listen to, if there are any."""
+        return self.database.session() if has_listeners(self._probe) else self.database.read()
+
+    async def heard(self, statement: Any, session: AsyncSession | None) -> Any:
+        """Return the statement as the listeners of the session, or of the database's own, leave it."""
+        if session is not None and (has_listeners(session.sync_session) or minds_pending(session.sync_session)):
+            return await as_listeners_make_it(session, statement)
+        if session is None and has_listeners(self._probe):
+            async with self.reading() as own:
+                return await as_listeners_make_it(own, statement)
+        return statement
+
+    async def _run(self, text: str, arguments: tuple[Any, ...], session: AsyncSession | None) -> bytes | None:
+        if session is None:
+            found: bytes | None = await self.database.lane.fetchval(text, arguments)
+            return found
+        if session.sync_session.autoflush:
+            await session.flush()
+        connection = await session.connection()
+        body: bytes | None = (await connection.exec_driver_sql(text, arguments)).scalar()
+        return body
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log.warning("%s", text)
+
+
+def _no_entity(reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"this statement cannot be read into a response model: {reason}.",
+        why="A response model is read from the attributes of one mapped class.",
+        do=("select(Order)", "or select(aliased(Order))"),
+        page="loading/all-loaded",
+    )

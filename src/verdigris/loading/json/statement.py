@@ -1,0 +1,130 @@
+"""From the application's select() and the shape of an answer to the one statement that PostgreSQL runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import Select, Text, cast, func, inspect, literal_column, select
+from sqlalchemy.orm.strategy_options import _AbstractLoad
+from sqlalchemy.orm.util import LoaderCriteriaOption
+from sqlalchemy.types import LargeBinary
+
+from verdigris.loading.json.builder import COMMA, Builder, RootRow, chain, listed, merged, text_literal
+from verdigris.loading.json.schema import InPython
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Mapper
+
+    from verdigris.loading.json.answer import Answer
+
+#: One text for the whole answer, or a text for each row (a stream).
+Delivery = Literal["whole", "rows"]
+#: Strategies that change what is loaded, not only when.
+_OWN_CONTENT = frozenset({"noload", "write_only", "dynamic"})
+
+
+def entity_of(statement: Any) -> Any:
+    """Return the one mapped class, or alias of one, whose rows a statement returns; raises InPython for another."""
+    described: Any = getattr(statement, "column_descriptions", ())
+    entity = described[0]["entity"] if len(described) == 1 else None
+    if entity is None or described[0]["expr"] is not entity:
+        raise InPython("the statement returns something else than the rows of one mapped class")
+    return entity
+
+
+def written(statement: Select[Any], answer: Answer, delivery: Delivery = "whole") -> Select[Any]:
+    """Return the statement that writes an answer from the rows of a select(), as bytes in the client's encoding."""
+    if answer.node is None:
+        raise InPython(answer.reason or "")
+    entity = entity_of(statement)
+    criteria = [option for option in statement._with_options if isinstance(option, LoaderCriteriaOption)]  # noqa: SLF001
+    root = RootRow(entity)
+    text = Builder(criteria).text(answer.node, root)
+    keys = [root.column(root.mapper.get_property_by_column(column).key) for column in root.mapper.primary_key]
+    rows = _rows(statement, root).subquery(RootRow.name)
+    if delivery == "rows":
+        made = select(_sent(text), *keys)
+    elif answer.form in {"one", "optional"}:
+        made = select(_sent(text)).limit(literal_column("1"))
+    else:
+        items = listed(func.string_agg(text, COMMA))
+        made = select(_sent(chain(*merged(_page(statement, answer, items, root))) if answer.page else items))
+    return made.select_from(rows).options(*criteria)  # options of a sub-select are not heard: only the outermost's
+
+
+def plain(statement: Select[Any]) -> Select[Any]:
+    """Return the statement without its loader options, which say when something is loaded and not what."""
+    options = tuple(option for option in statement._with_options if not _is_about_loading(option))  # noqa: SLF001
+    stripped = statement._clone()  # noqa: SLF001 - options can be added only by public means
+    stripped._with_options = options  # noqa: SLF001
+    return stripped
+
+
+def _rows(statement: Select[Any], root: RootRow) -> Select[Any]:
+    """Return the application's select() with the columns that the answer uses."""
+    if statement._distinct or statement._group_by_clauses:  # noqa: SLF001 - what is distinct are whole rows
+        for attribute in root.mapper.column_attrs:
+            if not attribute.deferred:
+                root.column(attribute.key)
+    columns = [expression.label(name) for name, expression in root.columns.items()]
+    return plain(statement).with_only_columns(*columns)
+
+
+def _page(
+    statement: Select[Any], answer: Answer, items: ColumnElement[Any], root: RootRow
+) -> Iterable[str | ColumnElement[Any]]:
+    separator = "{"
+    for member in answer.page:
+        yield f'{separator}"{member.key}":'
+        separator = ","
+        match member.part:
+            case "items":
+                yield items
+            case "total":
+                yield counted(statement, root.entity)
+            case "limit":
+                yield _number(statement._limit_clause)  # noqa: SLF001 - the select() says it in no other way
+            case "offset":
+                yield _number(statement._offset_clause, "0")  # noqa: SLF001
+            case "constant":
+                yield member.text
+    yield "}"
+
+
+def counted(statement: Select[Any], entity: Any) -> ColumnElement[int]:
+    """Return the number of rows of a select() without its limit and offset."""
+    mapper: Mapper[Any] = inspect(entity).mapper
+    keys = [getattr(entity, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
+    if statement._distinct or statement._group_by_clauses:  # noqa: SLF001
+        keys = [getattr(entity, attribute.key) for attribute in mapper.column_attrs if not attribute.deferred]
+    whole = plain(statement).with_only_columns(*keys).limit(None).offset(None)
+    if not statement._distinct_on:  # noqa: SLF001 - whose order says which row of several stays
+        whole = whole.order_by(None)
+    return select(func.count()).select_from(whole.subquery()).scalar_subquery()
+
+
+def _number(clause: ColumnElement[Any] | None, otherwise: str = "null") -> ColumnElement[Any]:
+    return text_literal(otherwise) if clause is None else func.coalesce(cast(clause, Text), text_literal(otherwise))
+
+
+def _sent(text: ColumnElement[Any]) -> ColumnElement[bytes]:
+    """Return a text as the bytes that go over the wire: `textsend` is what the server does anyway."""
+    return func.textsend(text, type_=LargeBinary())
+
+
+def _is_about_loading(option: Any) -> bool:
+    """Whether an option only says when something is loaded; raises InPython where it says what."""
+    if not isinstance(option, _AbstractLoad):
+        return False
+    for element in getattr(option, "context", ()):
+        strategy = dict(element.strategy or ())
+        if getattr(element, "_extra_criteria", ()):
+            raise InPython("a loader option of the statement has criteria of its own")
+        if "eager_from_alias" in element.local_opts or "query_expression" in strategy:
+            raise InPython("the statement's own joins or expressions fill what it loads (contains_eager, ...)")
+        if strategy.get("lazy") in _OWN_CONTENT:
+            raise InPython("a loader option of the statement leaves a relationship empty")
+    return True

@@ -1,0 +1,349 @@
+"""The ways to a JSON read: alone, in a session, under listeners, as objects, hoisted, streamed, and by `load()`."""
+
+from __future__ import annotations
+
+import logging
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, field_serializer, field_validator
+from sqlalchemy import bindparam, event, select, text
+from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
+from tests.library.json.models import Base, Customer, Line, Order
+
+from verdigris import Database
+from verdigris.errors import ConfigurationError, NotFoundError, UnflushedError
+from verdigris.fastapi import install
+from verdigris.loading import explain_plan
+
+
+class IdOut(BaseModel):
+    id: int
+
+
+class LineOut(BaseModel):
+    sku: str
+
+
+class OrderOut(BaseModel):
+    id: int
+    note: str | None
+    lines: list[LineOut]
+
+
+async def test_a_read_in_a_session_sees_what_the_session_wrote(db):
+    async with db.session() as session:
+        session.add(Customer(id=90, name="new"))
+        body = (await db.json(select(Customer).where(Customer.id == 90), IdOut, session=session)).body
+        await session.rollback()
+
+    assert body == b'{"id":90}'
+    assert (await db.json(select(Customer).where(Customer.id == 90), IdOut | None)).body == b"null"
+
+
+async def test_a_read_in_a_session_uses_its_transaction(db):
+    async with db.session() as session:
+        before = await session.scalar(text("SELECT pg_current_xact_id()::text"))
+        await session.execute(text("SET TRANSACTION READ ONLY"))
+        await db.json(select(Order).limit(1), OrderOut, session=session)
+
+        assert await session.scalar(text("SELECT pg_current_xact_id()::text")) == before
+        assert session.in_transaction()
+
+
+async def test_without_autoflush_a_read_that_misses_what_is_pending_is_an_error(shop_url):
+    database = Database(shop_url, autoflush=False)
+    async with database.session() as session:
+        session.add(Customer(id=91, name="new"))
+
+        with pytest.raises(UnflushedError):
+            await database.json(select(Customer), list[IdOut], session=session)
+    await database.dispose()
+
+
+async def test_what_listeners_add_to_statements_holds(db):
+    tenants = iter(["SKU-0", "SKU-1", "SKU-2"])
+
+    def only_mine(state):
+        mine = next(tenants)
+        state.statement = state.statement.options(with_loader_criteria(Line, lambda cls: cls.sku == mine))
+
+    event.listen(Session, "do_orm_execute", only_mine)
+    try:
+        bodies = [(await db.json(select(Order).where(Order.id == 3), OrderOut)).body for _ in range(2)]
+        async with db.session() as session:
+            bodies.append((await db.json(select(Order).where(Order.id == 3), OrderOut, session=session)).body)
+    finally:
+        event.remove(Session, "do_orm_execute", only_mine)
+
+    assert bodies == [b'{"id":3,"note":"note 3","lines":[{"sku":"SKU-%d"}]}' % number for number in range(3)]
+
+
+async def test_objects_are_made_from_the_same_text(db):
+    class Checked(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+
+        number: int = Field(alias="id")
+        hidden: str | None = Field(validation_alias="note", exclude=True)
+        lines: list[LineOut]
+
+        @field_validator("number")
+        @classmethod
+        def negated(cls, value):
+            return -value
+
+        @computed_field
+        @property
+        def doubled(self) -> int:
+            return self.number * 2
+
+    found = await db.fetch(select(Order).where(Order.id.in_([2, 3])).order_by(Order.id), list[Checked])
+
+    assert [(one.doubled, one.hidden) for one in found] == [(-4, "note 2"), (-6, "note 3")]
+    assert [type(line) for line in found[0].lines] == [LineOut, LineOut]
+    with pytest.raises(NotFoundError):
+        await db.fetch(select(Order).where(Order.id < 0), Checked)
+    assert await db.fetch(select(Order).where(Order.id < 0), Checked | None) is None
+
+
+async def test_a_hoisted_read_is_compiled_once_and_called_with_values(db):
+    read = db.json_read(
+        select(Order).where(Order.id > bindparam("after"), Order.paid == True).order_by(Order.id).limit(bindparam("n")),  # noqa: E712
+        list[IdOut],
+    )
+
+    assert read.fallback is None
+    assert read.arguments({"after": 4, "n": 2}) == (4, 2)
+    assert "$2" in read.sql
+    assert (await read(after=4, n=2)).body == b'[{"id":6},{"id":8}]'
+    assert await read.fetch(after=4, n=1) == [IdOut(id=6)]
+    with pytest.raises(Exception, match="'after'"):
+        await read(n=2)
+
+
+async def test_the_first_limits_get_a_text_of_their_own_and_others_share_one(db):
+    def texts(limits):
+        read = db.json_read(select(Order).order_by(Order.id).limit(bindparam("n")), list[IdOut])
+        return [read.call({"n": limit}) for limit in limits]
+
+    calls = texts(range(1, 12))
+
+    assert [arguments for _, arguments in calls] == [()] * 8 + [(9,), (10,), (11,)]
+    assert len({sql for sql, _ in calls}) == 9
+    assert "LIMIT 3" in calls[2][0]
+    assert [len(await db.fetch(select(Order).limit(n), list[IdOut])) for n in (3, 20, 0)] == [3, 20, 0]
+
+
+async def test_limits_that_no_integer_is_are_bound(db):
+    read = db.json_read(select(Order).limit(bindparam("n")), list[IdOut])
+
+    assert read.call({"n": None})[1] == (None,)
+    assert read.call({"n": "20; DROP TABLE orders"})[1] == ("20; DROP TABLE orders",)
+    assert read.call({"n": True})[1] == (True,)
+
+
+async def test_the_server_keeps_one_plan_for_a_literal_limit(db):
+    statement = select(Order).where(Order.id > 3).order_by(Order.id).limit(5)
+    async with db.session() as session:
+        for _ in range(12):
+            await db.json(statement, list[OrderOut], session=session)
+        mine = "statement LIKE '%textsend%LIMIT 5)%' AND statement NOT LIKE '%pg_prepared%'"
+        plans = await session.execute(
+            text(f"SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE {mine}")
+        )
+        counted = plans.one()
+
+    assert counted == (7, 5)
+
+
+async def test_a_value_that_the_mapping_denies_is_refused_as_pydantic_refuses_it(postgres, database_url):
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(text("ALTER TABLE customers ALTER name DROP NOT NULL"))
+        await connection.execute(text("INSERT INTO customers (id, name) VALUES (1, 'one'), (2, NULL)"))
+
+    class NameOut(BaseModel):
+        name: str
+
+    class MaybeOut(BaseModel):
+        name: str | None
+
+    with pytest.raises(ValidationError, match="name"):
+        await database.json(select(Customer), list[NameOut])
+    body = (await database.json(select(Customer).order_by(Customer.id), list[MaybeOut])).body
+    await database.dispose()
+
+    assert body == b'[{"name":"one"},{"name":null}]'
+
+
+class Shouted(IdOut):
+    @computed_field
+    @property
+    def twice(self) -> int:
+        return self.id * 2
+
+
+class Validated(BaseModel):
+    id: int
+
+    @field_validator("id")
+    @classmethod
+    def positive(cls, value):
+        return abs(value)
+
+
+class Serialized(BaseModel):
+    id: int
+
+    @field_serializer("id")
+    def worded(self, value) -> str:
+        return str(value)
+
+
+class Labelled(BaseModel):
+    label: str
+
+
+class Inside(BaseModel):
+    lines: list[Labelled]
+
+
+REASONS = [
+    (Order, Shouted, "Shouted.twice is computed in Python"),
+    (Order, Validated, "Validated.id: it is validated by Validated.positive()"),
+    (Order, Serialized, "Serialized.id: it has a serializer of its own"),
+    (Order, Inside, "Labelled.label: Line.label is read in Python"),
+]
+
+
+@pytest.mark.parametrize(("entity", "schema", "reason"), REASONS, ids=lambda value: getattr(value, "__name__", ""))
+async def test_what_sql_cannot_say_is_read_by_load_and_said_once_with_the_reason(db, caplog, entity, schema, reason):
+    statement = select(entity).order_by(entity.id).limit(2)
+
+    bodies = {(await db.json(statement, list[schema])).body for _ in range(2)}
+
+    assert len(bodies) == 1
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{entity.__name__} -> list[{schema.__module__}.{schema.__name__}] is read by load(), because of {reason}"
+    ]
+    assert reason in explain_plan(entity, schema)
+
+
+async def test_options_of_the_statement_that_say_what_is_loaded_are_kept(db):
+    statement = (
+        select(Order)
+        .join(Order.lines)
+        .where(Line.sku == "SKU-1", Order.id < 4)
+        .options(contains_eager(Order.lines))
+        .order_by(Order.id)
+    )
+
+    read = db.json_read(statement, list[OrderOut])
+
+    assert "contains_eager" in (read.fallback or "")
+
+
+def test_the_plan_says_what_will_run():
+    assert explain_plan(Order, OrderOut) == (
+        "Order -> OrderOut: PostgreSQL writes the answer, in one statement -> OrderOut\n"
+        "  id: Order.id\n"
+        "  note: Order.note\n"
+        "  lines: each of Order.lines -> LineOut\n"
+        "    sku: Line.sku"
+    )
+
+
+async def test_what_can_never_become_the_model_is_refused_with_both_names(db):
+    class Other(BaseModel):
+        colour: str
+
+    with pytest.raises(ConfigurationError, match=r"No Order can become a Other: Other\.colour"):
+        db.json_read(select(Order), Other)
+    with pytest.raises(ConfigurationError, match="one mapped class"):
+        db.json_read(select(Order.id), IdOut)
+
+
+@pytest.fixture
+async def client(shop_url):
+    database = Database(shop_url)
+    app = FastAPI()
+    install(app, database)
+
+    @app.get("/orders/{number}", response_model=OrderOut)
+    async def one(number: int):
+        return await database.json(select(Order).where(Order.id == number), OrderOut, etag=True)
+
+    @app.get("/orders", response_model=list[OrderOut])
+    async def every():
+        return database.json_stream(select(Order).order_by(Order.id), list[OrderOut])
+
+    @app.get("/broken", response_model=list[OrderOut])
+    async def broken():
+        return database.json_stream(select(Order).where(text("1 / 0 = 1")), list[OrderOut])
+
+    @app.get("/numbers", response_model=list[Shouted])
+    async def numbers():
+        return database.json_stream(select(Order).order_by(Order.id), list[Shouted])
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as browser:
+        yield browser
+    await database.dispose()
+
+
+async def test_a_route_answers_with_the_bytes_and_its_openapi_schema_is_the_models(client):
+    answer = await client.get("/orders/3")
+
+    assert answer.json() == {"id": 3, "note": "note 3", "lines": [{"sku": f"SKU-{i}"} for i in (2, 1, 0)]}
+    assert answer.headers["content-type"] == "application/json"
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    described = paths["/orders/{number}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert described == {"$ref": "#/components/schemas/OrderOut"}
+
+
+async def test_no_row_is_a_problem(client):
+    answer = await client.get("/orders/-3")
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:verdigris:problem:not-found"
+
+
+async def test_who_has_the_answer_already_gets_304(client):
+    tag = (await client.get("/orders/3")).headers["etag"]
+
+    known = await client.get("/orders/3", headers={"If-None-Match": f'"x", {tag}'})
+    other = await client.get("/orders/2", headers={"If-None-Match": tag})
+
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert other.status_code == 200
+
+
+async def test_a_stream_is_the_same_list(client, db):
+    answer = await client.get("/orders")
+
+    assert answer.content == (await db.json(select(Order).order_by(Order.id), list[OrderOut])).body
+    assert (await client.get("/numbers")).json()[1] == {"id": 2, "twice": 4}
+
+
+async def test_a_stream_that_fails_before_its_first_row_is_an_error_answer(client):
+    answer = await client.get("/broken")
+
+    assert answer.status_code == 500
+
+
+async def test_a_stream_of_nothing_is_an_empty_list(db):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    answer = db.json_stream(select(Order).where(Order.id < 0), list[OrderOut])
+    await answer({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+
+    assert b"".join(message.get("body", b"") for message in sent) == b"[]"
