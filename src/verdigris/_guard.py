@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from types import CodeType
 
+    from verdigris._after_commit import AfterCommit
+
     Method = Callable[..., Coroutine[Any, Any, Any]]
 
 _Method = TypeVar("_Method")
@@ -47,12 +49,13 @@ class Use(NamedTuple):
 class Guard:
     """The state of one session: which task is inside, who waits to close it, and whether it is closed for good."""
 
-    __slots__ = ("closed", "dies", "enabled", "free", "leaving", "use")
+    __slots__ = ("after", "closed", "dies", "enabled", "free", "leaving", "use")
 
     def __init__(self, *, enabled: bool, dies: bool) -> None:
         self.enabled = enabled
         self.dies = dies
         self.closed = False
+        self.after: AfterCommit | None = None  # hooks, where there are any
         self.use: tuple[asyncio.Task[Any] | None, Method, CodeType, int] | None = None
         self.leaving = 0  # tasks that wait to close the session
         self.free: asyncio.Event | None = None
@@ -131,6 +134,8 @@ async def _alone(  # noqa: PLR0917 - once a statement, from one place: keywords 
             guard.use = None
             if guard.free is not None:
                 guard.release()
+            if guard.after is not None:
+                await guard.after.settle(sys.exc_info()[1])
 
 
 async def _when_free(  # noqa: PLR0917 - as _alone

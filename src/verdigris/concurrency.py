@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from verdigris._outcome import commit
 from verdigris.errors import OUTCOME_UNKNOWN, Fault, RetryLevel, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from verdigris._outcome import Resolver
     from verdigris.session import AsyncSession
 
 log = logging.getLogger("verdigris")
@@ -105,14 +107,17 @@ class Attempts:
 
 
 async def run_unit(
-    open_session: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[T]], attempts: Attempts
+    open_session: Callable[[], AsyncSession],
+    work: Callable[[AsyncSession], Awaitable[T]],
+    attempts: Attempts,
+    resolver: Resolver | None = None,
 ) -> T:
     """Run work in a transaction of its own, from a fresh session each time, until it is stored or the error stands."""
     while True:
         try:
             async with open_session() as session:
                 result = await work(session)
-                await session.commit()
+                await commit(session, resolver)
                 return result
         except Exception as error:
             if not await attempts.again(error):

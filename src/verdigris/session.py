@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
 
+from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
+from verdigris._outcome import commit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, MutableMapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, MutableMapping
     from types import TracebackType
 
     from verdigris.engine import Database
@@ -92,6 +94,20 @@ class AsyncSession(_AsyncSession):
         self.guard.closed = self.guard.dies
         await self._close()
 
+    def after_commit(self, hook: Callable[[], object]) -> None:
+        """Run a hook, plain or async, when the transaction in progress is stored: for effects outside the database.
+
+        It runs after COMMIT was answered and the connection given back, in the order given, and before a request's
+        answer leaves. It does not run when the transaction, or the savepoint that it was given in, is rolled back, nor
+        when nobody knows the outcome. A hook that fails is logged: what is stored stays stored. It needs a session of
+        its own for statements. Hooks live in this process: what must not be lost belongs into a table (an outbox).
+        """
+        if self.guard.closed:
+            raise gone(self.info)
+        if self.guard.after is None:
+            self.guard.after = AfterCommit(self.sync_session)
+        self.guard.after.add(self.sync_session, hook)
+
     def begin(self) -> _Transaction:
         return _Transaction(self)
 
@@ -129,4 +145,4 @@ async def request_unit(database: Database, scope: MutableMapping[str, Any]) -> A
     async with session:  # closing rolls back what was not committed, and runs to its end when cancelled
         yield session
         if not unit.undo:
-            await session.commit()
+            await commit(session, database.resolver() if scope.get("verdigris.resolve") else None)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
+from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
 from verdigris.engine import sizing
@@ -61,7 +62,7 @@ class Database(JSONReads):
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
     """
 
-    _dispose_timeout = 5.0
+    _dispose_timeout = _resolve_timeout = 5.0
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Database(JSONReads):
         commit_timeout: float = 10.0,
         close_timeout: float = 2.0,
         dispose_timeout: float = 5.0,
+        resolve_timeout: float = 5.0,
         isolation_level: str | None = None,
         expire_on_commit: bool = False,
         autoflush: bool = True,
@@ -123,7 +125,7 @@ class Database(JSONReads):
             url = None  # this frame is part of what a tracker of errors keeps
             raise without_frames(error) from None
         self._chosen = (pool_size, max_overflow)
-        self._dispose_timeout = dispose_timeout
+        self._dispose_timeout, self._resolve_timeout = dispose_timeout, resolve_timeout
         self._attach(
             engine,
             workers=workers,
@@ -250,18 +252,28 @@ class Database(JSONReads):
         attempts: int = 4,
         deadline: float | None = None,
         idempotent: bool = False,
+        resolve: bool = False,
     ) -> T:
         """Run `fn(session)` in a transaction of its own, commit, and return its result.
 
         A serialization failure, a deadlock or a connection lost before COMMIT was sent runs `fn` again, whole, with a
         fresh session: effects outside the database happen again too. Waits are jittered, within `deadline` seconds (10
         by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
-        the unit is repeated only if it is declared `idempotent`.
+        the unit is repeated only if it is declared `idempotent`. With `resolve` (one more round trip) the server is
+        asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
+        nobody can tell, such as after a failover, stays unknown.
         """
         self.budget.unit_began()
         return await run_unit(
-            lambda: self.open(isolation_level), fn, self.attempts(attempts, deadline, idempotent=idempotent)
+            lambda: self.open(isolation_level),
+            fn,
+            self.attempts(attempts, deadline, idempotent=idempotent),
+            self.resolver() if resolve else None,
         )
+
+    def resolver(self) -> Resolver:
+        """Return what finds out what became of this database's transactions."""
+        return Resolver(self.engine, self._resolve_timeout)
 
     def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool) -> Attempts:
         """Return the attempts that one unit of work may make, under this database's settings and budget."""
@@ -280,6 +292,7 @@ class Database(JSONReads):
         attempts: int = 4,
         deadline: float | None = None,
         idempotent: bool = False,
+        resolve: bool = False,
     ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
 
     def transactional(
@@ -289,6 +302,7 @@ class Database(JSONReads):
         attempts: int = 4,
         deadline: float | None = None,
         idempotent: bool = False,
+        resolve: bool = False,
     ) -> Any:
         """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
         run = functools.partial(
@@ -297,6 +311,7 @@ class Database(JSONReads):
             attempts=attempts,
             deadline=deadline,
             idempotent=idempotent,
+            resolve=resolve,
         )
         wrap = functools.partial(as_unit, run)
         return wrap(*fn) if fn else wrap

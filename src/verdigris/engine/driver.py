@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 from asyncpg import connect_utils
 
-from verdigris.engine.commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
+from verdigris._commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -19,6 +19,7 @@ from verdigris.errors.exceptions import (
     SessionSharedError,
     SessionStateError,
     StatementTimeoutError,
+    TransactionLostError,
     UnflushedError,
     VerdigrisError,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "SessionSharedError",
     "SessionStateError",
     "StatementTimeoutError",
+    "TransactionLostError",
     "UnflushedError",
     "VerdigrisError",
     "classify",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.CommitRefusedError, table.NOTHING_STORED),
+    (own.TransactionLostError, table.CONNECTION_LOST),
     (own.OutcomeUnknownError, table.OUTCOME_UNKNOWN),
     (own.PoolExhaustedError, table.POOL_EXHAUSTED),
     (own.StatementTimeoutError, table.TOO_SLOW),

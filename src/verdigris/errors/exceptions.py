@@ -54,6 +54,10 @@ class OutcomeUnknownError(VerdigrisError, sa_exc.SQLAlchemyError):
     """COMMIT was sent and no answer came back: the work may be stored, or not."""
 
 
+class TransactionLostError(VerdigrisError, sa_exc.SQLAlchemyError):
+    """The connection was lost in COMMIT, and the server says that nothing was stored: the unit may be run again."""
+
+
 class SessionSharedError(VerdigrisError, sa_exc.InvalidRequestError):
     """A task used a session while another task was using it."""
 

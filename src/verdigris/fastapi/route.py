@@ -34,12 +34,13 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """How often and for how long a request may be repeated, and at which isolation level its session runs."""
+    """How often and for how long a request may be repeated, and how its session runs."""
 
     attempts: int
     deadline: float | None
     idempotent: bool
     isolation_level: str | None
+    resolve: bool
 
 
 def retrying(
@@ -48,6 +49,7 @@ def retrying(
     deadline: float | None = None,
     idempotent: bool = False,
     isolation_level: str | None = None,
+    resolve: bool = False,
 ) -> Callable[[_Endpoint], _Endpoint]:
     """Mark an endpoint whose whole request may be repeated after a transient fault; it needs `route_class=Route`.
 
@@ -56,7 +58,7 @@ def retrying(
     """
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _MARK, Retrying(attempts, deadline, idempotent, isolation_level))
+        setattr(endpoint, _MARK, Retrying(attempts, deadline, idempotent, isolation_level, resolve))
         return endpoint
 
     return mark
@@ -108,6 +110,7 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
     """Repeat the request while its fault is transient and its attempts last."""
     if policy.isolation_level is not None:
         request.scope["verdigris.isolation_level"] = policy.isolation_level
+    request.scope["verdigris.resolve"] = policy.resolve
     form = request.headers.get("content-type", "").startswith(_FORMS)
     if not form:
         await request.body()  # kept by the request: whoever reads it again gets it again

@@ -68,6 +68,11 @@ def is_stored(error: BaseException) -> bool:
     return getattr(error, _MET_COMMIT, False) is True and error.__cause__ is None
 
 
+def is_unknown(error: BaseException) -> bool:
+    """Tell whether a cancellation met a COMMIT that got no answer."""
+    return getattr(error, _MET_COMMIT, False) is True and isinstance(error.__cause__, OutcomeUnknownError)
+
+
 def outcome_unknown(error: Exception) -> OutcomeUnknownError:
     """Return the error for a COMMIT that got no answer, because of another."""
     unknown = OutcomeUnknownError(
