@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 
+from verdigris._background import background
 from verdigris._commit import is_stored
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Hook = Callable[[], object]
 
 log = logging.getLogger("verdigris")
-_running: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran
 
 
 class AfterCommit:
@@ -87,22 +87,3 @@ async def _run(hooks: Sequence[Hook]) -> None:
                 await result
         except Exception:  # what is stored stays stored, and the others have their turn
             log.exception("an after_commit hook failed; what it waited for is stored")
-
-
-def background(coroutine: Any) -> asyncio.Task[None]:
-    """Run a coroutine in a task that is kept until it has ended, and that `finished` waits for."""
-    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-    return task
-
-
-async def finished(seconds: float) -> None:
-    """Wait for the tasks of this event loop that `background` started; those that take longer are cancelled."""
-    loop = asyncio.get_running_loop()
-    tasks = [task for task in _running if task.get_loop() is loop and task is not asyncio.current_task()]
-    if not tasks:
-        return
-    _, late = await asyncio.wait(tasks, timeout=seconds)
-    for task in late:
-        task.cancel()

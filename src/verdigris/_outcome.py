@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from verdigris._after_commit import background
+from verdigris._background import background
 from verdigris._commit import is_unknown
 from verdigris.errors import OutcomeUnknownError, TransactionLostError, sqlstate_of
 

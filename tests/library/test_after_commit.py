@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Annotated
 
 import httpx
@@ -102,7 +103,7 @@ async def test_a_hook_of_a_savepoint_that_was_rolled_back_does_not_run_and_the_o
     async with db.session.begin() as session:
         session.after_commit(lambda: seen.append("outer"))
         await insert(session)
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
             async with session.begin_nested():
                 session.after_commit(lambda: seen.append("undone"))
                 async with session.begin_nested():
@@ -119,6 +120,7 @@ async def test_each_transaction_of_a_session_has_its_own_hooks(db, seen):
     async with db.session() as session:
         session.after_commit(lambda: seen.append("first"))
         await session.commit()
+        await insert(session)
         session.after_commit(lambda: seen.append("undone"))
         await session.rollback()
         await insert(session)
@@ -133,7 +135,7 @@ async def test_a_unit_that_is_repeated_runs_the_hooks_of_the_attempt_that_was_st
 
     async def work(session):
         tries.append(1)
-        session.after_commit(lambda number=len(tries): seen.append(number))
+        session.after_commit(partial(seen.append, len(tries)))
         await insert(session)
         if len(tries) == 1:
             await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))

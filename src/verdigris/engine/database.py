@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -19,14 +16,14 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves 
 from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
-from verdigris.engine import sizing
+from verdigris.engine import lifecycle
 from verdigris.engine.build import EngineSettings, build, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
 from verdigris.engine.pool import Pool
 from verdigris.engine.secrecy import without_frames
 from verdigris.engine.url import address
-from verdigris.errors import ConfigurationError, RetryLevel, classify
+from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.session import AsyncSession, request_unit
@@ -62,7 +59,7 @@ class Database(JSONReads):
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
     """
 
-    _dispose_timeout = _resolve_timeout = 5.0
+    _drain_timeout, _dispose_timeout, _resolve_timeout = 10.0, 5.0, 5.0
 
     def __init__(
         self,
@@ -84,6 +81,7 @@ class Database(JSONReads):
         idle_in_transaction_timeout: float | None = 60.0,
         commit_timeout: float = 10.0,
         close_timeout: float = 2.0,
+        drain_timeout: float = 10.0,
         dispose_timeout: float = 5.0,
         resolve_timeout: float = 5.0,
         isolation_level: str | None = None,
@@ -125,7 +123,11 @@ class Database(JSONReads):
             url = None  # this frame is part of what a tracker of errors keeps
             raise without_frames(error) from None
         self._chosen = (pool_size, max_overflow)
-        self._dispose_timeout, self._resolve_timeout = dispose_timeout, resolve_timeout
+        self._drain_timeout, self._dispose_timeout, self._resolve_timeout = (
+            drain_timeout,
+            dispose_timeout,
+            resolve_timeout,
+        )
         self._attach(
             engine,
             workers=workers,
@@ -359,39 +361,27 @@ class Database(JSONReads):
         try:
             yield
         finally:
-            await self.dispose()
+            await self.stop()
 
     async def start(self) -> None:
         """Ask the server for its limits, size the pool by them and log one line that explains it."""
-        pool = self.engine.sync_engine.pool
-        try:
-            async with self.engine.connect() as connection:
-                limits = await sizing.limits_of(connection)
-        except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
-            if classify(error).retry is not RetryLevel.CONNECT:
-                raise
-            log.warning("the database does not answer yet (%s); the pool keeps its default size", classify(error).name)
-            return
-        if not isinstance(pool, Pool):
-            return
-        size = sizing.computed(limits, self.workers, *self._chosen)
-        if not size.chosen:
-            await self.engine.dispose()
-            cast("Pool", self.engine.sync_engine.pool).resize(size.size, size.overflow)
-        log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
+        await lifecycle.size_pool(self.engine, self.workers, self._chosen)
+
+    async def stop(self) -> None:
+        """Hand out no connection any more, wait `drain_timeout` seconds for the work in progress, then dispose.
+
+        What still works then is named in the log and cancelled, once: it rolls back. Who asks for a connection
+        meanwhile gets ShuttingDownError, a 503.
+        """
+        await lifecycle.drain(self.engine, self._drain_timeout)
+        await self.dispose()
 
     async def dispose(self) -> None:
-        """Close the pool's connections; after `dispose_timeout` seconds whatever does not answer is dropped."""
-        try:
-            async with asyncio.timeout(self._dispose_timeout):
-                await self.queries.aclose()
-                await self.engine.dispose()
-        except TimeoutError:
-            pool = self.engine.sync_engine.pool
-            if isinstance(pool, Pool):
-                pool.terminate()
-            log.warning("the pool did not close within %s s; its connections were dropped", self._dispose_timeout)
-            await self.engine.dispose(close=False)
+        """Close the pool's connections; after `dispose_timeout` seconds whatever does not answer is dropped.
+
+        Hooks of `after_commit` that still run are waited for within the same time. The Database may be used again.
+        """
+        await lifecycle.dispose(self.engine, self.queries, self._dispose_timeout)
 
 
 def _workers() -> int:

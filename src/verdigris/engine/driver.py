@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncpg
 from asyncpg import connect_utils
 
+from verdigris._background import background
 from verdigris._commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ class Connection(asyncpg.Connection):
         cancel = self._cancel_request() if busy else None
         super().terminate()
         if cancel is not None:
-            task = asyncio.get_running_loop().create_task(cancel)
-            _cancelling.add(task)
-            task.add_done_callback(_cancelling.discard)
+            background(cancel)
 
     def _cancel_request(self) -> Coroutine[Any, Any, None] | None:
         protocol = self._protocol  # type: ignore[attr-defined]  # the stubs leave it out
@@ -135,9 +134,6 @@ class Connection(asyncpg.Connection):
             return error  # the server answered: the transaction is rolled back
         self.terminate()
         return outcome_unknown(error)
-
-
-_cancelling: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran
 
 
 async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) -> None:

@@ -17,10 +17,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
+from verdigris._background import in_background
 from verdigris.engine.driver import Connection
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, described
-from verdigris.errors import PoolExhaustedError
+from verdigris.errors import PoolExhaustedError, ShuttingDownError
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -57,6 +58,7 @@ class _Extras:
     home: _Home | None = None
     workers: int = 1
     abandoned: list[object] = field(default_factory=list)
+    closing: bool = False  # the application shuts down: nothing is handed out any more
 
     def free(self, held: _Held) -> None:
         """Count one connection less for the task that held it."""
@@ -86,6 +88,8 @@ class Pool(AsyncAdaptedQueuePool):
 
     def connect(self) -> PoolProxiedConnection:
         extras = self.extras
+        if extras.closing and not in_background():
+            raise _shutting_down()
         self._follow(extras)
         task = _current_task()
         if id(task) in extras.holding and any(held.task and held.task() is task for held in extras.held.values()):
@@ -241,6 +245,14 @@ class Pool(AsyncAdaptedQueuePool):
             ],
             page="concurrency/pool-for-load",
         )
+
+
+def _shutting_down() -> ShuttingDownError:
+    return ShuttingDownError(
+        "no connection to the database: this application is shutting down.",
+        why="What is under way may finish; nothing new begins. Nothing was run.",
+        page="errors/connection-errors",
+    )
 
 
 def adopt(pool: AsyncAdaptedQueuePool) -> Pool:

@@ -23,6 +23,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.OutcomeUnknownError, table.OUTCOME_UNKNOWN),
     (own.PoolExhaustedError, table.POOL_EXHAUSTED),
     (own.StatementTimeoutError, table.TOO_SLOW),
+    (own.ShuttingDownError, table.SHUTTING_DOWN),
     (own.DatabaseUnavailableError, table.UNAVAILABLE),
     (own.SessionClosedError, table.MISUSE),
     (own.SessionSharedError, table.MISUSE),

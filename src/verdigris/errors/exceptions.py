@@ -38,6 +38,10 @@ class DatabaseUnavailableError(VerdigrisError, sa_exc.SQLAlchemyError, Connectio
     """No connection could be made: refused, not resolved, not answered in time, or still starting. Nothing ran."""
 
 
+class ShuttingDownError(DatabaseUnavailableError):
+    """The application is shutting down and begins nothing new. Nothing ran."""
+
+
 class PoolExhaustedError(VerdigrisError, sa_exc.TimeoutError):
     """No connection came free within the pool's timeout."""
 

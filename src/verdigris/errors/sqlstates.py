@@ -43,6 +43,7 @@ NEVER, UNIT, CONNECT = RetryLevel.NEVER, RetryLevel.UNIT, RetryLevel.CONNECT
 UNCLASSIFIED = Fault("database-error", "The database reported an error", 500)
 CONNECTION_LOST = Fault("connection-lost", "The connection to the database was lost", 503, UNIT, 2, 1)
 UNAVAILABLE = Fault("unavailable", "The database is not available", 503, CONNECT, 0, 2)
+SHUTTING_DOWN = Fault("shutting-down", "This instance is shutting down", 503, NEVER, 0, 1)
 STALE_PLAN = Fault("stale-plan", "The schema changed under a prepared statement", 503, UNIT, 2, 1)
 NOTHING_STORED = Fault("nothing-stored", "The transaction had failed; nothing was stored", 500)
 INPUT = Fault("unusable-value", "A value cannot be stored as given", 422)

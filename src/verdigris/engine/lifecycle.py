@@ -1,0 +1,91 @@
+"""How a `Database` begins and ends: sized at the start; at the end it admits nobody, waits, cancels once, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from verdigris._background import finished, running
+from verdigris._places import place_in, request_in
+from verdigris.engine import sizing
+from verdigris.engine.pool import Pool
+from verdigris.errors import RetryLevel, classify
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from verdigris.performance import Queries
+
+log = logging.getLogger("verdigris")
+_PAUSE = 0.02
+_LAST_WAIT = 2.0  # for the tasks that were cancelled
+
+
+async def size_pool(engine: AsyncEngine, workers: int, chosen: tuple[int | None, int | None]) -> None:
+    """Ask the server for its limits, size the pool by them and log one line that explains it."""
+    pool = engine.sync_engine.pool
+    try:
+        async with engine.connect() as connection:
+            limits = await sizing.limits_of(connection)
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+        if classify(error).retry is not RetryLevel.CONNECT:
+            raise
+        log.warning("the database does not answer yet (%s); the pool keeps its default size", classify(error).name)
+        return
+    if not isinstance(pool, Pool):
+        return
+    size = sizing.computed(limits, workers, *chosen)
+    if not size.chosen:
+        await engine.dispose()
+        cast("Pool", engine.sync_engine.pool).resize(size.size, size.overflow)
+    log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
+
+
+async def drain(engine: AsyncEngine, seconds: float) -> None:
+    """Hand out no connection any more, wait for those that are out, then cancel the tasks that hold them, once.
+
+    The caller's own task is not waited for. Hooks of `after_commit` still get a connection: they end what is stored.
+    """
+    pool = engine.sync_engine.pool
+    if not isinstance(pool, Pool):
+        return
+    pool.extras.closing = True
+    deadline = time.monotonic() + seconds
+    while (working := _holders(pool) | running()) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(_PAUSE)
+    for task in working:
+        log.warning("still at work after %.1f s, cancelled: %s", seconds, _described(task))
+        task.cancel()
+    if working:
+        await asyncio.wait(working, timeout=_LAST_WAIT)
+
+
+async def dispose(engine: AsyncEngine, queries: Queries, seconds: float) -> None:
+    """Close the pool's connections; after so many seconds whatever does not answer is dropped."""
+    try:
+        async with asyncio.timeout(seconds):
+            await finished(seconds)
+            await queries.aclose()
+            await engine.dispose()
+    except TimeoutError:
+        pool = engine.sync_engine.pool
+        if isinstance(pool, Pool):
+            pool.terminate()
+        log.warning("the pool did not close within %s s; its connections were dropped", seconds)
+        await engine.dispose(close=False)
+
+
+def _holders(pool: Pool) -> set[asyncio.Task[Any]]:
+    me = asyncio.current_task()
+    tasks = {held.task() for held in pool.extras.held.values() if held.task is not None}
+    return {task for task in tasks if task is not None and task is not me and not task.done()}
+
+
+def _described(task: asyncio.Task[Any]) -> str:
+    place = place_in(task)
+    return f"{request_in(task) or task.get_name()}{f' ({place})' if place else ''}"
