@@ -65,7 +65,8 @@ async def proxy(postgres):
 @pytest.fixture
 async def db(postgres, proxy, database):
     """A Database that reaches the server through the proxy."""
-    made = Database(proxy.url(postgres.url_for(database)), pool_size=3, max_overflow=2)
+    url = proxy.url(postgres.url_for(database))
+    made = Database(url, pool_size=3, max_overflow=2, commit_timeout=2)  # also what a cancelled COMMIT waits
     yield made
     postgres.thaw()
     proxy.flow()

@@ -109,7 +109,13 @@ def take_over(engine: AsyncEngine, settings: EngineSettings) -> None:
                 page="session/single-factory",
             )
         engine.sync_engine.pool = adopt(pool)
-    driver = DriverSettings(settings.connect_timeout, settings.command_timeout, guard_commit=settings.guard_commit)
+    driver = DriverSettings(
+        settings.connect_timeout,
+        settings.command_timeout,
+        settings.commit_timeout,
+        settings.close_timeout,
+        guard_commit=settings.guard_commit,
+    )
     adapt(cast("Any", engine.sync_engine.dialect), driver, pgbouncer=settings.pgbouncer)
     _finish(engine, settings)
 

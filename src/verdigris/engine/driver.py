@@ -28,10 +28,13 @@ class DriverSettings:
 
     connect_timeout: float = 5.0
     command_timeout: float = 60.0
-    commit_timeout: float = 10.0
+    commit_timeout: float = 10.0  # or command_timeout, if that is shorter
     close_timeout: float = 2.0  # also the limit of a ROLLBACK and of a ping
     ping_after: float = 10.0  # a connection that was used more recently is not asked over the wire
     guard_commit: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "commit_timeout", min(self.commit_timeout, self.command_timeout))
 
     def connection_class(self) -> type[Connection]:
         """Return a connection class with these settings on it; asyncpg takes a class, not a factory."""
