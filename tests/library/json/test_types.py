@@ -1,39 +1,133 @@
+"""Section 5: a column printed by PostgreSQL is what Pydantic prints of the value that the ORM loads, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
 import pytest
-from pydantic import TypeAdapter
-from sqlalchemy import Boolean, Date, Integer, Text, Uuid, func, literal, select
+import sqlalchemy as sa
+from pydantic import ConfigDict, create_model
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.library.json.columns import Kind, kinds
+from tests.library.json.comparing import EXAMPLES, REFUSED, Source, Tally, adapter, dumped, examples, field_schema, same
 
 from verdigris.loading.json.types import Encoded, Unsupported, encode
 
-VALUES = [
-    (int, Integer(), "-2147483648"),
-    (str, Text(), 'a "quoted" \\ line\n\x01 ü'),
-    (bool, Boolean(), "true"),
-    (bool, Boolean(), "false"),
-]
+#: What a session may have set otherwise, and no encoding may depend on.
+SESSION = {"timezone": "Asia/Kolkata", "datestyle": "German", "intervalstyle": "sql_standard", "bytea_output": "escape"}
+CONFIGS: tuple[ConfigDict, ...] = (
+    {},
+    {"ser_json_inf_nan": "strings", "ser_json_timedelta": "float", "ser_json_bytes": "hex"},
+    {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"},
+    {"allow_inf_nan": False, "str_strip_whitespace": True, "coerce_numbers_to_str": True},
+)
+#: JSON is printed as the database keeps it: other white space, more digits, the same values.
+VALUES = {"json", "jsonb", "objects", "tags", "hstore"}
 
 
-def encoded(kind, type_, column):
-    return encode(column, type_, TypeAdapter(kind).core_schema)
+@pytest.fixture(scope="module")
+def url(postgres):
+    """The URL of one database for all kinds; each leaves nothing behind."""
+
+    async def make():
+        connection = await asyncpg.connect(postgres.url.replace("+asyncpg", ""))
+        await connection.execute("CREATE DATABASE json_types")
+        await connection.close()
+        connection = await asyncpg.connect(postgres.url_for("json_types").replace("+asyncpg", ""))
+        await connection.execute("CREATE EXTENSION hstore; CREATE EXTENSION citext")
+        await connection.close()
+
+    asyncio.run(make())
+    return postgres.url_for("json_types")
 
 
-@pytest.mark.parametrize(("kind", "type_", "value"), VALUES)
-async def test_a_column_is_printed_as_pydantic_prints_its_value(database_url, kind, type_, value):
-    engine = create_async_engine(database_url)
-    column = literal(value, Text()).cast(type_)
-    found = encoded(kind, type_, column)
-    assert isinstance(found, Encoded)
-
+@pytest.fixture
+async def connection(url):
+    engine = create_async_engine(url, connect_args={"server_settings": SESSION})
     async with engine.connect() as connection:
-        text, loaded = (await connection.execute(select(func.concat(found.sql), column))).one()
+        yield connection
+        await connection.rollback()
     await engine.dispose()
 
-    assert text.encode() == TypeAdapter(kind).dump_json(loaded)
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
+async def test_what_postgresql_prints_of_a_column_is_what_pydantic_prints(connection, kind):
+    table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True), sa.Column("v", kind.type))
+    tally = Tally()
+
+    await filled(connection, table, kind)
+    loaded = {n: await value(connection, table, n) for n in await connection.scalars(sa.select(table.c.n))}
+    fields = list(encoded(table, kind))
+    texts = (sa.cast(found.sql, sa.Text).label(f"_{number}") for number, (*_, found) in enumerate(fields))
+    printed = await connection.execute(sa.select(table.c.n, *texts))
+    differences = [
+        difference
+        for n, *texts in printed
+        for (annotation, config, model, _), text in zip(fields, texts, strict=True)
+        for difference in compared(tally, kind, (annotation, config, model), loaded[n], text)
+    ]
+
+    print(f"{kind.name}: {tally}")
+    assert differences == []
+    assert tally.equal > len(fields)
 
 
-@pytest.mark.parametrize("type_", [Text(), Date(), Uuid()])
-def test_a_column_of_another_type_is_not_supported_and_the_reason_names_it(type_):
-    found = encoded(int, type_, literal("1", type_))
+def test_what_no_sql_prints_is_said_with_a_reason():
+    for kind in kinds():
+        column = sa.column("v", kind.type)
+        for annotation in kind.python:
+            found = encode(column, kind.type, *field_schema(create_model("M", f=(annotation, ...))))
 
-    assert isinstance(found, Unsupported)
-    assert repr(type_) in found.reason
+            assert isinstance(found, Unsupported), (kind.name, annotation)
+            assert found.reason
+
+
+def encoded(table: sa.Table, kind: Kind):
+    """Yield each field that reads a column under each config, and its encoding."""
+    for annotation in kind.fields:
+        for number, config in enumerate(CONFIGS):
+            model = create_model("M", __config__=config, f=(annotation, ...))
+            found = encode(table.c.v, kind.type, *field_schema(model))
+            assert isinstance(found, Encoded) or number, (kind.name, annotation, found)
+            if isinstance(found, Encoded):
+                yield annotation, config, adapter(model), found
+
+
+def compared(tally: Tally, kind: Kind, field: tuple[Any, ...], loaded: Any, text: str | None):
+    """Count one comparison; yield it if it is a difference."""
+    annotation, config, model = field
+    tally.pairs += 1
+    want = None if isinstance(loaded, Exception) else dumped(model, Source(loaded))
+    want = None if want is None else want.removeprefix('{"f":').removesuffix("}")
+    if loaded is None:
+        tally.equal += text is None
+        if text is not None:
+            yield annotation, config, loaded, text, want
+    elif text is not None and REFUSED in text:
+        tally.refused += want is None
+        tally.fallback += want is not None
+    elif same(text, want, as_values=kind.name in VALUES):
+        tally.equal += 1
+    else:
+        yield annotation, config, loaded, text, want
+
+
+async def filled(connection, table, kind):
+    await connection.run_sync(table.metadata.create_all)
+    length = getattr(kind.type, "length", None) if isinstance(kind.type, sa.String) else None
+    values = [
+        value[:length] if length and isinstance(value, str) else value for value in examples(kind.values, EXAMPLES)
+    ]
+    await connection.execute(table.insert(), [{"v": value} for value in [*values, None]])
+    for literal in kind.literals:
+        await connection.execute(sa.text(f"INSERT INTO t (v) VALUES ({literal})"))
+
+
+async def value(connection, table, n):
+    """Return what SQLAlchemy loads of one row, or the error that it raises."""
+    try:
+        return await connection.scalar(sa.select(table.c.v).where(table.c.n == n))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the loader path raises it too
+        return error

@@ -1,0 +1,97 @@
+"""What Pydantic makes of a value, against what SQL printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+#: How many values are made for each kind of column; the long run of `make equivalence` sets more.
+EXAMPLES = int(os.environ.get("VERDIGRIS_EXAMPLES", "12"))
+LONG = "VERDIGRIS_EXAMPLES" in os.environ
+
+#: A raw control character, which no JSON holds: "read this answer in Python".
+REFUSED = "\x01"
+
+
+@dataclass
+class Tally:
+    """What a run compared."""
+
+    pairs: int = 0
+    equal: int = 0
+    #: Refused by SQL and by Pydantic.
+    refused: int = 0
+    #: Refused by SQL although Pydantic prints it: read in Python, at the price of a second query.
+    fallback: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        shares = f"{self.equal} equal, {self.refused} refused by both, {self.fallback} printed by Python alone"
+        return f"{self.pairs} pairs: {shares}"
+
+
+def examples(strategy: Any, count: int) -> list[Any]:
+    """Return values of a strategy: always the same ones in a short run."""
+    found: list[Any] = []
+
+    @settings(
+        max_examples=count,
+        database=None,
+        derandomize=not LONG,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def collect(value: Any) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+class Source:
+    """An object with one attribute."""
+
+    def __init__(self, f: Any) -> None:
+        self.f = f
+
+
+def adapter(type_: Any) -> TypeAdapter[Any]:
+    """Return a type's adapter as FastAPI makes it: of an Annotated, so that no model's config is the outermost one."""
+    return TypeAdapter(Annotated[type_, Field()])
+
+
+def dumped(adapter: TypeAdapter[Any], source: Any, **options: Any) -> str | None:
+    """Return what Pydantic prints of an object, None where it refuses it."""
+    try:
+        return adapter.dump_json(adapter.validate_python(source, from_attributes=True), **options).decode()
+    except (ValidationError, PydanticSerializationError):
+        return None
+
+
+def field_schema(model: type[BaseModel]) -> tuple[Any, Any]:
+    """Return the core schema of the field `f` without what stands around it, and the model's core config."""
+    schema: Any = model.__pydantic_core_schema__
+    known: dict[str, Any] = {}
+    while schema["type"] in {"definitions", "definition-ref"}:
+        if schema["type"] == "definitions":
+            known |= {each["ref"]: each for each in schema["definitions"]}
+            schema = schema["schema"]
+        else:
+            schema = known[schema["schema_ref"]]
+    config = schema.get("config", {})
+    schema = schema["schema"]["fields"]["f"]["schema"]
+    return known[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema, config
+
+
+def same(got: str | None, want: str | None, *, as_values: bool = False) -> bool:
+    """Whether two JSON texts are the same bytes, or the same values where a kind of column promises no more."""
+    return got == want or (as_values and None not in {got, want} and json.loads(got or "") == json.loads(want or ""))
