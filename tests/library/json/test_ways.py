@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, field_serializer, field_validator
 from sqlalchemy import bindparam, event, select, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
 from tests.library.json.models import Base, Customer, Line, Order
 
@@ -347,3 +348,24 @@ async def test_a_stream_of_nothing_is_an_empty_list(db):
     await answer({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
 
     assert b"".join(message.get("body", b"") for message in sent) == b"[]"
+
+
+async def test_values_given_by_params_are_heard(db):
+    statement = select(Order).where(Order.id == bindparam("number"))
+
+    bodies = [(await db.json(statement.params(number=number), IdOut)).body for number in (3, 4)]
+
+    assert bodies == [b'{"id":3}', b'{"id":4}']
+
+
+async def test_schemas_that_are_translated_are_read_by_load(db):
+    statement = select(Order).where(Order.id == 3)
+
+    plain = await db.json(statement, IdOut)
+    translated = await db.json(statement.execution_options(schema_translate_map={None: "public"}), IdOut)
+    async with db.session() as session:
+        await session.connection(execution_options={"schema_translate_map": {None: "elsewhere"}})
+        with pytest.raises(ProgrammingError, match="elsewhere"):
+            await db.json(statement, IdOut, session=session)
+
+    assert plain.body == translated.body == b'{"id":3}'

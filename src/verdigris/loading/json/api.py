@@ -35,7 +35,7 @@ class JSONRead(Generic[T]):
         self.etag = etag
         self._reads = reads
         self._options = options
-        self._found, self._extracted = reads.find(statement, schema, options)
+        self._found, self._given = reads.find(statement, schema, options)
 
     @property
     def fallback(self) -> str | None:
@@ -55,13 +55,13 @@ class JSONRead(Generic[T]):
         """
         if self._found.compiled is None:
             raise RuntimeError(f"there is no text: the answer is read by load(), because of {self.fallback}")
-        return self._found.compiled.call(self._extracted, params)
+        return self._found.compiled.call(self._given, params)
 
     def arguments(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the arguments of `sql`, in order."""
         if self._found.compiled is None:
             raise RuntimeError(f"there is no text: the answer is read by load(), because of {self.fallback}")
-        return self._found.compiled.bound.call(self._extracted, params)[1]
+        return self._found.compiled.bound.call(self._given, params)[1]
 
     async def __call__(self, session: AsyncSession | None = None, /, **params: Any) -> Response:
         """Return the response: 404 as an exception where one row is asked for and there is none."""

@@ -115,7 +115,7 @@ class RootRow:
             return None
         plain = element._deannotate()  # noqa: SLF001 - the same column, whoever asks for it
         same = (name for name, known in self.columns.items() if known._deannotate() is plain)  # noqa: SLF001
-        return self._named(next(same, f"_{element.key}"), element)
+        return self._named(next(same, f"{element.key}#"), element)  # no attribute's name
 
     def _named(self, name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
         self.columns.setdefault(name, expression)

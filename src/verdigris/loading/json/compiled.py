@@ -28,6 +28,18 @@ LARGEST_LITERAL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a select() brings of its values: its bound parameters in the order of its key, and `params()`."""
+
+    parameters: Sequence[BindParameter[Any]] = ()
+    params: Mapping[str, Any] | None = None
+
+    def value(self, index: int, params: Mapping[str, Any]) -> Any:
+        """Return the value of one parameter, given by name or by itself."""
+        return value_of(self.parameters[index], params if self.params is None else {**self.params, **params})
+
+
+@dataclass(frozen=True, slots=True)
 class _Argument:
     """Where one positional argument comes from: a bound parameter of the select(), by its index, or a constant."""
 
@@ -35,8 +47,8 @@ class _Argument:
     constant: Any
     process: Callable[[Any], Any] | None
 
-    def of(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> Any:
-        value = self.constant if self.index is None else value_of(extracted[self.index], params)
+    def of(self, given: Given, params: Mapping[str, Any]) -> Any:
+        value = self.constant if self.index is None else given.value(self.index, params)
         return value if self.process is None else self.process(value)
 
 
@@ -53,11 +65,13 @@ class Text:
         self.varies = bool(compiled.post_compile_params or compiled.literal_execute_params)
         self._arguments = () if self.varies else tuple(_arguments(compiled, key))
 
-    def call(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    def call(self, given: Given, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
         """Return the text and its arguments; `IN` with a list makes a text for each length of it."""
         if not self.varies:
-            return self.sql, tuple([each.of(extracted, params) for each in self._arguments])
-        values = self._compiled.construct_params(params, extracted_parameters=extracted, escape_names=False)
+            return self.sql, tuple([each.of(given, params) for each in self._arguments])
+        values = self._compiled.construct_params(
+            {**(given.params or {}), **params}, extracted_parameters=given.parameters, escape_names=False
+        )
         state = self._compiled._process_parameters_for_postcompile(values)  # noqa: SLF001 - as SQLAlchemy's execution does
         processors: Any = {**self._compiled._bind_processors, **state.processors}  # noqa: SLF001
         names = state.positiontup or ()
@@ -95,18 +109,18 @@ class Compiled:
         """The text with every parameter bound."""
         return self.bound.sql
 
-    def call(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+    def call(self, given: Given, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
         """Return the text and the arguments for values of the select()'s bound parameters."""
-        return self.text(extracted, params).call(extracted, params)
+        return self.text(given, params).call(given, params)
 
-    def text(self, extracted: Sequence[BindParameter[Any]], params: Mapping[str, Any]) -> Text:
+    def text(self, given: Given, params: Mapping[str, Any]) -> Text:
         """Return the text that serves these values."""
         if self._limit is None and self._offset is None:
             return self.bound
-        limit = None if self._limit is None else value_of(extracted[self._limit], params)
+        limit = None if self._limit is None else given.value(self._limit, params)
         if type(limit) is not int or not 0 <= limit <= LARGEST_LITERAL:
             limit = None
-        first = self._offset is not None and value_of(extracted[self._offset], params) == 0
+        first = self._offset is not None and given.value(self._offset, params) == 0
         found = self._texts.get((limit, first))
         if found is None:
             if len(self._texts) >= LITERAL_LIMITS:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import RelationshipDirection
 
 from verdigris.loading.json.nodes import (
     Case,
@@ -176,6 +175,8 @@ class Planner:
         return Value(mapper, name, schema, config, optional)
 
     def _relationship(self, asked: _Asked, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> Node | None:
+        if prop.lazy in {"dynamic", "write_only"}:
+            raise InPython(f"{_dotted(prop)} is never loaded as a whole")
         if not prop.uselist:
             return self._one(asked, prop, rest)
         _refuse_order(prop)
@@ -293,8 +294,3 @@ def _said(schema: Schema) -> str:
 
 def _dotted(prop: RelationshipProperty[Any]) -> str:
     return f"{prop.parent.class_.__name__}.{prop.key}"
-
-
-def is_single(prop: RelationshipProperty[Any]) -> bool:
-    """Whether at most one row can be on the other side: a plain many-to-one."""
-    return prop.direction is RelationshipDirection.MANYTOONE

@@ -11,17 +11,16 @@ from sqlalchemy import Select, inspect
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer
-from verdigris.loading.json.compiled import Compiled
+from verdigris.loading.json.compiled import Compiled, Given
 from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending
 from verdigris.loading.json.planner import Options
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.statement import entity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import BindParameter
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from verdigris.engine import Database
@@ -48,6 +47,9 @@ class Found:
         return f"{inspect(self.entity).mapper.class_.__name__} -> {name}"
 
 
+_TRANSLATED = InPython("a schema_translate_map")
+
+
 class Reads:
     """The JSON reads of one database, each compiled once for each shape of a statement."""
 
@@ -58,33 +60,38 @@ class Reads:
         self._probe = database.session().sync_session  # never used: it knows who listens to its class
 
     def find(
-        self, statement: Any, type_: Any, options: Options, delivery: Delivery = "whole"
-    ) -> tuple[Found, Sequence[BindParameter[Any]]]:
-        """Return what serves a statement, and the statement's own bound parameters.
+        self, statement: Any, type_: Any, options: Options, delivery: Delivery = "whole", *, translated: bool = False
+    ) -> tuple[Found, Given]:
+        """Return what serves a statement, and the values that the statement brings itself.
 
         Raises ConfigurationError where the statement's rows are not those of one mapped class, or none can ever become
         the response model.
         """
+        translated = translated or "schema_translate_map" in statement.get_execution_options()
         key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
         if key is None:
-            return self._made(statement, type_, options, delivery, None), ()
-        known = (key.key, type_, options, delivery)
+            return self._made(statement, type_, options, delivery, None, translated=translated), Given()
+        known = (key.key, type_, options, delivery, translated)
         found = self._found.get(known)
         if found is None:
             if len(self._found) >= _KEPT:
                 self._found.pop(next(iter(self._found)))
-            found = self._found[known] = self._made(statement, type_, options, delivery, key)
-        return found, key.bindparams
+            found = self._made(statement, type_, options, delivery, key, translated=translated)
+            self._found[known] = found
+        return found, Given(key.bindparams, getattr(key, "params", None))
 
-    def _made(self, statement: Any, type_: Any, options: Options, delivery: Delivery, key: Any) -> Found:
+    def _made(
+        self, statement: Any, type_: Any, options: Options, delivery: Delivery, key: Any, *, translated: bool
+    ) -> Found:
         try:
             entity = entity_of(statement)
         except InPython as reason:
             raise _no_entity(str(reason)) from None
         made = answer(inspect(entity).mapper.class_, type_, options)
-        if made.node is None:  # refused here if it is impossible, and not in the first request that takes that way
-            loaded.loading(statement, entity, made)
+        loaded.loading(statement, entity, made)  # refuses an impossible pair here, and not in the first request
         try:
+            if translated or "schema_translate_map" in self.database.engine.sync_engine.get_execution_options():
+                raise _TRANSLATED
             compiled = self._compiled(statement, made, delivery, key)
         except InPython as reason:
             found = Found(entity, type_, made, None, str(reason))
@@ -93,14 +100,11 @@ class Reads:
         return Found(entity, type_, made, compiled, None)
 
     def _compiled(self, statement: Any, made: Answer, delivery: Delivery, key: Any) -> Compiled:
-        engine = self.database.engine
         if not isinstance(statement, Select):
             raise InPython("the statement, which is no plain select()")
         if key is None:
             raise InPython("a part of it that SQLAlchemy cannot cache")
-        if engine.sync_engine.get_execution_options().get("schema_translate_map"):
-            raise InPython("the engine's schema_translate_map")
-        return Compiled(statement, made, engine.dialect, key, delivery)
+        return Compiled(statement, made, self.database.engine.dialect, key, delivery)
 
     async def body(
         self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]
@@ -126,14 +130,15 @@ class Reads:
     ) -> tuple[Found, bool, bytes | None]:
         """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""
         try:
-            found, extracted = self.find(await self.heard(statement, session), type_, options)
+            translated = session is not None and await _translates(session)
+            found, given = self.find(await self.heard(statement, session), type_, options, translated=translated)
         except InPython as reason:
             found, _ = self.find(statement, type_, options)
             self._say(f"{found} is read by load(), because of {reason}")
             return found, False, None
         if found.compiled is None:
             return found, False, None
-        text, arguments = found.compiled.call(extracted, params)
+        text, arguments = found.compiled.call(given, params)
         body = await self._run(text, arguments, session)
         if body is not None and _REFUSED in body:
             self._say(
@@ -177,6 +182,11 @@ class Reads:
         if text not in self._said:
             self._said.add(text)
             log.warning("%s", text)
+
+
+async def _translates(session: AsyncSession) -> bool:
+    connection: Any = (await session.connection()).sync_connection
+    return "schema_translate_map" in connection.get_execution_options()
 
 
 def _no_entity(reason: str) -> ConfigurationError:

@@ -44,11 +44,11 @@ async def listed(reads: Reads, statement: Any, type_: Any, options: Options) -> 
     """Yield the parts of a JSON list; one connection and one transaction are held to its end."""
     async with reads.database.session() as session:  # a cursor needs a transaction
         heard = await reads.heard(statement, session)
-        found, extracted = reads.find(heard, type_, options, "rows")
+        found, given = reads.find(heard, type_, options, "rows")
         if found.compiled is None:
             parts = loaded.lines(session, statement, found, options)
         else:
-            parts = _rows(session, found, found.compiled.call(extracted, {}), options)
+            parts = _rows(session, found, found.compiled.call(given, {}), options)
         before = b"["
         async with aclosing(parts) as each:
             async for part in each:
