@@ -12,7 +12,7 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults check fix docs bench bench-reads lock clean help
+.PHONY: demo test faults sqlalchemy-suite check fix docs bench bench-reads lock clean help
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
@@ -36,6 +36,10 @@ test: $(READY)
 
 faults: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/faults $(ARGS)
+
+# SQLAlchemy's own tests of its asyncio extension, with our classes for theirs; its source is fetched once.
+sqlalchemy-suite: $(READY)
+	@$(BIN)/python tools/sqlalchemy_suite.py $(ARGS)
 
 check: $(READY) docs
 	@$(BIN)/ruff check

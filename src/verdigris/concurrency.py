@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from verdigris._outcome import commit
-from verdigris.errors import OUTCOME_UNKNOWN, Fault, RetryLevel, classify
+from verdigris.errors import OUTCOME_UNKNOWN, UNCLASSIFIED, Fault, RetryLevel, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -73,6 +73,7 @@ class Attempts:
     idempotent: bool = False
     made: int = 0
     _faults: dict[str, int] = field(default_factory=dict)
+    _unknown: Exception | None = None  # the error of an attempt that may be stored, whatever the later ones say
 
     @classmethod
     def of(
@@ -83,9 +84,22 @@ class Attempts:
         return cls(settings, budget, most, settings.clock() + limit, idempotent)
 
     async def again(self, error: Exception) -> bool:
-        """Wait and return True if the unit may be run once more after this error; False if the error is the answer."""
-        self.made += 1
+        """Wait and return True if the unit may be run once more after this error; False if the error is the answer.
+
+        Raises the OutcomeUnknownError of an earlier attempt, where the database's later error would read as if nothing
+        could be stored.
+        """
         fault = classify(error)
+        if await self._again(fault):
+            if fault.name == OUTCOME_UNKNOWN.name:
+                self._unknown = self._unknown or error
+            return True
+        if self._unknown is not None and fault.name not in {OUTCOME_UNKNOWN.name, UNCLASSIFIED.name}:
+            raise self._unknown from error
+        return False
+
+    async def _again(self, fault: Fault) -> bool:
+        self.made += 1
         if not self._may_repeat(fault):
             return False
         wait = self.settings.wait(self.made)

@@ -141,6 +141,38 @@ async def test_a_lost_answer_to_commit_repeats_work_that_is_declared_idempotent(
     assert await balance() == 7
 
 
+async def test_what_may_be_stored_stays_unknown_when_the_repetition_fails_too(db, service, proxy, balance, whole):
+    async def settle(session):
+        if proxy.caught.is_set():
+            await session.execute(text("SELECT 1 / 0"))
+        await session.execute(ADD)
+
+    proxy.commit(Fate.REPLY_LOST)
+    with pytest.raises(OutcomeUnknownError) as unknown:
+        await within(10, db.transaction(settle, idempotent=True))
+    proxy.commit(Fate.REPLY_LOST)
+    answer = await within(10, service.ask("idempotent", settle))
+
+    assert classify(unknown.value.__cause__).sqlstate == "22012"
+    assert (answer.status_code, name_of(answer)) == (503, "outcome-unknown")
+    assert await balance() == 2
+    assert await whole()
+
+
+async def test_callers_that_fail_together_keep_a_server_that_is_back_waiting_no_longer_than_one(
+    db, postgres, balance, whole
+):
+    await asyncio.to_thread(postgres.stop)
+    await asyncio.gather(*(db.transaction(Work(), attempts=1) for _ in range(20)), return_exceptions=True)
+    await asyncio.to_thread(postgres.start)
+
+    await asyncio.sleep(0.2)  # the first pause is 0.1 s; twenty failures in a row would have made it 2 s
+    await db.transaction(Work(), attempts=1)
+
+    assert await balance() == 1
+    assert await whole()
+
+
 async def test_a_stopped_server_answers_503_at_once_and_200_when_it_is_back(db, service, postgres, balance, whole):
     assert (await service.ask("plain", Work())).status_code == 200
     await asyncio.to_thread(postgres.stop)

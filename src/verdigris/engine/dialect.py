@@ -34,6 +34,8 @@ class Circuit:
     """Keeps callers of a dead server from waiting one after the other: most are turned away, one in a while tries."""
 
     failures: int = 0
+    pauses: int = 0
+    paused: float = 0.0  # monotonic time at which the last pause began
     again: float = 0.0  # monotonic time of the next try
     reason: str = ""
 
@@ -46,15 +48,19 @@ class Circuit:
             raise unavailable(f"{self.reason}, {self.failures} times in a row; not tried again just now")
         self.again = now + seconds  # the others wait for this one's outcome
 
-    def failed(self, reason: str) -> None:
-        """Count a failure and set the time of the next try."""
+    def failed(self, reason: str, began: float) -> None:
+        """Count a failure and set the time of the next try; those that fail together lengthen the pause once."""
         self.failures += 1
         self.reason = reason
-        self.again = time.monotonic() + min(_LONGEST_PAUSE, 0.05 * 2**self.failures)
+        if began < self.paused:
+            return
+        self.pauses += 1
+        self.paused = time.monotonic()
+        self.again = self.paused + min(_LONGEST_PAUSE, 0.05 * 2**self.pauses)
 
     def worked(self) -> None:
         """Close the circuit."""
-        self.failures = 0
+        self.failures = self.pauses = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class DialectOverrides:
         cparams.setdefault("command_timeout", settings.command_timeout)
         if self.verifies:
             cparams["ssl"] = self.verifying
+        began = time.monotonic()
         self.circuit.check(cparams["timeout"])
         try:
             connection = self._connected(cargs, cparams)
@@ -125,16 +132,16 @@ class DialectOverrides:
             refused = tls.refused(error)
             if refused is not None:
                 raise refused from without_frames(error)
-            raise self._unavailable(_reason(error)) from without_frames(error)
+            raise self._unavailable(_reason(error), began) from without_frames(error)
         except BaseException as error:  # noqa: BLE001 - raised again
             if isinstance(_original(error), asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
-                raise self._unavailable("no host is the kind of server asked for") from without_frames(error)
+                raise self._unavailable("no host is the kind of server asked for", began) from without_frames(error)
             raise without_frames(error)  # noqa: B904 - the same error
         self.circuit.worked()
         return connection
 
-    def _unavailable(self, reason: str) -> DatabaseUnavailableError:
-        self.circuit.failed(reason)
+    def _unavailable(self, reason: str, began: float) -> DatabaseUnavailableError:
+        self.circuit.failed(reason, began)
         return unavailable(reason)
 
     def _connected(self, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:

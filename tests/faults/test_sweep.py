@@ -1,0 +1,280 @@
+"""Cancelled everywhere: at each await of SQLAlchemy's, and at each suspension of our own, once and from there on.
+
+Afterwards no connection is open that nobody will close, no slot is lost, no backend works on, nothing is half done, and
+the database goes on working.
+"""
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+from sqlalchemy import event, text
+
+from tests.faults.rig import eventually
+from tests.faults.service import Service
+from verdigris import Database, bulk
+
+TAKE = text("UPDATE account SET balance = balance - 1 WHERE id = 1")
+GIVE = text("UPDATE account SET balance = balance + 1 WHERE id = 2")
+
+
+async def transfer(session):
+    await session.execute(TAKE)
+    await session.execute(GIVE)
+
+
+async def a_unit(db):
+    await db.transaction(transfer)
+
+
+async def an_idempotent_unit(db):
+    await db.transaction(transfer, idempotent=True)
+
+
+async def a_begin_block(db):
+    async with db.session.begin() as session:
+        await transfer(session)
+
+
+async def a_savepoint(db):
+    async with db.session() as session:
+        async with session.begin_nested():
+            await transfer(session)
+        await session.commit()
+
+
+async def a_failing_unit(db):
+    with contextlib.suppress(ZeroDivisionError):
+        await db.transaction(_fail)
+
+
+async def _fail(session):
+    await transfer(session)
+    raise ZeroDivisionError
+
+
+async def reads(db):
+    async with db.read() as session:
+        await session.scalar(text("SELECT balance FROM account WHERE id = 1"))
+
+
+async def a_snapshot(db):
+    async with db.read(snapshot=True) as session:
+        await session.scalar(text("SELECT balance FROM account WHERE id = 1"))
+
+
+async def a_stream(db):
+    async with db.session() as session:
+        async for _ in await session.stream(text("SELECT * FROM generate_series(1, 300)")):
+            pass
+
+
+async def side_by_side(db):
+    await db.gather(transfer, transfer)
+
+
+async def a_bulk_insert(db):
+    async def rows(session):
+        await bulk.insert(session, _entry, ({"id": number} for number in range(50)))
+
+    await db.transaction(rows)
+
+
+def _request(way):
+    async def request(db):
+        service = Service(db)
+        service.work = transfer
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            assert (await client.post(f"/{way}")).status_code == 200
+
+    request.__name__ = f"a_request_{way}"
+    return request
+
+
+async def a_start(db):
+    await db.start()
+
+
+def _table():
+    from sqlalchemy import Column, Integer, MetaData, Table
+
+    return Table("entry", MetaData(), Column("id", Integer))
+
+
+_entry = _table()
+
+SCENARIOS = [
+    a_unit,
+    an_idempotent_unit,
+    a_begin_block,
+    a_savepoint,
+    a_failing_unit,
+    reads,
+    a_snapshot,
+    a_stream,
+    side_by_side,
+    a_bulk_insert,
+    a_start,
+    *(_request(way) for way in ("plain", "route", "retried")),
+]
+FAST = {a_unit, a_begin_block}
+
+
+class Points:
+    """The suspensions of a scenario and of the tasks it starts; at one of them, or from there on, it is cancelled."""
+
+    def __init__(self, number, *, storms):
+        self.number, self.storms = number, storms
+        self.seen = 0
+        self.task = None
+
+    async def run(self, coroutine):
+        """Run a scenario; what comes out of it comes out here."""
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(self._counted)
+        try:
+            self.task = asyncio.create_task(coroutine)
+            await asyncio.wait({self.task}, timeout=20)
+        finally:
+            loop.set_task_factory(None)
+        assert self.task.done(), f"still running after a cancellation at {self.number}"
+        return self.task
+
+    def _counted(self, loop, coroutine, **options):
+        return asyncio.Task(_drive(_Steps(self, coroutine)), loop=loop, **options)
+
+    def pass_one(self):
+        self.seen += 1
+        if self.seen == self.number or (self.storms and self.seen > self.number):
+            self.task.cancel()
+
+
+class _Steps:
+    def __init__(self, points, coroutine):
+        self.points, self.coroutine = points, coroutine
+
+    def __await__(self):
+        step, value = self.coroutine.send, None
+        while True:
+            try:
+                waiting = step(value)
+            except StopIteration as ended:
+                return ended.value
+            self.points.pass_one()
+            try:
+                step, value = self.coroutine.send, (yield waiting)
+            except BaseException as thrown:  # noqa: BLE001 - the cancellation, which the coroutine has to see
+                step, value = self.coroutine.throw, thrown
+
+
+async def _drive(steps):
+    return await steps
+
+
+class Watched:
+    """A Database whose driver connections are counted, from the making to the closing."""
+
+    def __init__(self, url):
+        self.db = Database(url, pool_size=2, max_overflow=0, pool_timeout=2, connect_timeout=5)
+        self.drivers = []
+        event.listen(self.db.engine.sync_engine, "connect", self._connected)
+
+    def _connected(self, connection, _):
+        self.drivers.append(connection.driver_connection)
+
+    async def left_behind(self, postgres, database):
+        """Say what a cancelled scenario left; nothing if all is well."""
+        db = self.db
+        left = []
+
+        async def quiet():
+            return db.pool().in_use == 0 and not await postgres.backends(database, busy=True)
+
+        try:
+            await eventually(quiet, seconds=5)
+        except TimeoutError:
+            left.append(f"{db.pool().in_use} slots, {await postgres.backends(database, busy=True)}")
+        balances = [row[0] for row in await postgres.run("SELECT balance FROM account ORDER BY id", database=database)]
+        if sum(balances):
+            left.append(f"half a transfer: {balances}")
+        try:
+            async with asyncio.timeout(5):
+                await db.transaction(transfer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            left.append(f"the next unit failed: {error!r}")
+        await db.dispose()
+        if any(not driver.is_closed() for driver in self.drivers):
+            left.append("a connection that nobody closes")
+
+        async def gone():
+            return not await postgres.backends(database)
+
+        try:
+            await eventually(gone, seconds=5)
+        except TimeoutError:
+            left.append("a backend that nobody ended")
+        return left
+
+
+def variants():
+    for scenario in SCENARIOS:
+        for warm in (True, False):
+            for storms in (False, True):
+                fast = scenario in FAST and warm
+                yield pytest.param(
+                    scenario,
+                    warm,
+                    storms,
+                    id=f"{scenario.__name__}-{'warm' if warm else 'cold'}-{'storm' if storms else 'once'}",
+                    marks=() if fast else pytest.mark.slow,
+                )
+
+
+@pytest.mark.parametrize(("scenario", "warm", "storms"), list(variants()))
+async def test_a_cancellation_at_any_suspension_leaves_nothing_behind(
+    postgres, database, admin, scenario, warm, storms
+):
+    await admin("CREATE TABLE entry (id int)")
+    url = postgres.server.url_for(database, socket=True)
+    findings, number = [], 0
+    while True:
+        number += 1
+        watched = Watched(url)
+        if warm:
+            await watched.db.transaction(transfer)
+        points = Points(number, storms=storms)
+        task = await points.run(scenario(watched.db))
+        reached = points.seen >= number
+        if reached and not task.cancelled():
+            findings.append((number, f"not cancelled but {task.exception()!r}"))
+        findings += [(number, each) for each in await watched.left_behind(postgres, database)]
+        if not reached:
+            break
+
+    assert number > 3
+    assert findings == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", [a_unit, a_begin_block, a_savepoint, reads, a_snapshot, side_by_side])
+@pytest.mark.parametrize(
+    ("warm", "cancels"), [(False, 1), (True, 1), (True, 2)], ids=["cold", "warm", "warm, cancelled twice"]
+)
+def test_sqlalchemys_own_sweep_finds_nothing_left_behind(postgres, database, scenario, warm, cancels):
+    cancellation = pytest.importorskip("sqlalchemy.testing.cancellation", reason="came with SQLAlchemy 2.1")
+    databases = {}
+
+    def engine():
+        db = Database(postgres.server.url_for(database, socket=True), pool_size=2, max_overflow=0, pool_timeout=1)
+        databases[db.engine] = db
+        return db.engine
+
+    async def work(engine):
+        await scenario(databases[engine])
+
+    found = asyncio.run(cancellation.sweep(engine, work, warm=warm, cancels=cancels))
+
+    assert len(databases) > 2
+    assert found == []
