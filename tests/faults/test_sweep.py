@@ -143,7 +143,9 @@ class Points:
         return self.task
 
     def _counted(self, loop, coroutine, **options):
-        return asyncio.Task(_drive(_Steps(self, coroutine)), loop=loop, **options)
+        task = asyncio.Task(_drive(_Steps(self, coroutine)), loop=loop, **options)
+        task.add_done_callback(lambda _: coroutine.close())  # cancelled before it began: then nobody has awaited it
+        return task
 
     def pass_one(self):
         self.seen += 1
