@@ -301,3 +301,43 @@ def test_a_method_that_returns_self_gives_the_class_it_was_called_on(tmp_path: P
     )
 
     assert found == [("names", None)]
+
+
+def test_a_generator_of_the_tree_that_queries_streams_rows(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        class Folders:
+            def __init__(self, session: AsyncSession) -> None:
+                self.session = session
+
+            async def stream(self):
+                rows = await self.session.stream_scalars(select(Folder))
+                async for row in rows:
+                    yield row
+
+        async def work(session: AsyncSession):
+            known: dict[int, Folder] = {}
+            async for folder in Folders(session).stream():
+                try:
+                    parent = known[folder.parent_id]
+                except KeyError:
+                    parent = await find(session, folder.parent_id)
+                    known[folder.parent_id] = parent
+        """,
+    )
+
+    assert found == [("Folders(session).stream()", None)]
+
+
+def test_a_queue_streams_no_rows(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def work(session: AsyncSession, queue):
+            async for message in queue.stream():
+                await find(session, message.id)
+        """,
+    )
+
+    assert found == []

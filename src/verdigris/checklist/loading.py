@@ -293,5 +293,5 @@ class NoNPlusOne(Box[Looped]):
 def _reader(read: Read) -> str:
     if read.field is not None:
         return f"`{read.owner}` makes {read.field.schema} of it: {read.field.label} reads {read.relation.key}"
-    reached = f", reached from {read.start}," if read.start is not None else ""
+    reached = f", reached from {read.start}" if read.start is not None else ""
     return f"{read.relation.key} is read at {read.place}{reached}"

@@ -56,9 +56,8 @@ class Iterated:
         """Tell whether `async for` goes over rows: a streamed result, or a generator of the tree that queries."""
         node = over.value if isinstance(over, ast.Await) else over
         if isinstance(node, ast.Call):
-            func = node.func
-            if isinstance(func, ast.Attribute) and func.attr in {"stream", "stream_scalars"}:
-                return self.source.types.session(func.value, scope) is not None
+            if self._is_streamed(node.func, scope):
+                return True
             callee = self.source.types.callee(node, scope)
             if not isinstance(callee, Scope) or not callee.is_function:
                 return False
@@ -69,6 +68,11 @@ class Iterated:
         meaning = self.source.names.resolve(node, scope) if isinstance(node, ast.Name) else None
         value = meaning.value if isinstance(meaning, Assigned) else None
         return value is not None and self._streams(value, scope)
+
+    def _is_streamed(self, func: ast.expr, scope: Scope) -> bool:
+        if not isinstance(func, ast.Attribute) or func.attr not in {"stream", "stream_scalars"}:
+            return False
+        return self.source.types.session(func.value, scope) is not None
 
     def _is_few(self, over: ast.expr, scope: Scope, depth: int) -> bool:
         """Tell whether an iterable is chunks, a range of attempts, or a handful that the source writes out."""

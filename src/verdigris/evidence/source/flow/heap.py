@@ -48,11 +48,12 @@ class Heap:
 
     def join(self, others: list[Heap]) -> Heap:
         """Join the states of several ways through the code."""
-        cells: dict[int, Shape] = {}
-        every = [self, *others]
-        for number in dict.fromkeys(number for heap in every for number in heap.cells):
-            shapes = [heap.cells[number] for heap in every if number in heap.cells]
-            cells[number] = shapes[0] if all(shape is shapes[0] for shape in shapes) else Shape.joined(shapes)
+        cells = dict(self.cells)
+        for other in others:
+            for number, shape in other.cells.items():
+                mine = cells.get(number)
+                if mine is not shape:  # most are the same: they stand from before the ways parted
+                    cells[number] = shape if mine is None else Shape.joined([mine, shape])
         return Heap(self.relations, cells, self.hooked)
 
     # -- objects ----------------------------------------------------------------------------------
