@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import inspect as python
-import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.associationproxy import AssociationProxy
-from sqlalchemy.ext.hybrid import hybrid_property
+
+from verdigris.loading.code import closure, function_of, names_in, reads_anything
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.orm import Mapper, RelationshipProperty
+
+
+#: How many relationships in a row code is followed along, when it is known by the names that it mentions only.
+HOPS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +28,22 @@ class Relation:
     prop: RelationshipProperty[Any]
     path: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
+    #: Whether a schema's field reads it, and not only code on the field's behalf.
+    plain: bool = True
+    #: How much further code is followed from the other side.
+    hops: int = HOPS
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred:
-    """A deferred column is read."""
+class Column:
+    """A column is read."""
 
     owner: Mapper[Any]
     name: str
+
+    @property
+    def is_deferred(self) -> bool:
+        return self.owner.column_attrs[self.name].deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,14 @@ class Part:
     owner: Mapper[Any]
 
 
-Touched = Relation | Deferred | Part
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Code is run that may read any column."""
+
+    what: str
+
+
+Touched = Relation | Column | Part | Anything
 
 
 def touched(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] | None:
@@ -61,13 +79,26 @@ def touched(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] |
     return tuple(below) or None
 
 
-def named(mapper: Mapper[Any], names: frozenset[str]) -> Iterator[Touched]:
-    """Yield what code touches that mentions `names`, on objects reached from `mapper`'s class."""
-    for name in sorted(names):
-        if name in mapper.relationships:
-            yield Relation(mapper, mapper.relationships[name], names=names - {name})
-        elif name in mapper.column_attrs and mapper.column_attrs[name].deferred:
-            yield Deferred(mapper, name)
+def named(mapper: Mapper[Any], names: frozenset[str], hops: int = HOPS) -> Iterator[Touched]:
+    """Yield what code touches that mentions `names`, on objects of `mapper`'s class.
+
+    Code is not followed value by value: whatever has a name that it mentions counts as read, on every object that it
+    reaches within `hops` relationships. Too much may be loaded for it; too little only beyond.
+    """
+    known = closure(mapper.class_, names)
+    if reads_anything(known):
+        yield Anything(f"code that reads {mapper.class_.__name__}")
+    for name in sorted(known):
+        value = python.getattr_static(mapper.class_, name, None)
+        if function_of(value) is not None:
+            continue  # its own names are among the known ones
+        if name in mapper.all_orm_descriptors or isinstance(value, AssociationProxy):
+            for item in _of(mapper, (name,)) or ():
+                if not isinstance(item, Relation):
+                    yield item
+                elif hops:
+                    further = (known - {name}) | frozenset(item.path)
+                    yield replace(item, path=(), names=further, plain=False, hops=hops - 1)
 
 
 def _of(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] | None:
@@ -77,51 +108,22 @@ def _of(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] | Non
     if name in mapper.relationships:
         return (Relation(mapper, mapper.relationships[name], rest),)
     if name in mapper.column_attrs:
-        return (Deferred(mapper, name),) if mapper.column_attrs[name].deferred else ()
+        return (Column(mapper, name),)
     if name in mapper.composites:
-        return ()
+        return tuple(_composite(mapper, name))
     try:
         value = python.getattr_static(mapper.class_, name)
     except AttributeError:
         declared = any(name in vars(cls).get("__annotations__", {}) for cls in mapper.class_.__mro__)
-        return () if declared or hasattr(mapper.class_, "__getattr__") else None
+        return (Anything(name),) if declared or hasattr(mapper.class_, "__getattr__") else None
     if isinstance(value, AssociationProxy):
         return _of(mapper, (value.target_collection, value.value_attr, *rest))
-    getter = _getter(value)
-    return () if getter is None else tuple(_read_by(mapper, getter))
+    function = function_of(value)
+    if function is None:
+        return (Anything(name),)
+    return tuple(named(mapper, names_in(function) | frozenset(rest)))
 
 
-def _getter(value: object) -> types.FunctionType | None:
-    if isinstance(value, property | hybrid_property):
-        function: Any = value.fget
-    elif isinstance(value, functools.cached_property):
-        function = value.func
-    else:
-        return None
-    return function if isinstance(function, types.FunctionType) else None
-
-
-def _read_by(mapper: Mapper[Any], function: types.FunctionType) -> Iterator[Touched]:
-    """Yield what a property's code touches, other properties of the same class that it mentions included."""
-    seen: set[types.CodeType] = set()
-    waiting = [function]
-    names: set[str] = set()
-    while waiting:
-        code = waiting.pop().__code__
-        if code in seen:
-            continue
-        seen.add(code)
-        fresh = set(_names(code))
-        names |= fresh
-        for name in fresh:
-            getter = _getter(python.getattr_static(mapper.class_, name, None))
-            if getter is not None:
-                waiting.append(getter)
-    yield from named(mapper, frozenset(names))
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+def _composite(mapper: Mapper[Any], name: str) -> Iterator[Column]:
+    for prop in mapper.composites[name].props:
+        yield Column(mapper, prop.key)

@@ -24,16 +24,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is loaded of one entity: its relationships and the deferred columns that are read."""
+    """What is loaded of one entity: its relationships and the columns that are read."""
 
     entity: type
     schemas: tuple[type, ...]
     steps: tuple[Step, ...] = ()
+    #: The columns that are read, as class and attribute; those of mapped subclasses too.
+    columns: tuple[tuple[type, str], ...] = ()
+    #: Those of them that the mapping defers.
     undeferred: tuple[tuple[type, str], ...] = ()
     #: Mapped subclasses whose columns are read.
     parts: tuple[type, ...] = ()
     #: `Entity.relationship` where models that contain each other are followed no further.
     bounded: tuple[str, ...] = ()
+    #: What reads columns that can't be told: the plan can't be narrowed here.
+    opaque: tuple[str, ...] = ()
 
     @property
     def subclasses(self) -> tuple[type, ...]:
