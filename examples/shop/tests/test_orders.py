@@ -40,12 +40,12 @@ async def test_an_order_names_known_things(client: httpx.AsyncClient, stocked):
     assert (await client.post("/orders/1/cancel")).status_code == 404
 
 
-async def test_an_order_is_read_with_all_that_belongs_to_it_in_three_queries(
+async def test_an_order_is_read_with_all_that_belongs_to_it_in_one_query(
     client: httpx.AsyncClient, stocked, verdigris_queries
 ):
     placed = (await client.post("/orders", json=stocked.order(1, 1))).json()
 
-    with verdigris_queries.at_most(3):
+    with verdigris_queries.at_most(1):
         read = (await client.get(f"/orders/{placed['id']}")).json()
 
     assert read["customer"]["name"] == "Ada"

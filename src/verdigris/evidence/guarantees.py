@@ -147,6 +147,15 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "tests/library/test_loading.py::test_a_page_of_orders_takes_two_statements_and_serialises",
     ),
     Guarantee(
+        "verdigris.Database.json",
+        "needed",
+        "loaded",
+        ("loading/all-loaded",),
+        "reads everything that its response model names, in one statement or through load()",
+        "a loader option of your own on its statement",
+        "tests/library/json/test_read.py::test_whatever_the_statement_the_answer_is_the_one_of_pydantic",
+    ),
+    Guarantee(
         "verdigris.Base",
         "lazy",
         "raise_on_sql",

@@ -30,11 +30,13 @@ from verdigris.evidence.source.flow.values import (
     entities,
 )
 from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.schemas import ListType
 from verdigris.evidence.values import Missing
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
+    from verdigris.evidence.source.schemas import Type
 
 _HOW = {
     "joinedload": "loaded",
@@ -57,6 +59,7 @@ _COLUMNS = {
     "with_loader_criteria",
 }
 _EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
+_READS = {"json", "json_stream", "json_read", "fetch"}
 _ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
 _ELSEWHERE = {
     "set_committed_value",
@@ -106,7 +109,7 @@ class Orm:
                 call.arguments[0] if isinstance(call.arguments[0], Klass) else Opaque("an alias of something unknown")
             )
         if dotted.startswith("verdigris") and leaf == "load":
-            return self._load(call)
+            return self._load(call.get(0, "entity"), call, "verdigris.load")
         if leaf in {"insert", "update", "delete"} and dotted.startswith("sqlalchemy"):
             return Statement((), ())
         # the rest builds expressions: set_committed_value() and the engine's functions are not its business
@@ -201,21 +204,25 @@ class Orm:
                         doubt = doubt or getattr(arm, "reason", "a loader option is not settled by the source")
         return Option(tuple(loads), doubt)
 
-    def _load(self, call: Call) -> Value:
+    def _load(self, entity: Value | None, call: Call, symbol: str) -> Option:
         """`load(Order, OrderOut)`: the same need, computed here."""
-        entity, schema = call.get(0, "entity"), call.node.args[1] if len(call.node.args) > 1 else None
-        given = next((keyword.value for keyword in call.node.keywords if keyword.arg == "schema"), schema)
         model = self.source.models.of(entity.scope) if isinstance(entity, Klass) else None
-        promise = guaranteed("verdigris.load", "needed")
-        if model is None or given is None or promise is None:
-            return Option((), doubt="what load() is given is not settled")
-        made = self.source.schemas.type(given, call.frame.scope)
+        made = self._schema(call)
+        promise = guaranteed(symbol, "needed")
+        if model is None or made is None or promise is None:
+            return Option((), doubt=f"what {symbol.rpartition('.')[2]}() is given is not settled")
         loads = planned(self.source, model.key, made, promise.reason)
         return (
             Option((*loads, Load(model.key, "*", "unloaded")))
             if loads is not None
             else Option((), doubt="the response model is not settled")
         )
+
+    def _schema(self, call: Call) -> Type | None:
+        """Return the response model that a call is given in the second place or as `schema`."""
+        second = call.node.args[1] if len(call.node.args) > 1 else None
+        given = next((keyword.value for keyword in call.node.keywords if keyword.arg == "schema"), second)
+        return None if given is None else self.source.schemas.type(given, call.frame.scope)
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -324,9 +331,29 @@ class Orm:
             return made
         return self._unit(owner, name, call)
 
+    def _json(self, name: str, call: Call) -> Value:
+        """`db.json(select(Order), OrderOut)` answers with what the model names, `db.fetch()` gives Pydantic's own."""
+        statement = call.get(0, "statement")
+        if name in {"fetch", "json_read"}:
+            return Plain()
+        if not isinstance(statement, Statement) or len(statement.columns) != 1:
+            return Opaque(f"what {name}() selects is not settled")
+        shape = statement.shapes[0]
+        if shape is None or shape.links or shape.opened or shape.hidden:
+            return Opaque(f"the statement of {name}() has loader options of its own")
+        option = self._load(statement.columns[0], call, "verdigris.Database.json")
+        if option.doubt is None and len(option.loads) == 1:
+            return Plain()  # a flat model, or a page around the rows: no relationship is read
+        row = self.executed(statement, call, options=option).columns[0]
+        return Many(row) if isinstance(self._schema(call), ListType) else row
+
     def _unit(self, owner: Value, name: str, call: Call) -> Value | None:
         """`db.transaction(fn)` and `db.gather(fn, ...)` give each function a session."""
-        if not (isinstance(owner, Outside) and owner.package == "verdigris") or name not in {"transaction", "gather"}:
+        if not (isinstance(owner, Outside) and owner.package == "verdigris"):
+            return None
+        if name in _READS and owner.dotted.endswith(".Database"):
+            return self._json(name, call)
+        if name not in {"transaction", "gather"}:
             return None
         session = Outside("sqlalchemy.ext.asyncio.AsyncSession", made=True)
         made = [
