@@ -12,7 +12,7 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults sqlalchemy-suite check fix docs bench bench-reads lock clean help
+.PHONY: demo test faults suite check fix docs bench bench-reads lock clean help
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
@@ -38,7 +38,7 @@ faults: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/faults $(ARGS)
 
 # SQLAlchemy's own tests of its asyncio extension, with our classes for theirs; its source is fetched once.
-sqlalchemy-suite: $(READY)
+suite: $(READY)
 	@$(BIN)/python tools/sqlalchemy_suite.py $(ARGS)
 
 check: $(READY) docs

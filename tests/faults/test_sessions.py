@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from sqlalchemy import exc, text
@@ -136,3 +137,15 @@ async def test_one_request_is_one_transaction_however_many_ask_for_the_session(d
 
     assert {answer.status_code for answer in answers} == {200}
     assert await balance() == 20
+
+
+@pytest.mark.xfail(reason="a session does not yet say where it was made", strict=True)
+async def test_a_session_dropped_unclosed_warns_with_the_line_that_made_it_and_its_slot_comes_back(db, whole):
+    async def forget():
+        session = db.session()
+        await session.execute(ADD)
+
+    with pytest.warns(ResourceWarning, match="test_sessions.py"):
+        await forget()
+        gc.collect()
+    assert await whole()
