@@ -115,6 +115,7 @@ class Senders:
         return {
             "transaction": self._unit(),
             "transaction, idempotent": self._unit(idempotent=True),
+            "transaction, resolved": self._unit(resolve=True),
             "transaction, serializable": self._unit(isolation_level="SERIALIZABLE"),
             "session.begin()": self._begin,
             "request, plain": self._request("plain"),
@@ -218,7 +219,7 @@ class Breaker:
             self.schema_changed: 3,
         }
         while time.monotonic() < until:
-            await asyncio.sleep(random.uniform(0.2, 1.0))
+            await asyncio.sleep(random.uniform(0.3, 1.5))
             fault = random.choices(list(faults), list(faults.values()))[0]
             self.books.faults[fault.__name__.replace("_", " ")] += 1
             with contextlib.suppress(ProcessLookupError, IndexError):  # a backend that ended before it was struck

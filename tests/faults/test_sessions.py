@@ -145,7 +145,7 @@ async def test_a_session_dropped_unclosed_warns_with_the_line_that_made_it_and_i
         session = db.session()
         await session.execute(ADD)
 
+    await forget()
     with pytest.warns(ResourceWarning, match="test_sessions.py"):
-        await forget()
         gc.collect()
     assert await whole()
