@@ -1,0 +1,225 @@
+"""Plans: how a select() of mapped classes is run without SQLAlchemy's engine, once that has run it before.
+
+The engine compiles a statement, works out its parameters and what its columns are, every time: from caches, but through
+some fifty calls. A plan keeps the outcome for one shape of statement: the text, where each argument comes from, what
+the columns are. Making objects of the rows stays SQLAlchemy's, by `sqlalchemy.orm.loading` itself: identity map, load
+events, loader options, types, uniqueness. What a plan cannot be made for takes SQLAlchemy's own path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Select
+from sqlalchemy.engine.result import IteratorResult
+from sqlalchemy.orm import context as orm_context
+from sqlalchemy.orm import loading
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.util import greenlet_spawn, immutabledict
+
+from verdigris._shapes import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import Result
+    from sqlalchemy.orm import Session
+    from sqlalchemy.sql.elements import BindParameter
+
+_KEPT = 500  # shapes; then all are learnt anew
+_TRIES = 4
+_SELECT: Any = getattr(orm_context, "_ORMSelectCompileState", None) or orm_context.ORMSelectCompileState
+#: What the ORM says to the engine of its loads; rows are made into objects when they are there, as AsyncSession does.
+_OPTIONS: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True, "prebuffer_rows": True})
+
+Source = tuple[int, "Callable[[Any], Any] | None"]
+
+
+class _Sentinel(Enum):
+    UNKNOWN = "unknown"
+
+
+_UNKNOWN: Final = _Sentinel.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How statements of one shape are run."""
+
+    text: str
+    sources: tuple[Source, ...]  # of each argument: which of the statement's values, and what makes it the driver's
+    metadata: Any
+    context: Any  # what loading asks of an execution context
+    compile_state: Any
+    mapper: Any
+    waits: bool  # loading may send more statements, or call listeners that do
+    locks: bool
+    repeatable: bool  # the text calls no functions, so that running it twice is running it once
+    witness: Select[Any]  # keeps alive what the shape's key identifies
+
+    def arguments(self, binds: Sequence[BindParameter[Any]]) -> list[Any]:
+        """Return the driver's arguments for a statement of this shape."""
+        return [
+            binds[index].value if process is None else process(binds[index].value) for index, process in self.sources
+        ]
+
+    async def load(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
+        """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""
+        if self.waits:
+            return await greenlet_spawn(self.instances, session, statement, rows)
+        return self.instances(session, statement, rows)
+
+    def instances(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
+        return loading.instances(self._cursor(rows), self._query(session, statement))
+
+    def sends_more(self, session: Session, statement: Select[Any]) -> bool:
+        """Tell whether loading sends statements of its own: `selectinload`, `subqueryload`, `immediateload`."""
+        query = self._query(session, statement)
+        loading.instances(self._cursor([]), query)
+        return bool(query.post_load_paths or query.loaders_require_buffering)
+
+    def _cursor(self, rows: list[Any]) -> Any:
+        cursor: Any = IteratorResult(self.metadata, iter(rows))
+        cursor.context = self.context
+        return cursor
+
+    def _query(self, session: Session, statement: Select[Any]) -> orm_context.QueryContext:
+        return orm_context.QueryContext(
+            self.compile_state,
+            statement,
+            statement,
+            {},
+            session,
+            orm_context.QueryContext.default_load_options,
+            _OPTIONS,
+            {"clause": statement, "mapper": self.mapper},
+        )
+
+
+class Plans:
+    """The plans of one engine: a shape that SQLAlchemy has run gets one, or is known to get none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._plans: dict[Hashable, Plan | None] = {}
+        self._learning: dict[Hashable, tuple[int, Select[Any]]] = {}
+
+    def find(self, statement: Select[Any], session: Session) -> tuple[Plan, Sequence[BindParameter[Any]]] | None:
+        """Return the plan for a statement and its bound values; None if SQLAlchemy shall run it."""
+        key: Hashable
+        binds: Sequence[BindParameter[Any]]
+        shape = shape_of(statement)
+        if shape is not None:
+            key, binds = shape
+        else:
+            general = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own, as its engine uses it
+            if general is None:
+                return None
+            key, binds = general[0], general[1]
+        plan = self._plans.get(key, _UNKNOWN)
+        if plan is _UNKNOWN:
+            plan = self._learn(key, binds, statement, session)
+        return (plan, binds) if plan is not None else None
+
+    def _learn(
+        self, key: Hashable, binds: Sequence[BindParameter[Any]], statement: Select[Any], session: Session
+    ) -> Plan | None:
+        tries, witness = self._learning.get(key, (0, statement))
+        compiled, extracted = self._compiled(statement) if tries else (None, ())
+        if compiled is None or compiled._cached_metadata is None:  # noqa: SLF001 - SQLAlchemy has not run it to the end
+            if len(self._learning) >= _KEPT:
+                self._learning.clear()
+                self._plans.clear()
+            self._learning[key] = (tries + 1, witness)
+            if tries >= _TRIES:
+                self._plans[key] = None
+            return None
+        plan = self._plans[key] = _made(compiled, extracted, binds, statement, session)
+        return plan
+
+    def _compiled(self, statement: Select[Any]) -> tuple[Any, Sequence[BindParameter[Any]]]:
+        """Return what SQLAlchemy's engine has compiled of a statement run without parameters."""
+        general = statement._generate_cache_key()  # noqa: SLF001 - as above
+        if general is None:
+            return None, ()
+        cache: Any = self._engine._compiled_cache  # noqa: SLF001 - looked at, not touched
+        dialect = self._engine.dialect
+        return (cache or {}).get((dialect, general[0], (), False, False)), general[1]
+
+
+def _made(
+    compiled: Any,
+    extracted: Sequence[BindParameter[Any]],
+    binds: Sequence[BindParameter[Any]],
+    statement: Select[Any],
+    session: Session,
+) -> Plan | None:
+    """Return the plan for a compiled statement; None if there is more to running it than a plan knows."""
+    state = compiled.compile_state
+    subject = statement._propagate_attrs.get("plugin_subject")  # noqa: SLF001 - as the ORM does
+    if type(state) is not _SELECT or state.compile_options._is_star or subject is None:  # noqa: SLF001 - as above
+        return None
+    if compiled.post_compile_params or compiled.literal_execute_params or compiled.escaped_bind_names:
+        return None
+    sources = _sources(compiled, extracted, binds)
+    if sources is None:
+        return None
+    context = SimpleNamespace(_is_server_side=False, compiled=compiled, execution_options=_OPTIONS)
+    parts = list(visitors.iterate(statement))
+    plan = Plan(
+        text=compiled.string,
+        sources=sources,
+        metadata=compiled._cached_metadata,  # noqa: SLF001 - as the engine does
+        context=context,
+        compile_state=state,
+        mapper=subject.mapper,
+        waits=_listened_to(state),
+        locks=statement._for_update_arg is not None,  # noqa: SLF001 - it has no public name
+        repeatable=not any(isinstance(part, FunctionElement | TextClause) for part in parts),
+        witness=statement,
+    )
+    return replace(plan, waits=plan.waits or plan.sends_more(session, statement))
+
+
+def _sources(
+    compiled: Any, extracted: Sequence[BindParameter[Any]], binds: Sequence[BindParameter[Any]]
+) -> tuple[Source, ...] | None:
+    """Return where each argument comes from, as `construct_params` would find it; None where it is not a plain value."""
+    matches, _ = compiled._cache_key_bind_match  # noqa: SLF001 - the one place that knows
+    places = {id(bind): place for place, bind in enumerate(binds)}
+    origin = {
+        id(inner): places.get(id(own))
+        for cached, own in zip(compiled.cache_key[1], extracted, strict=True)
+        for inner in matches[cached]
+    }
+    sources: list[Source] = []
+    for name in compiled.positiontup or ():
+        bind = compiled.binds[name]
+        place, process = origin.get(id(bind)), compiled._bind_processors.get(name)  # noqa: SLF001 - as above
+        if place is None or bind.callable is not None or bind.required or isinstance(process, tuple):
+            return None
+        sources.append((place, process))
+    values = compiled.construct_params(extracted_parameters=extracted)
+    right = all(
+        binds[place].value is values[name]
+        for (place, _), name in zip(sources, compiled.positiontup or (), strict=True)
+    )
+    return tuple(sources) if right else None
+
+
+def _listened_to(state: Any) -> bool:
+    """Tell whether somebody hears of the loaded instances: a listener may do what has to be awaited."""
+    if state.compound_eager_adapter is not None or state.eager_joins:
+        return True  # other mappers' instances too
+    managers = [entity.mapper.class_manager for entity in state._lead_mapper_entities]  # noqa: SLF001 - as above
+    return any(
+        manager.dispatch.load or manager.dispatch.refresh
+        for top in managers
+        for manager in (top, *(mapper.class_manager for mapper in top.mapper.self_and_descendants))
+    )
