@@ -2,10 +2,10 @@
 
     python benchmarks/bench_session.py [ROUNDS] [--only NAME,NAME]
 
-All variants run interleaved against one private server, over a unix socket where the machine has one; a round is one
-batch of reads of each. Printed are medians over the rounds: of microseconds a read, of CPU microseconds of this process,
-and of each round's ratio to a read through asyncpg's own pool, which is what survives a busy machine. Round trips are
-counted on the wire, by a proxy that sees the server become ready for the next query.
+All variants run interleaved against one private server; a round is one batch of reads of each. Printed are medians over
+the rounds: of microseconds a read, of this process's CPU, and of each round's ratio to a read through asyncpg's own
+pool, which is what survives a busy machine. Round trips are counted on the wire, by a proxy that sees how often the
+server says that it is ready for the next query.
 
 Every variant reads the same row by its key; the answers are compared first. The ORM's give an instance in the session's
 identity map, the driver's a record, the lane's a record.
@@ -22,16 +22,16 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database, embedded
-from verdigris.session import request_unit
+from verdigris.session import RequestUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -78,60 +78,60 @@ class Variants:
         await self.pinged.dispose()
         await self.db.dispose()
 
-    async def asyncpg_held(self, id: int) -> Any:
-        return await self.held.fetchrow(TEXT, id)
+    async def asyncpg_held(self, key: int) -> Any:
+        return await self.held.fetchrow(TEXT, key)
 
-    async def asyncpg_pool(self, id: int) -> Any:
+    async def asyncpg_pool(self, key: int) -> Any:
         async with self.pool.acquire() as connection:
-            return await connection.fetchrow(TEXT, id)
+            return await connection.fetchrow(TEXT, key)
 
-    async def session_plain(self, id: int) -> Any:
+    async def session_plain(self, key: int) -> Any:
         async with self.sessions() as session:
-            return await session.scalar(select(Order).where(Order.id == id))
+            return await session.scalar(select(Order).where(Order.id == key))
 
-    async def session_commit(self, id: int) -> Any:
+    async def session_commit(self, key: int) -> Any:
         async with self.sessions() as session:
-            order = await session.scalar(select(Order).where(Order.id == id))
+            order = await session.scalar(select(Order).where(Order.id == key))
             await session.commit()
             return order
 
-    async def session_pinged(self, id: int) -> Any:
+    async def session_pinged(self, key: int) -> Any:
         async with self.pinged_sessions() as session:
-            return await session.scalar(select(Order).where(Order.id == id))
+            return await session.scalar(select(Order).where(Order.id == key))
 
-    async def session_autocommit(self, id: int) -> Any:
+    async def session_autocommit(self, key: int) -> Any:
         async with self.autocommit() as session:
-            return await session.scalar(select(Order).where(Order.id == id))
+            return await session.scalar(select(Order).where(Order.id == key))
 
-    async def lane(self, id: int) -> Any:
-        return (await self.db.lane.fetch(TEXT, (id,)))[0]
+    async def lane(self, key: int) -> Any:
+        return (await self.db.lane.fetch(TEXT, (key,)))[0]
 
-    async def read(self, id: int) -> Any:
+    async def read(self, key: int) -> Any:
         async with self.db.read() as session:
-            return await session.scalar(select(Order).where(Order.id == id))
+            return await session.scalar(select(Order).where(Order.id == key))
 
-    async def read_hoisted(self, id: int) -> Any:
+    async def read_hoisted(self, key: int) -> Any:
         async with self.db.read() as session:
             return await session.scalar(self.hoisted)
 
-    async def read_get(self, id: int) -> Any:
+    async def read_get(self, key: int) -> Any:
         async with self.db.read() as session:
-            return await session.get(Order, id)
+            return await session.get(Order, key)
 
-    async def request(self, id: int) -> Any:
-        async with request_unit(self.db, {}) as session:
-            return await session.scalar(select(Order).where(Order.id == id))
+    async def request(self, key: int) -> Any:
+        async with RequestUnit(self.db, {}) as session:
+            return await session.scalar(select(Order).where(Order.id == key))
 
-    async def request_unused(self, id: int) -> Any:
-        async with request_unit(self.db, {}):
+    async def request_unused(self, key: int) -> Any:
+        async with RequestUnit(self.db, {}):
             return None
 
-    async def maker_unused(self, id: int) -> Any:
+    async def maker_unused(self, key: int) -> Any:
         async with self.sessions() as session:
             await session.commit()
             return None
 
-    async def nothing(self, id: int) -> Any:
+    async def nothing(self, key: int) -> Any:
         async with _nothing():
             return None
 
@@ -167,7 +167,7 @@ class Wire:
         self.upstream = (at.host, at.port)
         self.trips = 0
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -208,11 +208,11 @@ async def trips(url: str, names: list[str]) -> dict[str, float]:
         await variants.open()
         for name in names:
             read = variants.all()[name]
-            for id in range(1, 4):
-                await read(id)
+            for key in range(1, 4):
+                await read(key)
             wire.trips = 0
-            for id in range(4, 14):
-                await read(id)
+            for key in range(4, 14):
+                await read(key)
             counted[name] = wire.trips / 10
         await variants.close()
     return counted

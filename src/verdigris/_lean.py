@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy
 from sqlalchemy import Select
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.orm.session import _SessionCloseState
+from sqlalchemy.util import EMPTY_DICT, greenlet_spawn
 
 from verdigris._plans import Plans
-from verdigris._sync_sessions import ReadSession
+from verdigris._sync_sessions import ReadSession, closes_at_once, nothing_to_commit
 from verdigris.engine.lane import raise_as_session
 from verdigris.engine.pool import Pool
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
 
     from verdigris.engine.lane import Lane
+    from verdigris.session import AsyncSession
 
 _KINDS = frozenset({Session, ReadSession})
 
@@ -43,7 +47,7 @@ class LeanReads:
 
         With `alone`, the session is one that reads in autocommit: its statements run on any connection.
         """
-        if type(statement) is not Select or statement._execution_options or not self._undisturbed(session):  # noqa: SLF001 - no public name
+        if type(statement) is not Select or statement._execution_options or not self._undisturbed(session):
             return None
         found = self._plans.find(statement, session)
         if found is None:
@@ -53,7 +57,7 @@ class LeanReads:
             arguments = plan.arguments(binds)
         except Exception:  # noqa: BLE001 - SQLAlchemy shall raise it, in its own words
             return None
-        if alone and session._transaction is None:  # noqa: SLF001 - `in_transaction()` costs more
+        if alone and session._transaction is None:
             if plan.locks or _heard(session):
                 return None
             rows = await self._lane.fetch(plan.text, arguments, again=plan.repeatable)
@@ -67,9 +71,9 @@ class LeanReads:
         bind = session.bind
         return (
             type(session) in _KINDS
+            and session._close_state is not _SessionCloseState.CLOSED
             and isinstance(bind, Engine)
-            and not session._Session__binds
-            and not session.execution_options
+            and not _settings(session)
             and not session.dispatch.do_orm_execute
             and not session.dispatch.loaded_as_persistent
             and not (session._new or session._deleted or session.identity_map._modified)
@@ -90,10 +94,10 @@ class LeanReads:
     async def _fetch(self, connection: Connection, text: str, arguments: Sequence[Any]) -> list[Record]:
         adapter: Any = connection.connection.dbapi_connection
         try:
-            async with adapter._execute_mutex:  # noqa: SLF001 - as its own cursor does
+            async with adapter._execute_mutex:
                 if not _begun(adapter):
-                    await adapter._start_transaction()  # noqa: SLF001 - as above
-                return await self._lane.run(adapter.driver_connection, text, arguments)
+                    await adapter._start_transaction()
+                return await self._lane.run(adapter._connection, text, arguments)
         except Exception as error:  # noqa: BLE001 - raised again, as the session would raise it
             return await greenlet_spawn(raise_as_session, connection, text, arguments, error)
         except BaseException as cancelled:
@@ -101,9 +105,80 @@ class LeanReads:
             raise
 
 
+# -- methods of the session, which are not guarded here ----------------------------------------------------------------
+
+
+async def execute(
+    self: AsyncSession,
+    statement: Any,
+    params: Any = None,
+    *,
+    execution_options: Any = EMPTY_DICT,
+    bind_arguments: Any = None,
+    **options: Any,
+) -> Any:
+    """Do what SQLAlchemy's does, and return a result that is buffered as it is there."""
+    if self.lean is not None and not (params or execution_options or bind_arguments or options):
+        result = await self.lean.run(self.sync_session, statement, alone=self.alone)
+        if result is not None:
+            return result
+    return await _AsyncSession.execute(
+        self, statement, params, execution_options=execution_options, bind_arguments=bind_arguments, **options
+    )
+
+
+async def scalar(
+    self: AsyncSession,
+    statement: Any,
+    params: Any = None,
+    *,
+    execution_options: Any = EMPTY_DICT,
+    bind_arguments: Any = None,
+    **options: Any,
+) -> Any:
+    """Do what SQLAlchemy's does."""
+    if self.lean is not None and not (params or execution_options or bind_arguments or options):
+        result = await self.lean.run(self.sync_session, statement, alone=self.alone)
+        if result is not None:
+            return result.scalar()
+    return await _AsyncSession.scalar(
+        self, statement, params, execution_options=execution_options, bind_arguments=bind_arguments, **options
+    )
+
+
+async def commit(self: AsyncSession) -> None:
+    """Do what SQLAlchemy's does, and nothing where that is what it would come to."""
+    if not nothing_to_commit(self.sync_session):
+        await _AsyncSession.commit(self)
+
+
+async def close(self: AsyncSession) -> None:
+    """Do what SQLAlchemy's does, without a greenlet where nothing is waited for."""
+    if closes_at_once(self.sync_session):
+        self.sync_session.close()
+    else:
+        await _AsyncSession.close(self)
+
+
+# -- what a session says of itself -------------------------------------------------------------------------------------
+
+
+def _settings(session: Any) -> Any:
+    """Return a session's own binds and execution options, where it has any."""
+    return session.binds or session.execution_options
+
+
+def _settings_2_0(session: Any) -> Any:
+    return session._Session__binds
+
+
+if sqlalchemy.__version__.startswith("2.0"):
+    _settings = _settings_2_0
+
+
 def _begun(adapter: Any) -> bool:
     started = getattr(adapter, "_started", None)  # SQLAlchemy 2.0
-    return adapter._transaction is not None if started is None else bool(started)  # noqa: SLF001 - no public name
+    return adapter._transaction is not None if started is None else bool(started)
 
 
 def _heard(session: Any) -> bool:

@@ -13,7 +13,6 @@ from enum import Enum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select
 from sqlalchemy.engine.result import IteratorResult
 from sqlalchemy.orm import context as orm_context
 from sqlalchemy.orm import loading
@@ -27,18 +26,19 @@ from verdigris._shapes import shape_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, Select
     from sqlalchemy.engine import Result
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.elements import BindParameter
 
 _KEPT = 500  # shapes; then all are learnt anew
 _TRIES = 4
-_SELECT: Any = getattr(orm_context, "_ORMSelectCompileState", None) or orm_context.ORMSelectCompileState
+_SELECT: Any = vars(orm_context).get("_ORMSelectCompileState") or vars(orm_context)["ORMSelectCompileState"]  # 2.1, 2.0
 #: What the ORM says to the engine of its loads; rows are made into objects when they are there, as AsyncSession does.
-_OPTIONS: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True, "prebuffer_rows": True})
+_UNBUFFERED: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True})
+_OPTIONS: immutabledict[str, Any] = _UNBUFFERED.union({"prebuffer_rows": True})
 
-Source = tuple[int, "Callable[[Any], Any] | None"]
+Source = tuple[int | None, "Callable[[Any], Any] | None", Any]
 
 
 class _Sentinel(Enum):
@@ -53,12 +53,15 @@ class Plan:
     """How statements of one shape are run."""
 
     text: str
-    sources: tuple[Source, ...]  # of each argument: which of the statement's values, and what makes it the driver's
+    sources: tuple[
+        Source, ...
+    ]  # of each argument: which of the statement's values, what makes it the driver's; else it
     metadata: Any
     context: Any  # what loading asks of an execution context
     compile_state: Any
     mapper: Any
-    waits: bool  # loading may send more statements, or call listeners that do
+    waits: bool  # loading sends more statements
+    managers: tuple[Any, ...]  # of the classes that are loaded: they know who listens
     locks: bool
     repeatable: bool  # the text calls no functions, so that running it twice is running it once
     witness: Select[Any]  # keeps alive what the shape's key identifies
@@ -66,12 +69,13 @@ class Plan:
     def arguments(self, binds: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return the driver's arguments for a statement of this shape."""
         return [
-            binds[index].value if process is None else process(binds[index].value) for index, process in self.sources
+            constant if place is None else binds[place].value if process is None else process(binds[place].value)
+            for place, process, constant in self.sources
         ]
 
     async def load(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
         """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""
-        if self.waits:
+        if self.waits or any(manager.dispatch.load or manager.dispatch.refresh for manager in self.managers):
             return await greenlet_spawn(self.instances, session, statement, rows)
         return self.instances(session, statement, rows)
 
@@ -81,6 +85,7 @@ class Plan:
     def sends_more(self, session: Session, statement: Select[Any]) -> bool:
         """Tell whether loading sends statements of its own: `selectinload`, `subqueryload`, `immediateload`."""
         query = self._query(session, statement)
+        query.execution_options = _UNBUFFERED  # loads nothing yet: what loaders have asked for is still there
         loading.instances(self._cursor([]), query)
         return bool(query.post_load_paths or query.loaders_require_buffering)
 
@@ -118,7 +123,7 @@ class Plans:
         if shape is not None:
             key, binds = shape
         else:
-            general = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own, as its engine uses it
+            general = statement._generate_cache_key()
             if general is None:
                 return None
             key, binds = general[0], general[1]
@@ -132,7 +137,7 @@ class Plans:
     ) -> Plan | None:
         tries, witness = self._learning.get(key, (0, statement))
         compiled, extracted = self._compiled(statement) if tries else (None, ())
-        if compiled is None or compiled._cached_metadata is None:  # noqa: SLF001 - SQLAlchemy has not run it to the end
+        if compiled is None or compiled._cached_metadata is None:
             if len(self._learning) >= _KEPT:
                 self._learning.clear()
                 self._plans.clear()
@@ -145,10 +150,10 @@ class Plans:
 
     def _compiled(self, statement: Select[Any]) -> tuple[Any, Sequence[BindParameter[Any]]]:
         """Return what SQLAlchemy's engine has compiled of a statement run without parameters."""
-        general = statement._generate_cache_key()  # noqa: SLF001 - as above
+        general = statement._generate_cache_key()
         if general is None:
             return None, ()
-        cache: Any = self._engine._compiled_cache  # noqa: SLF001 - looked at, not touched
+        cache: Any = self._engine._compiled_cache
         dialect = self._engine.dialect
         return (cache or {}).get((dialect, general[0], (), False, False)), general[1]
 
@@ -162,8 +167,8 @@ def _made(
 ) -> Plan | None:
     """Return the plan for a compiled statement; None if there is more to running it than a plan knows."""
     state = compiled.compile_state
-    subject = statement._propagate_attrs.get("plugin_subject")  # noqa: SLF001 - as the ORM does
-    if type(state) is not _SELECT or state.compile_options._is_star or subject is None:  # noqa: SLF001 - as above
+    subject = statement._propagate_attrs.get("plugin_subject")
+    if type(state) is not _SELECT or state.compile_options._is_star or subject is None:
         return None
     if compiled.post_compile_params or compiled.literal_execute_params or compiled.escaped_bind_names:
         return None
@@ -175,12 +180,13 @@ def _made(
     plan = Plan(
         text=compiled.string,
         sources=sources,
-        metadata=compiled._cached_metadata,  # noqa: SLF001 - as the engine does
+        metadata=compiled._cached_metadata,
         context=context,
         compile_state=state,
         mapper=subject.mapper,
-        waits=_listened_to(state),
-        locks=statement._for_update_arg is not None,  # noqa: SLF001 - it has no public name
+        waits=state.compound_eager_adapter is not None or bool(state.eager_joins),  # listeners of other classes may
+        managers=_managers(state),
+        locks=statement._for_update_arg is not None,
         repeatable=not any(isinstance(part, FunctionElement | TextClause) for part in parts),
         witness=statement,
     )
@@ -190,36 +196,30 @@ def _made(
 def _sources(
     compiled: Any, extracted: Sequence[BindParameter[Any]], binds: Sequence[BindParameter[Any]]
 ) -> tuple[Source, ...] | None:
-    """Return where each argument comes from, as `construct_params` would find it; None where it is not a plain value."""
-    matches, _ = compiled._cache_key_bind_match  # noqa: SLF001 - the one place that knows
+    """Return where each argument comes from, as `construct_params` would find it; None if one is not a value."""
+    matches, _ = compiled._cache_key_bind_match
     places = {id(bind): place for place, bind in enumerate(binds)}
     origin = {
-        id(inner): places.get(id(own))
+        id(inner): places[id(own)]
         for cached, own in zip(compiled.cache_key[1], extracted, strict=True)
         for inner in matches[cached]
-    }
+    }  # the others belong to mappers, such as the constants of a column_property
     sources: list[Source] = []
     for name in compiled.positiontup or ():
         bind = compiled.binds[name]
-        place, process = origin.get(id(bind)), compiled._bind_processors.get(name)  # noqa: SLF001 - as above
-        if place is None or bind.callable is not None or bind.required or isinstance(process, tuple):
+        place, process = origin.get(id(bind)), compiled._bind_processors.get(name)
+        if bind.callable is not None or bind.required or isinstance(process, tuple):
             return None
-        sources.append((place, process))
+        constant = None if place is not None else bind.value if process is None else process(bind.value)
+        sources.append((place, process, constant))
     values = compiled.construct_params(extracted_parameters=extracted)
     right = all(
-        binds[place].value is values[name]
-        for (place, _), name in zip(sources, compiled.positiontup or (), strict=True)
+        place is None or binds[place].value is values[name]
+        for (place, _, _), name in zip(sources, compiled.positiontup or (), strict=True)
     )
     return tuple(sources) if right else None
 
 
-def _listened_to(state: Any) -> bool:
-    """Tell whether somebody hears of the loaded instances: a listener may do what has to be awaited."""
-    if state.compound_eager_adapter is not None or state.eager_joins:
-        return True  # other mappers' instances too
-    managers = [entity.mapper.class_manager for entity in state._lead_mapper_entities]  # noqa: SLF001 - as above
-    return any(
-        manager.dispatch.load or manager.dispatch.refresh
-        for top in managers
-        for manager in (top, *(mapper.class_manager for mapper in top.mapper.self_and_descendants))
-    )
+def _managers(state: Any) -> tuple[Any, ...]:
+    mappers = [mapper for entity in state._lead_mapper_entities for mapper in entity.mapper.self_and_descendants]
+    return tuple({mapper.class_manager: None for mapper in mappers})

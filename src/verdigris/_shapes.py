@@ -53,13 +53,13 @@ def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]
             element, modifier = clause.element, clause.modifier
         if not isinstance(element, Annotated):
             return None
-        key += (id(element), modifier)
+        key.extend((id(element), modifier))
     for name in ("_limit_clause", "_offset_clause"):
         clause = parts.get(name)
         if clause is not None:
             if not _is_value(clause):
                 return None
-            key += (name, type(clause), id(clause.type))
+            key.extend((name, type(clause).__name__, id(clause.type)))
             binds.append(clause)
     return tuple(key), binds
 
@@ -68,10 +68,11 @@ def _criteria(criteria: Iterable[Any], key: list[Hashable], binds: list[BindPara
     for criterion in criteria:
         if type(criterion) is not BinaryExpression or criterion.modifiers:
             return False
-        left, right = criterion.left, criterion.right
+        left: Any = criterion.left
+        right: Any = criterion.right
         if not (isinstance(left, Annotated) and _is_value(right)):
             return False
-        key += (id(left), criterion.operator, criterion.negate, id(right.type))
+        key.extend((id(left), criterion.operator, criterion.negate, id(right.type)))
         binds.append(right)
     return True
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, event, inspect
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.dml import UpdateBase
 
 from verdigris.errors import ReadOnlyError, UnflushedError
 
@@ -92,14 +94,25 @@ class ReadSession(Session):
         if self.new or self.dirty or self.deleted:
             raise _reads_only("flush changes")
 
+    def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _only_queries(statement)
+        return super().execute(statement, *args, **options)
 
-@event.listens_for(ReadSession, "do_orm_execute")
-def _only_queries(state: ORMExecuteState) -> None:
-    statement = state.statement
+    def scalar(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _only_queries(statement)
+        return super().scalar(statement, *args, **options)
+
+    def scalars(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _only_queries(statement)
+        return super().scalars(statement, *args, **options)
+
+
+def _only_queries(statement: Any) -> None:
+    """Refuse what writes; not by `do_orm_execute`, which would have each statement prepared twice."""
     if isinstance(statement, TextClause):
         writes = not _QUERY.match(statement.text)
     else:
-        writes = state.is_insert or state.is_update or state.is_delete or isinstance(statement, ExecutableDDLElement)
+        writes = isinstance(statement, UpdateBase | ExecutableDDLElement)
     if writes:
         raise _reads_only("run a statement that writes")
 
@@ -111,3 +124,25 @@ def _reads_only(what: str) -> ReadOnlyError:
         do=["Write in a transaction:   async with db.session.begin() as session: ..."],
         page="session/async-sessionmaker",
     )
+
+
+def nothing_to_commit(session: Any) -> bool:
+    """Tell whether `commit()` would do nothing that anybody can see: no transaction, no changes, no listeners.
+
+    SQLAlchemy would begin a transaction of its own and commit it, in a greenlet, without a word to the server.
+    """
+    hears = session.dispatch
+    return (
+        session._transaction is None
+        and session._close_state is not _SessionCloseState.CLOSED
+        and not (session._new or session._deleted or session.identity_map._modified)
+        and not (session.expire_on_commit and session.identity_map)
+        and not (hears.before_commit or hears.after_commit)
+        and not (hears.after_transaction_create or hears.after_transaction_end)
+    )
+
+
+def closes_at_once(session: Any) -> bool:
+    """Tell whether `close()` waits for nothing: there is no transaction, and nobody hears of detached instances."""
+    hears = session.dispatch
+    return session._transaction is None and not (hears.persistent_to_detached or hears.pending_to_transient)

@@ -7,19 +7,19 @@ The class stays substitutable for SQLAlchemy's: what changes semantics (`expire_
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
 
+from verdigris import _lean
 from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
+from verdigris._sync_sessions import closes_at_once
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, MutableMapping
+    from collections.abc import Callable, Iterable, MutableMapping
     from types import TracebackType
 
     from verdigris.engine import Database
@@ -61,15 +61,27 @@ class AsyncSession(_AsyncSession):
     """An `AsyncSession` that refuses a second task while one is using it, and use after it was closed for good.
 
     Handing a session from one task to another is legal as long as their uses do not overlap. `guard_tasks=False` turns
-    the first guard off, `close_resets_only=True` the second.
+    the first guard off, `close_resets_only=True` the second. With `lean`, plain reads skip SQLAlchemy's engine; with
+    `alone`, each may run on a connection of its own, because the session reads in autocommit.
     """
 
-    def __init__(self, bind: Any = None, *, guard_tasks: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        bind: Any = None,
+        *,
+        guard_tasks: bool = True,
+        lean: _lean.LeanReads | None = None,
+        alone: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(bind, **options)
         self.guard = Guard(enabled=guard_tasks, dies=options.get("close_resets_only") is False)
+        self.lean = lean
+        self.alone = alone
 
-    execute = guarded(_AsyncSession.execute)
-    scalar = guarded(_AsyncSession.scalar)  # type: ignore[arg-type, assignment]  # mypy cannot match its overloads
+    if not TYPE_CHECKING:  # for types they are SQLAlchemy's, with all overloads
+        execute = guarded(_lean.execute)
+        scalar = guarded(_lean.scalar)
     scalars = guarded(_AsyncSession.scalars)
     stream = guarded(_AsyncSession.stream)
     stream_scalars = guarded(_AsyncSession.stream_scalars)
@@ -81,11 +93,11 @@ class AsyncSession(_AsyncSession):
     flush = guarded(_AsyncSession.flush)
     connection = guarded(_AsyncSession.connection)
     run_sync = guarded(_AsyncSession.run_sync)
-    commit = guarded(_AsyncSession.commit)
+    commit = guarded(_lean.commit)
     rollback = guarded(_AsyncSession.rollback)
     invalidate = guarded(_AsyncSession.invalidate, waits=True)
     reset = guarded(_AsyncSession.reset, waits=True)
-    _close = guarded(_AsyncSession.close, waits=True)
+    _close = guarded(_lean.close, waits=True)
     if hasattr(_AsyncSession, "merge_all"):  # SQLAlchemy 2.1
         merge_all = guarded(_AsyncSession.merge_all)
         delete_all = guarded(_AsyncSession.delete_all)
@@ -108,6 +120,14 @@ class AsyncSession(_AsyncSession):
             self.guard.after = AfterCommit(self.sync_session)
         self.guard.after.add(self.sync_session, hook)
 
+    async def __aexit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if closes_at_once(self.sync_session) and self.guard.use is None:
+            await self.close()  # it waits for nothing, so that it needs no task that outlives a cancellation
+        else:
+            await super().__aexit__(type_, value, traceback)
+
     def begin(self) -> _Transaction:
         return _Transaction(self)
 
@@ -125,24 +145,29 @@ class AsyncSession(_AsyncSession):
         super().add_all(instances)
 
 
-@dataclass(slots=True)
 class RequestUnit:
-    """The transaction of one request; the route class may ask it to undo its work although nothing was raised."""
+    """The transaction of one request: committed at the end, rolled back on any exception, closed on every path.
 
-    database: Database
-    session: AsyncSession
-    undo: bool = False
+    The route class may ask it to `undo` its work although nothing was raised.
+    """
 
+    __slots__ = ("database", "resolve", "session", "undo")
 
-@asynccontextmanager
-async def request_unit(database: Database, scope: MutableMapping[str, Any]) -> AsyncGenerator[AsyncSession]:
-    """Run a request's transaction: commit at the end, roll back on any exception, close on every path."""
-    database.budget.unit_began()
-    session = database.open(scope.get("verdigris.isolation_level"))
-    session.info["verdigris.scope"] = scope
-    unit = RequestUnit(database, session)
-    scope.setdefault("verdigris.units", []).append(unit)
-    async with session:  # closing rolls back what was not committed, and runs to its end when cancelled
-        yield session
-        if not unit.undo:
-            await commit(session, database.resolver() if scope.get("verdigris.resolve") else None)
+    def __init__(self, database: Database, scope: MutableMapping[str, Any]) -> None:
+        database.budget.unit_began()
+        self.database = database
+        self.session = database.open(scope.get("verdigris.isolation_level"))
+        self.session.info["verdigris.scope"] = scope
+        self.resolve = bool(scope.get("verdigris.resolve"))
+        self.undo = False
+        scope.setdefault("verdigris.units", []).append(self)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self.session
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
+            if type_ is None and not self.undo:
+                await commit(self.session, self.database.resolver() if self.resolve else None)

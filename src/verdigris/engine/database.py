@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
+from verdigris._lean import LeanReads
 from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
@@ -26,7 +27,7 @@ from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
-from verdigris.session import AsyncSession, request_unit
+from verdigris.session import AsyncSession, RequestUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -197,6 +198,8 @@ class Database(JSONReads):
         pool = engine.sync_engine.pool
         if isinstance(pool, Pool):
             pool.extras.workers = self.workers
+        self.budget = Budget()
+        self.lane = Lane(engine, self.budget)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
             class_=AsyncSession,
@@ -204,11 +207,10 @@ class Database(JSONReads):
             autoflush=autoflush,
             close_resets_only=close_resets_only,
             guard_tasks=guard_tasks,
+            lean=LeanReads(engine.sync_engine, self.lane),
             sync_session_class=Session if autoflush else ExplicitFlushSession,
         )
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
-        self.budget = Budget()
-        self.lane = Lane(engine, self.budget)
         self._levels: dict[str, AsyncEngine] = {}
         self._side_by_side = SideBySide(engine.sync_engine)
         self.queries: Queries = instrument(
@@ -228,23 +230,22 @@ class Database(JSONReads):
         The transaction is committed after the handler and before the response leaves, so that a failed commit is the
         answer. Any exception rolls back, an HTTPException too. The session closes on every path, for good.
         """
-        async with request_unit(self, connection.scope) as session:
+        async with RequestUnit(self, connection.scope) as session:
             yield session
 
-    @asynccontextmanager
-    async def read(self, *, snapshot: bool = False) -> AsyncGenerator[AsyncSession]:
-        """Open a session that only reads: one round trip a statement, no BEGIN and no ROLLBACK.
+    def read(self, *, snapshot: bool = False) -> AsyncSession:
+        """Open a session that only reads: `async with db.read() as session`, one round trip a statement.
 
-        Each statement sees what was committed before it; with `snapshot=True` all see one moment (a read-only
-        REPEATABLE READ transaction, which the server itself enforces). Writes through the session, Core statements and
-        text that does not begin as a query raise ReadOnlyError; a function with effects is not seen.
+        It sends no BEGIN and no ROLLBACK. Each statement sees what was committed before it, on any connection; with
+        `snapshot=True` all see one moment (a read-only REPEATABLE READ transaction, which the server itself enforces).
+        Writes through the session, Core statements and text that does not begin as a query raise ReadOnlyError; a
+        function with effects is not seen.
         """
         options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ" if snapshot else "AUTOCOMMIT"}
         key = str(options["isolation_level"]) + " read"
         if key not in self._levels:
             self._levels[key] = self.engine.execution_options(**options)
-        async with self.session(bind=self._levels[key], sync_session_class=ReadSession) as session:
-            yield session
+        return self.session(bind=self._levels[key], sync_session_class=ReadSession, alone=not snapshot)
 
     async def transaction(
         self,

@@ -49,14 +49,14 @@ class Lane:
         rows = await self.fetch(statement, arguments)
         return rows[0][0] if rows else None
 
-    async def fetch(self, statement: str, arguments: Sequence[Any] = ()) -> list[asyncpg.Record]:
-        """Return all rows."""
+    async def fetch(self, statement: str, arguments: Sequence[Any] = (), *, again: bool = True) -> list[asyncpg.Record]:
+        """Return all rows; `again=False` is for a statement that must not run twice."""
         self._budget.unit_began()
         try:
             return await self._fetch(statement, arguments)
         except _ConnectionDiedError as died:
             error = died.error
-        if not self._budget.spend():
+        if not (again and self._budget.spend()):
             raise error
         try:
             return await self._fetch(statement, arguments)
@@ -72,7 +72,7 @@ class Lane:
         else:
             pooled = await greenlet_spawn(pool.connect)
         try:
-            rows = await self._run(pooled.driver_connection, statement, arguments)
+            rows = await self.run(pooled.driver_connection, statement, arguments)
         except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
             await greenlet_spawn(self._fail, pooled, statement, arguments, error)
         except BaseException as cancelled:
@@ -86,7 +86,8 @@ class Lane:
             await greenlet_spawn(pooled.close)
         return rows
 
-    async def _run(self, driver: Any, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+    async def run(self, driver: Any, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        """Run a statement on a connection that the caller holds, and let it be timed; errors are the driver's."""
         failure: BaseException | None = None
         count, began = -1, perf_counter()
         try:

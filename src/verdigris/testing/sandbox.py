@@ -9,7 +9,7 @@ database of the test's own (`verdigris_database`).
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +32,7 @@ from verdigris.testing.loops import finish
 from verdigris.testing.substitution import COPIED, standing_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncpg import Record
     from sqlalchemy import Connection
@@ -99,10 +99,8 @@ class Sandbox(Database):
         """Return a session; its isolation level is that of the outer transaction, whatever is asked."""
         return self.session()
 
-    @asynccontextmanager
-    async def read(self, *, snapshot: bool = False) -> AsyncGenerator[AsyncSession]:
-        async with self.session(sync_session_class=self.inside(ReadSession)) as session:
-            yield session
+    def read(self, *, snapshot: bool = False) -> AsyncSession:
+        return self.session(sync_session_class=self.inside(ReadSession))
 
     @staticmethod
     def inside(kind: type[Session]) -> type[Session]:
@@ -266,7 +264,7 @@ class _LaneInside(Lane):
             connection = await session.connection()
             pooled = await connection.get_raw_connection()
             try:
-                return await self._run(pooled.driver_connection, statement, arguments)
+                return await self.run(pooled.driver_connection, statement, arguments)
             except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
                 await greenlet_spawn(raise_as_session, connection.sync_connection, statement, arguments, error)
         raise AssertionError  # it always raises

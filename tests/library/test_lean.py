@@ -1,0 +1,440 @@
+"""Lean reads are SQLAlchemy's own in everything but the way to the driver: each is compared with a plain session."""
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+
+import pytest
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    Row,
+    Select,
+    String,
+    TypeDecorator,
+    and_,
+    bindparam,
+    event,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
+from sqlalchemy.orm import (
+    Mapped,
+    Session,
+    aliased,
+    column_property,
+    defer,
+    immediateload,
+    joinedload,
+    load_only,
+    mapped_column,
+    raiseload,
+    relationship,
+    selectinload,
+    subqueryload,
+    undefer,
+    with_loader_criteria,
+)
+
+from verdigris import Base, Database, _plans
+from verdigris.errors import ReadOnlyError, SessionClosedError
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Shouted(TypeDecorator):
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        if value == "refused":
+            raise ValueError(value)
+        return value.lower()
+
+    def process_result_value(self, value, dialect):
+        return value.upper()
+
+
+class Shelf(Base):
+    __tablename__ = "shelves"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    books: Mapped[list["Book"]] = relationship(back_populates="shelf", order_by="Book.id", lazy="raise_on_sql")
+
+
+class Book(Base):
+    __tablename__ = "books"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int] = mapped_column(ForeignKey("shelves.id"))
+    title: Mapped[str] = mapped_column(Shouted)
+    kind: Mapped[str]
+    colour: Mapped[Colour]
+    price: Mapped[Decimal]
+    printed: Mapped[datetime]
+    notes: Mapped[dict] = mapped_column(JSON)
+    blurb: Mapped[str | None] = mapped_column(deferred=True)
+    shelf: Mapped[Shelf] = relationship(back_populates="books", lazy="raise_on_sql")
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "book"}  # noqa: RUF012
+
+
+Book.double = column_property(Book.price * 2)
+
+
+class Atlas(Book):
+    __mapper_args__ = {"polymorphic_identity": "atlas"}  # noqa: RUF012
+
+
+@pytest.fixture
+async def db(database_url):
+    database = Database(database_url, pool_size=2, max_overflow=0)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all, tables=[Shelf.__table__, Book.__table__])
+    async with database.session.begin() as session:
+        for n in (1, 2):
+            shelf = Shelf(id=n, name=f"shelf {n}")
+            kinds = (Book, Atlas, Book)
+            shelf.books = [
+                kind(
+                    id=n * 10 + i,
+                    title=f"title {n}{i}",
+                    colour=Colour.RED if i else Colour.BLUE,
+                    price=Decimal(f"{n}.{i}0"),
+                    printed=datetime(2026, n, i + 1, tzinfo=UTC),
+                    notes={"i": i},
+                    blurb=f"blurb {i}",
+                )
+                for i, kind in enumerate(kinds)
+            ]
+            session.add(shelf)
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def lean(monkeypatch):
+    """The statements that were run by a plan."""
+    run = []
+    original = _plans.Plan.load
+
+    async def spy(plan, session, statement, rows):
+        run.append(plan)
+        return await original(plan, session, statement, rows)
+
+    monkeypatch.setattr(_plans.Plan, "load", spy)
+    return run
+
+
+def told(value, seen=()):
+    """What can be seen of a result: of instances their class and what is loaded."""
+    if isinstance(value, Base):
+        if any(value is one for one in seen):
+            return (type(value).__name__, value.id)
+        loaded = {name: found for name, found in sorted(vars(value).items()) if not name.startswith("_sa")}
+        return (type(value).__name__, {name: told(found, (*seen, value)) for name, found in loaded.items()})
+    if isinstance(value, list | Row):
+        return [told(one, seen) for one in value]
+    return value
+
+
+HOISTED = select(Shelf).where(Shelf.id == 1)
+
+
+def statements():
+    other = aliased(Book)
+    return {
+        "by key": lambda n: select(Book).where(Book.id == n),
+        "hoisted": lambda _: HOISTED,
+        "of a subclass": lambda n: select(Atlas).where(Atlas.id == n + 1),
+        "by a converted value": lambda n: select(Book).where(Book.title == f"TITLE {n // 10}0"),
+        "by an enum": lambda n: select(Book).where(Book.colour == Colour.RED, Book.id > n).order_by(Book.id),
+        "ordered and limited": lambda n: select(Book).order_by(Book.id.desc(), Book.title).limit(2).offset(n % 2),
+        "all of them": lambda _: select(Book).order_by(Book.id),
+        "columns": lambda n: select(Book.id, Book.title, Book.colour).where(Book.shelf_id == n // 10).order_by(Book.id),
+        "entity and column": lambda n: select(Book, Shelf.name).join(Book.shelf).where(Book.id == n),
+        "two entities": lambda n: select(Book, Shelf).join(Book.shelf).where(Book.id == n),
+        "aliased": lambda n: select(other).where(other.id == n),
+        "null": lambda _: select(Book).where(Book.blurb.is_(None)),
+        "or": lambda n: select(Book).where(or_(Book.id == n, Book.id == n + 1)).order_by(Book.id),
+        "and with one value twice": lambda n: (
+            select(Book).where(and_(Book.id >= n, Book.shelf_id <= n)).order_by(Book.id)
+        ),
+        "in": lambda n: select(Book).where(Book.id.in_([n, n + 1])).order_by(Book.id),
+        "named bind with a value": lambda n: select(Book).where(Book.id == bindparam("n", n)),
+        "callable bind": lambda n: select(Book).where(Book.id == bindparam(None, callable_=lambda: n)),
+        "aggregate": lambda n: select(func.count(Book.id)).where(Book.shelf_id == n // 10),
+        "expression": lambda n: select(Book.price + n, literal(n)).where(Book.id == n),
+        "exists": lambda n: select(Shelf).where(Shelf.books.any(Book.id == n)),
+        "subquery": lambda _: select(Book).where(Book.id == select(func.min(Book.id)).scalar_subquery()),
+        "distinct": lambda _: select(Book.kind).distinct().order_by(Book.kind),
+        "grouped": lambda _: select(Book.shelf_id, func.count()).group_by(Book.shelf_id).order_by(Book.shelf_id),
+        "locked": lambda n: select(Book).where(Book.id == n).with_for_update(),
+        "load_only": lambda n: select(Book).where(Book.id == n).options(load_only(Book.title)),
+        "defer": lambda n: select(Book).where(Book.id == n).options(defer(Book.price)),
+        "undefer": lambda n: select(Book).where(Book.id == n).options(undefer(Book.blurb)),
+        "raiseload": lambda n: select(Book).where(Book.id == n).options(raiseload("*")),
+        "joinedload": lambda n: select(Book).where(Book.id == n).options(joinedload(Book.shelf)),
+        "joinedload of a collection": lambda _: select(Shelf).options(joinedload(Shelf.books)).order_by(Shelf.id),
+        "selectinload": lambda n: select(Shelf).where(Shelf.id == n // 10).options(selectinload(Shelf.books)),
+        "selectinload, nested": lambda _: select(Shelf).options(selectinload(Shelf.books).joinedload(Book.shelf)),
+        "subqueryload": lambda n: select(Shelf).where(Shelf.id == n // 10).options(subqueryload(Shelf.books)),
+        "immediateload": lambda n: select(Book).where(Book.id == n).options(immediateload(Book.shelf)),
+        "criteria": lambda n: select(Shelf).options(
+            selectinload(Shelf.books), with_loader_criteria(Book, lambda cls: cls.id != n, track_closure_variables=True)
+        ),
+        "text": lambda n: select(Shelf).from_statement(text(f"SELECT * FROM shelves WHERE id = {n // 10}")),
+        "no row": lambda n: select(Book).where(Book.id == -n),
+        "execution options": lambda n: select(Book).where(Book.id == n).execution_options(populate_existing=True),
+    }
+
+
+@pytest.mark.parametrize("kind", ["read", "session"])
+async def test_a_lean_result_is_the_one_that_sqlalchemy_gives(db, kind):
+    opened = db.read if kind == "read" else db.session
+    for name, make in statements().items():
+        for n in (10, 20, 11, 21):
+            async with PlainSession(db.engine, expire_on_commit=False) as plain:
+                rows = (await plain.execute(make(n))).unique().all()
+                expected, fields = told(rows), [row._fields for row in rows]
+            async with PlainSession(db.engine) as plain:
+                first = told(await plain.scalar(_one(make(n))))
+            async with opened() as session:
+                found = (await session.execute(make(n))).unique().all()
+                assert (name, n, told(found)) == (name, n, expected)
+                assert [row._fields for row in found] == fields
+            async with opened() as session:
+                assert (name, n, told(await session.scalar(_one(make(n))))) == (name, n, first)
+
+
+def _one(statement):
+    return statement.limit(1) if isinstance(statement, Select) and statement._limit_clause is None else statement
+
+
+LEAN = {"by key", "hoisted", "by a converted value", "by an enum", "ordered and limited", "columns", "two entities"}
+
+
+async def test_usual_reads_are_lean_from_the_second_time(db, lean):
+    for name in LEAN:
+        lean.clear()
+        for n in (10, 20, 11):
+            async with db.read() as session:
+                await session.execute(statements()[name](n))
+
+        assert (name, len(lean)) == (name, 2)
+
+
+async def warm(db, statement):
+    for _ in range(3):
+        async with db.read() as session:
+            await session.execute(statement)
+
+
+BY_KEY = select(Book).where(Book.id == 10)
+
+
+async def test_it_takes_no_begin_and_keeps_no_connection(db, lean):
+    await warm(db, BY_KEY)
+    async with db.read() as session:
+        await session.scalar(BY_KEY)
+
+        assert not session.in_transaction()
+        assert db.pool().in_use == 0
+
+
+async def test_the_identity_map_is_the_sessions_own(db, lean):
+    await warm(db, BY_KEY)
+    async with db.session() as session:
+        first = await session.scalar(BY_KEY)
+        first.price = Decimal("77.00")
+        await session.flush()
+        again = await session.scalar(BY_KEY)
+
+        assert again is first
+        assert again.price == Decimal("77.00")
+        await session.rollback()
+        assert await session.scalar(select(Book.price).where(Book.id == 10)) == Decimal("1.00")
+
+
+async def test_pending_changes_are_flushed_first(db, lean):
+    await warm(db, select(func.count(Book.id)))
+    async with db.session() as session:
+        book = await session.scalar(BY_KEY)
+        lean.clear()
+        session.add(Book(id=99, shelf_id=1, title="x", colour=Colour.RED, price=1, printed=book.printed, notes={}))
+        assert await session.scalar(select(func.count(Book.id))) == 7
+        book.price = Decimal(5)
+        found = await session.scalar(select(Book.price).where(Book.id == 10))
+
+    assert found == 5
+    assert lean == []
+
+
+async def test_a_listener_that_may_change_statements_is_asked(db, lean):
+    await warm(db, BY_KEY)
+    lean.clear()
+    heard = []
+
+    async with db.read() as session:
+        event.listen(session.sync_session, "do_orm_execute", heard.append)
+        await session.scalar(BY_KEY)
+
+    assert len(heard) == 1
+    assert lean == []
+
+
+async def test_a_listener_of_the_engine_hears_every_statement(db, lean):
+    for name in ("before_execute", "before_cursor_execute", "after_cursor_execute"):
+        await warm(db, BY_KEY)
+        lean.clear()
+        heard = []
+        hear = lambda *args: heard.append(args)  # noqa: B023, E731 - it is removed before the next turn
+        event.listen(db.engine.sync_engine, name, hear)
+        async with db.read() as session:
+            await session.scalar(BY_KEY)
+        async with db.session() as session:
+            await session.scalar(BY_KEY)
+        event.remove(db.engine.sync_engine, name, hear)
+
+        assert (name, len(heard), lean) == (name, 2, [])
+
+
+async def test_a_tenants_setting_made_after_begin_holds_for_lean_reads(db, lean):
+    await warm(db, BY_KEY)
+    begun = []
+
+    @event.listens_for(db.session.class_.sync_session_class, "after_begin")
+    def tenant(session, transaction, connection):
+        connection.exec_driver_sql("SET LOCAL application_name = 'tenant'")
+        begun.append(session)
+
+    try:
+        async with db.session() as session:
+            await session.scalar(BY_KEY)
+            name = await session.scalar(text("SHOW application_name"))
+        async with db.read() as session:
+            await session.scalar(BY_KEY)
+    finally:
+        event.remove(Session, "after_begin", tenant)
+
+    assert name == "tenant"
+    assert len(begun) == 2
+
+
+async def test_load_events_may_wait(db, lean):
+    loaded = []
+    await warm(db, BY_KEY)
+
+    @event.listens_for(Book, "load", propagate=True)
+    def load(book, context):
+        loaded.append(context.session.connection().exec_driver_sql("SELECT 1").scalar())
+
+    fresh = select(Book).where(Book.id == 10).order_by(Book.price)
+    try:
+        await warm(db, fresh)
+        async with db.read() as session:
+            await session.scalar(BY_KEY)  # its plan is older than the listener
+    finally:
+        event.remove(Book, "load", load)
+
+    assert loaded == [1] * 4
+
+
+async def test_begin_comes_first_and_commit_ends_it(db, admin, lean):
+    await warm(db, BY_KEY)
+    async with db.session() as session:
+        await session.scalar(BY_KEY)
+        (state,) = await admin(
+            "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        )
+        assert session.in_transaction()
+        await session.execute(text("UPDATE books SET price = 3 WHERE id = 10"))
+        await session.commit()
+    async with db.session() as session, session.begin_nested():
+        assert (await session.scalar(select(Book.price).where(Book.id == 10))) == 3
+
+    assert "FROM books" in state["query"]
+    assert db.engine.sync_engine.pool.checkedout() == 0
+
+
+async def test_an_error_is_a_sessions_and_aborts_its_transaction(db, lean):
+    broken = select(Book.price / (Book.id - 10)).where(Book.id == 10).order_by(Book.id)
+    ok = select(Book.price / (Book.id - 10)).where(Book.id == 11).order_by(Book.id)
+    await warm(db, ok)
+    lean.clear()
+    async with db.session() as session:
+        with pytest.raises(DBAPIError, match="division by zero") as raised:
+            await session.execute(broken)
+        with pytest.raises(DBAPIError, match="aborted"):
+            await session.execute(ok)
+        await session.rollback()
+        await session.execute(ok)
+
+    assert "FROM books" in raised.value.statement
+    assert len(lean) == 1
+
+
+async def test_a_value_that_its_type_refuses_is_told_in_sqlalchemys_words(db):
+    await warm(db, select(Book).where(Book.title == "x"))
+
+    async with db.read() as session:
+        with pytest.raises(StatementError, match="refused"):
+            await session.execute(select(Book).where(Book.title == "refused"))
+
+
+async def test_a_cancelled_lean_read_gives_its_connection_up(db, admin):
+    slow = select(Book).where(Book.id == 10, func.pg_sleep(Book.price).is_not(None))
+    for _ in range(3):
+        async with db.session() as session:
+            await session.execute(slow.where(Book.id == -1))
+    await warm(db, slow.where(Book.price < 0))
+
+    async def unit():
+        async with db.session() as session:
+            await session.execute(slow)
+
+    await unit()
+    await unit()
+    task = asyncio.create_task(unit())
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert db.engine.sync_engine.pool.checkedout() == 0
+    async with db.read() as session:
+        assert await session.scalar(select(func.count(Book.id))) == 6
+
+
+async def test_what_was_closed_stays_closed(db):
+    await warm(db, BY_KEY)
+    async with db.read() as session:
+        await session.scalar(BY_KEY)
+
+    with pytest.raises(SessionClosedError):
+        await session.scalar(BY_KEY)
+
+
+async def test_a_session_of_reads_still_refuses_writes(db):
+    async with db.read() as session:
+        with pytest.raises(ReadOnlyError):
+            await session.scalars(text("DELETE FROM books"))
+
+
+async def test_a_commit_with_nothing_to_commit_says_nothing_and_its_listeners_are_heard(db):
+    heard, before = [], db.pool().checkouts
+    async with db.session() as session:
+        await session.commit()
+        assert not session.in_transaction()
+        event.listen(session.sync_session, "before_commit", heard.append)
+        await session.commit()
+
+    assert len(heard) == 1
+    assert db.pool().checkouts == before
