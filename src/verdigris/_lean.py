@@ -18,7 +18,7 @@ from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import EMPTY_DICT, greenlet_spawn
 
 from verdigris._plans import Plans
-from verdigris._sync_sessions import ReadSession, closes_at_once, nothing_to_commit
+from verdigris._sync_sessions import Ears, ReadSession, closes_at_once, nothing_to_commit
 from verdigris.engine.lane import raise_as_session
 from verdigris.engine.pool import Pool
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from verdigris.session import AsyncSession
 
 _KINDS = frozenset({Session, ReadSession})
+_OF_READS = Ears("do_orm_execute", "loaded_as_persistent")
+_OF_BEGINNING = Ears("after_begin", "after_transaction_create")
 
 
 class LeanReads:
@@ -74,8 +76,7 @@ class LeanReads:
             and session._close_state is not _SessionCloseState.CLOSED
             and isinstance(bind, Engine)
             and not _settings(session)
-            and not session.dispatch.do_orm_execute
-            and not session.dispatch.loaded_as_persistent
+            and not _OF_READS.hear(session)
             and not (session._new or session._deleted or session.identity_map._modified)
             and (not bind._has_events or _unheard(bind))
             and not bind.dialect.dispatch.do_execute
@@ -183,7 +184,7 @@ def _begun(adapter: Any) -> bool:
 
 def _heard(session: Any) -> bool:
     """Tell whether somebody hears of the transactions that a session begins."""
-    return bool(session.dispatch.after_begin or session.dispatch.after_transaction_create)
+    return _OF_BEGINNING.hear(session)
 
 
 def _unheard(engine: Any) -> bool:

@@ -126,23 +126,48 @@ def _reads_only(what: str) -> ReadOnlyError:
     )
 
 
+class Ears:
+    """Who hears of what a session does: the lists of a class's listeners, as SQLAlchemy keeps and changes them.
+
+    A session's own dispatcher is made when it is first asked for, which costs more than everything that is asked of it
+    here; it is left alone until somebody listens to that one session.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._lists: dict[type, tuple[Any, ...]] = {}
+
+    def hear(self, session: Any) -> bool:
+        """Tell whether anybody listens."""
+        kind = type(session)
+        if "dispatch" in session.__dict__:  # somebody has asked for this session's own
+            return any(getattr(session.dispatch, name) for name in self._names)
+        lists = self._lists.get(kind)
+        if lists is None:
+            of_class = kind().dispatch  # any session's: it passes on to the lists of the class
+            found = [getattr(of_class, name) for name in self._names]
+            lists = self._lists[kind] = tuple(getattr(each, "parent_listeners", each) for each in found)
+        return any(lists)
+
+
+_OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
+_OF_CLOSE = Ears("persistent_to_detached", "pending_to_transient")
+
+
 def nothing_to_commit(session: Any) -> bool:
     """Tell whether `commit()` would do nothing that anybody can see: no transaction, no changes, no listeners.
 
     SQLAlchemy would begin a transaction of its own and commit it, in a greenlet, without a word to the server.
     """
-    hears = session.dispatch
     return (
         session._transaction is None
         and session._close_state is not _SessionCloseState.CLOSED
         and not (session._new or session._deleted or session.identity_map._modified)
         and not (session.expire_on_commit and session.identity_map)
-        and not (hears.before_commit or hears.after_commit)
-        and not (hears.after_transaction_create or hears.after_transaction_end)
+        and not _OF_COMMIT.hear(session)
     )
 
 
 def closes_at_once(session: Any) -> bool:
     """Tell whether `close()` waits for nothing: there is no transaction, and nobody hears of detached instances."""
-    hears = session.dispatch
-    return session._transaction is None and not (hears.persistent_to_detached or hears.pending_to_transient)
+    return session._transaction is None and not _OF_CLOSE.hear(session)

@@ -66,22 +66,39 @@ class Lane:
 
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         pool = self._engine.pool
-        ours = pool if isinstance(pool, Pool) else None
-        if ours is not None and ours.hands_out_at_once():
-            pooled = ours.connect()
-        else:
-            pooled = await greenlet_spawn(pool.connect)
+        record = pool.take() if isinstance(pool, Pool) else None
+        if record is None:
+            return await self._fetch_proxied(statement, arguments)
+        assert isinstance(pool, Pool)  # noqa: S101 - nothing else takes
+        driver: Any = record.driver_connection
         try:
-            rows = await self.run(pooled.driver_connection, statement, arguments)
+            rows = await self.run(driver, statement, arguments)
         except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
+            await greenlet_spawn(self._fail, pool.proxied(record), statement, arguments, error)
+        except BaseException as cancelled:
+            pool.proxied(record).invalidate(cancelled)  # outside of a greenlet: stopped, dropped, slot free
+            raise
+        if driver.is_in_transaction():  # BEGIN was sent as text, and must not reach the next one
+            pool.proxied(record).invalidate()
+        elif pool.returns_at_once(driver):
+            pool.give(record)
+        else:
+            await greenlet_spawn(pool.proxied(record).close)
+        return rows
+
+    async def _fetch_proxied(self, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        """Do the same with a proxy of SQLAlchemy's, which knows whom to call when: for whatever is not at hand."""
+        pooled = await greenlet_spawn(self._engine.pool.connect)
+        driver: Any = pooled.driver_connection
+        try:
+            rows = await self.run(driver, statement, arguments)
+        except Exception as error:  # noqa: BLE001 - as above
             await greenlet_spawn(self._fail, pooled, statement, arguments, error)
         except BaseException as cancelled:
-            pooled.invalidate(cancelled)  # outside of a greenlet it waits for nothing: stopped, dropped, slot free
+            pooled.invalidate(cancelled)
             raise
-        if _in_transaction(pooled):  # BEGIN was sent as text, and must not reach the next one
+        if driver.is_in_transaction():
             pooled.invalidate()
-        elif ours is not None and ours.returns_at_once(pooled.driver_connection):
-            pooled.close()
         else:
             await greenlet_spawn(pooled.close)
         return rows
@@ -143,8 +160,3 @@ def raise_as_session(
             None,  # a session wraps no others either
         )
     raise AssertionError  # both always raise
-
-
-def _in_transaction(pooled: PoolProxiedConnection) -> bool:
-    driver: Any = pooled.driver_connection
-    return bool(driver.is_in_transaction())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
@@ -25,6 +26,8 @@ from verdigris.errors import PoolExhaustedError, ShuttingDownError
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+    from verdigris.performance.pool import Gauges
 
 _RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
 
@@ -72,6 +75,7 @@ class _Extras:
 class Pool(AsyncAdaptedQueuePool):
     """A queue pool that names its holders when exhausted, and starts afresh after a fork or in another event loop."""
 
+    gauges: Gauges | None = None  # who counts checkouts
     _extras: _Extras | None = None  # not from __init__: a team's own pool becomes one of these by its class alone
 
     @property
@@ -137,6 +141,40 @@ class Pool(AsyncAdaptedQueuePool):
             and not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks before it hands out
             and not -1 < self._recycle < time.time() - record.starttime
         )
+
+    def take(self) -> ConnectionPoolEntry | None:
+        """Check out a connection without the proxy of a checkout, if that can be done at once; `give` takes it back.
+
+        For who holds it through one statement and gives it back on every path. None where anybody watches the pool.
+        """
+        if self.dispatch.checkin or self.dispatch.reset or not self.hands_out_at_once():
+            return None
+        extras = self.extras
+        if extras.closing and not in_background():
+            raise _shutting_down()
+        task = _current_task()
+        me = id(task) if task else 0
+        if me in extras.holding:
+            return None  # one that holds another connection is told so by connect()
+        record = self._pool.get_nowait()
+        driver: Any = record.driver_connection
+        driver.released = 0.0
+        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
+        extras.holding[me] = 1
+        if self.gauges is not None:
+            self.gauges.at_once()
+        return record
+
+    def give(self, record: ConnectionPoolEntry) -> None:
+        """Take back what `take` gave: at once, or in a greenlet where `returns_at_once` says so."""
+        self._do_return_conn(record)
+
+    def proxied(self, record: ConnectionPoolEntry) -> PoolProxiedConnection:
+        """Return the usual proxy of what `take` gave, which then belongs to it."""
+        proxy = _ConnectionFairy(self, cast("Any", record).dbapi_connection, cast("Any", record), echo=False)
+        proxy._counter = 1  # noqa: SLF001 - as its own checkout does
+        cast("Any", record).fairy_ref = weakref.ref(proxy, lambda _: None)
+        return proxy
 
     def returns_at_once(self, driver: object) -> bool:
         """Tell whether taking this connection back after its transaction waits for nothing: it needs no greenlet."""

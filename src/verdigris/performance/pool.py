@@ -72,6 +72,14 @@ class Gauges:
 
         patched: Any = pool
         patched.connect = measured
+        if hasattr(pool, "gauges"):  # a Database's: it also hands out without connect()
+            patched.gauges = self
+
+    def at_once(self) -> None:
+        """Count a checkout that waited for nothing."""
+        self.checkouts += 1
+        self._recent.append(0.0)
+        self.waits.counts[0] += 1
 
     def status(self) -> PoolStatus:
         """Return the figures of this moment."""
