@@ -140,7 +140,7 @@ class JSONReads:
         later breaks the connection off.
         """
         options = Options("dump", by_alias, exclude_none, exclude_unset)
-        found, _ = self._reads.find(statement, schema, options, "rows")
+        found, _ = self._reads.find(statement, schema, options)
         if found.answer.form != "many":
             raise ConfigurationError(
                 f"json_stream() was asked for {found.type_}, which is no list.",

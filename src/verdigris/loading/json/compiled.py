@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from verdigris.loading.json.answer import Answer
-    from verdigris.loading.json.statement import Delivery
 
 #: How many limits of one statement get a text of their own, and up to which size.
 LITERAL_LIMITS = 8
@@ -91,14 +90,11 @@ class Compiled:
     Only the first limits get a text: a client that may choose its limit cannot fill the caches of prepared statements.
     """
 
-    def __init__(
-        self, statement: Select[Any], answer: Answer, dialect: Dialect, key: CacheKey, delivery: Delivery
-    ) -> None:
+    def __init__(self, statement: Select[Any], answer: Answer, dialect: Dialect, key: CacheKey) -> None:
         self.answer = answer
         self._statement = statement  # the first of this shape: later ones differ in the values of parameters only
         self._dialect = dialect
         self._key = key
-        self._delivery = delivery
         self._limit = self._index(statement._limit_clause)  # noqa: SLF001 - said in no other way
         self._offset = self._index(statement._offset_clause)  # noqa: SLF001
         self.bound = self._compile(None, starts_at_zero=False)
@@ -134,7 +130,7 @@ class Compiled:
             statement = statement.limit(literal_column(str(limit)))
         if starts_at_zero:
             statement = statement.offset(None)
-        return Text(written(statement, self.answer, self._delivery), self._dialect, self._key)
+        return Text(written(statement, self.answer), self._dialect, self._key)
 
     def _index(self, clause: Any) -> int | None:
         return next((index for index, known in enumerate(self._key.bindparams) if known is clause), None)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from verdigris.engine import Database
-    from verdigris.loading.json.statement import Delivery
 
 log = logging.getLogger("verdigris.loading")
 _KEPT = 1000
@@ -59,9 +58,7 @@ class Reads:
         self._said: set[str] = set()
         self._probe = database.session().sync_session  # never used: it knows who listens to its class
 
-    def find(
-        self, statement: Any, type_: Any, options: Options, delivery: Delivery = "whole", *, translated: bool = False
-    ) -> tuple[Found, Given]:
+    def find(self, statement: Any, type_: Any, options: Options, *, translated: bool = False) -> tuple[Found, Given]:
         """Return what serves a statement, and the values that the statement brings itself.
 
         Raises ConfigurationError where the statement's rows are not those of one mapped class, or none can ever become
@@ -70,19 +67,17 @@ class Reads:
         translated = translated or "schema_translate_map" in statement.get_execution_options()
         key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
         if key is None:
-            return self._made(statement, type_, options, delivery, None, translated=translated), Given()
-        known = (key.key, type_, options, delivery, translated)
+            return self._made(statement, type_, options, None, translated=translated), Given()
+        known = (key.key, type_, options, translated)
         found = self._found.get(known)
         if found is None:
             if len(self._found) >= _KEPT:
                 self._found.pop(next(iter(self._found)))
-            found = self._made(statement, type_, options, delivery, key, translated=translated)
+            found = self._made(statement, type_, options, key, translated=translated)
             self._found[known] = found
         return found, Given(key.bindparams, getattr(key, "params", None))
 
-    def _made(
-        self, statement: Any, type_: Any, options: Options, delivery: Delivery, key: Any, *, translated: bool
-    ) -> Found:
+    def _made(self, statement: Any, type_: Any, options: Options, key: Any, *, translated: bool) -> Found:
         try:
             entity = entity_of(statement)
         except InPython as reason:
@@ -92,19 +87,19 @@ class Reads:
         try:
             if translated or "schema_translate_map" in self.database.engine.sync_engine.get_execution_options():
                 raise _TRANSLATED
-            compiled = self._compiled(statement, made, delivery, key)
+            compiled = self._compiled(statement, made, key)
         except InPython as reason:
             found = Found(entity, type_, made, None, str(reason))
             self._say(f"{found} is read by load(), because of {reason}")
             return found
         return Found(entity, type_, made, compiled, None)
 
-    def _compiled(self, statement: Any, made: Answer, delivery: Delivery, key: Any) -> Compiled:
+    def _compiled(self, statement: Any, made: Answer, key: Any) -> Compiled:
         if not isinstance(statement, Select):
             raise InPython("the statement, which is no plain select()")
         if key is None:
             raise InPython("a part of it that SQLAlchemy cannot cache")
-        return Compiled(statement, made, self.database.engine.dialect, key, delivery)
+        return Compiled(statement, made, self.database.engine.dialect, key)
 
     async def body(
         self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]

@@ -9,6 +9,7 @@ from sqlalchemy import inspect, select
 from starlette.responses import StreamingResponse
 
 from verdigris.loading.json import loaded
+from verdigris.loading.json.statement import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -44,11 +45,11 @@ async def listed(reads: Reads, statement: Any, type_: Any, options: Options) -> 
     """Yield the parts of a JSON list; one connection and one transaction are held to its end."""
     async with reads.database.session() as session:  # a cursor needs a transaction
         heard = await reads.heard(statement, session)
-        found, given = reads.find(heard, type_, options, "rows")
+        found, _ = reads.find(heard, type_, options)
         if found.compiled is None:
             parts = loaded.lines(session, statement, found, options)
         else:
-            parts = _rows(session, found, found.compiled.call(given, {}), options)
+            parts = _rows(session, heard, found, options)
         before = b"["
         async with aclosing(parts) as each:
             async for part in each:
@@ -57,19 +58,14 @@ async def listed(reads: Reads, statement: Any, type_: Any, options: Options) -> 
         yield b"[]" if before == b"[" else b"]"
 
 
-async def _rows(
-    session: AsyncSession, found: Found, call: tuple[str, tuple[Any, ...]], options: Options
-) -> AsyncGenerator[bytes]:
-    text, arguments = call
+async def _rows(session: AsyncSession, statement: Any, found: Found, options: Options) -> AsyncGenerator[bytes]:
     connection = await session.connection()
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    async with driver.transaction():
-        cursor = await driver.cursor(text, *arguments)
-        while rows := await cursor.fetch(loaded.CHUNK):
-            part = b",".join([row[0] for row in rows])
-            if _REFUSED in part:
-                part = b",".join([await _row(session, found, row, options) for row in rows])
-            yield part
+    rows = written(statement, found.answer, "rows").execution_options(yield_per=loaded.CHUNK)
+    async for partition in (await connection.stream(rows)).partitions():
+        part = b",".join([row[0] for row in partition])
+        if _REFUSED in part:
+            part = b",".join([await _row(session, found, row, options) for row in partition])
+        yield part
 
 
 async def _row(session: AsyncSession, found: Found, row: Any, options: Options) -> bytes:
