@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.fastapi import checks as _checks
 from verdigris.fastapi import problems as _problems
+from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
 from verdigris.performance import REQUEST
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from verdigris.engine import Database
 
-__all__ = ["Route", "install", "retrying"]
+__all__ = ["ReadRouter", "Route", "install", "retrying"]
 
 
 def install(

@@ -11,6 +11,7 @@ from fastapi import routing
 
 from verdigris._places import shown
 from verdigris.errors import ConfigurationError
+from verdigris.fastapi.reads import ReadRoute
 from verdigris.fastapi.route import Route, retrying_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class _Use:
 def check(app: FastAPI, db: Database) -> None:
     """Raise ConfigurationError with all that cannot work; log which writing routes lack the route class."""
     endpoints = list(_endpoints(app))
+    for endpoint in endpoints:
+        if isinstance(endpoint.route, ReadRoute):
+            endpoint.route.prepare(endpoint.dependant)
     problems = [line for endpoint in endpoints for line in _problems(endpoint, db)]
     if problems:
         raise ConfigurationError(

@@ -43,6 +43,16 @@ class JSONRead(Generic[T]):
         return self._found.reason
 
     @property
+    def found(self) -> Found:
+        """The shape that was compiled."""
+        return self._found
+
+    @property
+    def listened(self) -> bool:
+        """Whether listeners of `do_orm_execute` may change the statement: then its text alone is not what to run."""
+        return self._reads.listened
+
+    @property
     def sql(self) -> str:
         """The statement with every parameter bound; empty with a fallback."""
         return self._found.compiled.sql if self._found.compiled is not None else ""

@@ -150,6 +150,11 @@ class Reads:
         async with self.reading() as own:
             return await loaded.objects(own, statement, params, found)
 
+    @property
+    def listened(self) -> bool:
+        """Whether anybody but this library listens to the statements of the database's sessions."""
+        return has_listeners(self._probe)
+
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session to read in: of the class that the application's listeners listen to, if there are any."""
         return self.database.session() if has_listeners(self._probe) else self.database.read()

@@ -1,0 +1,282 @@
+"""Routes that answer with what a select() reads: compiled once, answered below FastAPI's dependency solving.
+
+    reads = ReadRouter(db, prefix="/orders")
+
+    @reads.get("/{id}", response_model=OrderOut)
+    def read(id: int):
+        return select(Order).where(Order.id == id)
+
+    app.include_router(reads)
+
+The endpoint is a plain function that builds a statement and nothing else. It is called once with symbols in the place
+of its parameters; what it returns is compiled into the one statement in which PostgreSQL writes the answer. From then
+on a request validates its parameters, with FastAPI's own validators, runs that statement on `db.lane` and sends the
+bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from uuid import UUID
+
+from fastapi import APIRouter
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.routing import APIRoute
+from starlette.datastructures import QueryParams
+
+from verdigris.errors import ConfigurationError, VerdigrisError
+from verdigris.fastapi.symbols import LookedAtError, traced
+from verdigris.loading.json.api import present
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from fastapi.dependencies.models import Dependant
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from verdigris.engine import Database
+    from verdigris.loading.json.api import JSONRead
+
+log = logging.getLogger("verdigris")
+
+SYMBOLIC = frozenset({int, str, float, bytes, Decimal, UUID, datetime, date, time, timedelta})
+_SHAPES = 32  # statements of one endpoint; more are answered in the ordinary way
+_LOOKED_AT = 512  # requests, of which one is compared with what the endpoint builds from its values
+_REFUSED = b"\x01"  # what the statement prints for a value that SQL does not write as Pydantic does
+_UNSUPPORTED = ("response_model_include", "response_model_exclude", "response_model_exclude_defaults")
+
+
+class ReadRouter(APIRouter):
+    """An `APIRouter` whose endpoints return a select(); everything else of a router and its routes stays FastAPI's.
+
+    Prefixes, tags, `include_router`, middleware, exception handlers, validation errors and OpenAPI are those of an
+    endpoint that answers with the response model. With dependencies, a body, headers or cookies, and where the
+    statement's shape depends on a value, a route is answered in the ordinary way, which gives the same answer and
+    solves the dependencies; the log says once why. Reads run outside of any transaction and see what is committed.
+
+    `etag=True` gives answers an ETag, and 304 to who has them. Raises ConfigurationError for an endpoint that cannot be
+    answered so.
+    """
+
+    def __init__(self, database: Database, *, etag: bool = False, **options: Any) -> None:
+        kind = type("ReadRoute", (ReadRoute,), {"database": database, "etag": etag})
+        super().__init__(route_class=kind, **options)
+
+
+class ReadRoute(APIRoute):
+    """The routes of a `ReadRouter`."""
+
+    database: Database
+    etag: bool
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        _refuse(path, endpoint, options)
+        self.built_by = endpoint
+        self._fast: dict[int, tuple[Dependant, _Fast | None]] = {}
+        self._ordinary: set[str] = set()
+        super().__init__(path, self._in_the_ordinary_way(endpoint), **options)
+
+    def _in_the_ordinary_way(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        async def answer(**values: Any) -> Response:
+            response = await self.database.json(endpoint(**values), self.response_model, etag=self.etag, **self.dumping)
+            response.status_code = self.status_code or response.status_code
+            return response
+
+        signature = inspect.signature(endpoint, eval_str=True)
+        vars(answer)["__signature__"] = signature.replace(return_annotation=inspect.Signature.empty)
+        return answer
+
+    @property
+    def dumping(self) -> dict[str, Any]:
+        """Pydantic's options, as FastAPI calls them."""
+        return {
+            "by_alias": self.response_model_by_alias,
+            "exclude_none": self.response_model_exclude_none,
+            "exclude_unset": self.response_model_exclude_unset,
+        }
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            context = scope.get("fastapi", {}).get("effective_route_context")  # of a router that was included
+            fast = self.fast(getattr(context, "dependant", None) or self.dependant)
+            body = await fast.body(scope) if fast is not None else None
+            if body is not None:
+                await _send(send, body, self.status_code or 200)
+                return
+        await super().handle(scope, receive, send)
+
+    def fast(self, dependant: Dependant) -> _Fast | None:
+        """Return how requests of a route are answered below FastAPI; None for the ordinary way."""
+        known = self._fast.get(id(dependant))
+        if known is None:
+            reason = self._needs_fastapi(dependant)
+            if reason is not None:
+                self.say(reason)
+            known = self._fast[id(dependant)] = (dependant, _Fast(self, dependant) if reason is None else None)
+        return known[1]
+
+    def _needs_fastapi(self, dependant: Dependant) -> str | None:
+        if self.etag:
+            return "it answers with an ETag"
+        if dependant.dependencies:
+            names = [getattr(inner.call, "__name__", str(inner.call)) for inner in dependant.dependencies]
+            return f"it depends on {', '.join(names)}"
+        if dependant.body_params or dependant.header_params or dependant.cookie_params:
+            return "it takes a body, headers or cookies"
+        asked = ("request", "http_connection", "response", "background_tasks", "security_scopes")
+        found = [name for name in asked if getattr(dependant, f"{name}_param_name", None)]
+        return f"it asks for the {found[0]}" if found else None
+
+    def say(self, reason: str) -> None:
+        """Log, once, why a route is answered in the ordinary way."""
+        if reason not in self._ordinary:
+            self._ordinary.add(reason)
+            log.info("GET %s is answered in the ordinary way: %s", self.path, reason)
+
+    def prepare(self, dependant: Dependant) -> None:
+        """Compile what needs no request; raises ConfigurationError where no row could ever become the model."""
+        fast = self.fast(dependant)
+        if fast is not None:
+            fast.prepare()
+
+
+class _Fast:
+    """Answers the requests of one route, where nothing of FastAPI's is needed but its validators."""
+
+    def __init__(self, route: ReadRoute, dependant: Dependant) -> None:
+        self._route = route
+        self._path, self._query = dependant.path_params, dependant.query_params
+        fields = [*self._path, *self._query]
+        self._symbolic = {field.name for field in fields if _is_symbolic(field.field_info.annotation)}
+        self._names = [field.name for field in fields]
+        self._reads: dict[Hashable, JSONRead[Any] | None] = {}
+        self._requests = 0
+
+    async def body(self, scope: Scope) -> bytes | None:
+        """Return the answer's body; None, with nothing sent, where FastAPI shall answer: with errors, for instance."""
+        values, errors = request_params_to_args(self._path, scope["path_params"])
+        if self._query and not errors:
+            found, errors = request_params_to_args(self._query, QueryParams(scope["query_string"]))
+            values.update(found)
+        if errors:
+            return None
+        read = self._read(values)
+        if read is None or read.listened:
+            return None
+        text, arguments = read.call(values)
+        body: bytes | None = await self._route.database.lane.fetchval(text, arguments)
+        if body is None:
+            present(read.found, None)  # raises NotFoundError where one is asked for
+            return b"null"
+        return None if _REFUSED in body else body
+
+    def prepare(self) -> None:
+        """Compile the statement for parameters that are all given, if none of them is one that code asks for."""
+        if self._symbolic.issuperset(self._names):
+            self._compiled(self._symbolic, {})
+
+    def _read(self, values: Mapping[str, Any]) -> JSONRead[Any] | None:
+        symbolic = self._symbolic
+        key = tuple([values[name] is None if name in symbolic else values[name] for name in self._names])
+        self._requests += 1
+        try:
+            read = self._reads[key]
+        except TypeError:  # a list
+            self._route.say("a value of a parameter cannot be remembered")
+            return None
+        except KeyError:
+            read = self._made(key, values)
+        if read is not None and not self._requests % _LOOKED_AT and not self._agrees(read, values):
+            read = self._reads[key] = None
+        return read
+
+    def _made(self, key: Hashable, values: Mapping[str, Any]) -> JSONRead[Any] | None:
+        if len(self._reads) >= _SHAPES:
+            self._route.say(f"its parameters make more than {_SHAPES} statements")
+            return None
+        symbols = {name for name in self._symbolic if values[name] is not None}
+        read = self._compiled(symbols, {name: value for name, value in values.items() if name not in symbols})
+        if read is not None and not self._agrees(read, values):
+            read = None
+        self._reads[key] = read
+        return read
+
+    def _compiled(self, symbols: set[str], values: Mapping[str, Any]) -> JSONRead[Any] | None:
+        route = self._route
+        try:
+            statement = traced(route.built_by, symbols, values)
+            read = route.database.json_read(statement, route.response_model, **route.dumping)
+        except VerdigrisError:
+            raise  # no row could ever become the model
+        except LookedAtError as error:
+            route.say(str(error))
+            return None
+        except Exception as error:  # noqa: BLE001 - code that takes no symbols: with values it may work
+            route.say(f"its statement cannot be built without values: {type(error).__name__}: {error}")
+            return None
+        if read.fallback is not None:
+            route.say(read.fallback)
+            return None
+        return read
+
+    def _agrees(self, read: JSONRead[Any], values: Mapping[str, Any]) -> bool:
+        """Tell whether the endpoint, called with these values, builds what was compiled without them."""
+        route = self._route
+        built = route.database.json_read(route.built_by(**values), route.response_model, **route.dumping)
+        if built.fallback is None and built.call({}) == read.call(values):
+            return True
+        route.say("its statement depends on values in a way that cannot be seen without them")
+        return False
+
+
+async def _send(send: Send, body: bytes, status: int) -> None:
+    headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_symbolic(annotation: Any) -> bool:
+    """Tell whether code hardly decides by such a value: numbers, texts, moments, and not flags or choices."""
+    if get_origin(annotation) in {Union, UnionType}:
+        return all(kind is NoneType or kind in SYMBOLIC for kind in get_args(annotation))
+    return annotation in SYMBOLIC
+
+
+def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    model = options.get("response_model")
+    if model is None or isinstance(model, DefaultPlaceholder):
+        raise _cannot(path, "it has no response_model", "What is read is what the response model says.")
+    if (
+        inspect.iscoroutinefunction(endpoint)
+        or inspect.isgeneratorfunction(endpoint)
+        or inspect.isasyncgenfunction(endpoint)
+    ):
+        raise _cannot(
+            path, f"{endpoint.__name__}() is no plain function", "It builds a statement and waits for nothing."
+        )
+    unsupported = [name for name in _UNSUPPORTED if options.get(name)]
+    if unsupported:
+        raise _cannot(path, f"it has {unsupported[0]}", "What is not answered needs a response model of its own.")
+    if set(options.get("methods") or ["GET"]) != {"GET"}:
+        raise _cannot(path, "it answers more than GET", "The statement is a select().")
+
+
+def _cannot(path: str, what: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the ReadRouter cannot answer {path}: {what}.",
+        why=why,
+        do=[
+            '@reads.get("/orders/{id}", response_model=OrderOut)',
+            "def read(id: int): return select(Order).where(Order.id == id)",
+        ],
+        page="loading/all-loaded",
+    )
