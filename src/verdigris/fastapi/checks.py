@@ -11,6 +11,7 @@ from fastapi import routing
 
 from verdigris._places import shown
 from verdigris.errors import ConfigurationError
+from verdigris.fastapi import answers
 from verdigris.fastapi.reads import ReadRoute
 from verdigris.fastapi.route import Route, retrying_of
 
@@ -64,6 +65,17 @@ def check(app: FastAPI, db: Database) -> None:
             f"{len(problems)} of this application's uses of the request's session cannot work:",
             do=problems,
             page="fastapi/commit-or-rollback",
+        )
+    unloadable = [
+        f"{_where(endpoint)}: {problem}"
+        for endpoint in endpoints
+        for problem in answers.problems(endpoint.call, getattr(endpoint.route, "response_model", None))
+    ]
+    if unloadable:
+        raise ConfigurationError(
+            f"{len(unloadable)} of this application's answers cannot be made from what is loaded for them:",
+            do=unloadable,
+            page="loading/all-loaded",
         )
     lacking = [
         endpoint.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -39,18 +40,19 @@ def function_of(value: object) -> types.FunctionType | None:
 @functools.lru_cache(maxsize=4096)
 def names_in(function: types.FunctionType) -> frozenset[str]:
     """Return every name that a function mentions, and the functions of its own package that it calls by name."""
-    seen: set[types.FunctionType] = set()
+    return frozenset(name for each in reached(function) for name in _names(each.__code__))
+
+
+def reached(function: types.FunctionType) -> tuple[types.FunctionType, ...]:
+    """Return a function and those of its own package that it, or one of them, calls by name."""
+    seen: dict[types.FunctionType, None] = {}
     waiting = [function]
-    names: set[str] = set()
     while waiting:
         current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        fresh = set(_names(current.__code__))
-        names |= fresh
-        waiting += _called(current, fresh)
-    return frozenset(names)
+        if current not in seen:
+            seen[current] = None
+            waiting += _called(current, set(_names(current.__code__)))
+    return tuple(seen)
 
 
 def closure(cls: type, names: Iterable[str]) -> frozenset[str]:
@@ -70,17 +72,21 @@ def closure(cls: type, names: Iterable[str]) -> frozenset[str]:
 
 def _called(function: types.FunctionType, names: set[str]) -> Iterator[types.FunctionType]:
     """Yield the functions among names: globals, and what an inner function closes over."""
-    cells: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            cells[name] = cell.cell_contents
-        except ValueError:  # not yet assigned
-            continue
+    cells = closed_over(function)
     package = function.__module__.partition(".")[0]
     for name in names | cells.keys():
         value = cells.get(name, function.__globals__.get(name))
         if isinstance(value, types.FunctionType) and value.__module__.partition(".")[0] == package:
             yield value
+
+
+def closed_over(function: types.FunctionType) -> dict[str, Any]:
+    """Return the values that an inner function takes from the one around it."""
+    cells: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not yet assigned
+            cells[name] = cell.cell_contents
+    return cells
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
