@@ -83,6 +83,15 @@ class Order(Base):
     lines: Mapped[list[Line]] = relationship(order_by=Line.id.desc())
     tags: Mapped[list[Tag]] = relationship(secondary=order_tags, order_by=[order_tags.c.position, Tag.name])
     payments: Mapped[list[Payment]] = relationship(order_by="Payment.id")
+    cards: Mapped[list[Card]] = relationship(order_by="Card.id", viewonly=True)
+    cheap_lines: Mapped[list[Line]] = relationship(
+        primaryjoin="and_(Order.id == Line.order_id, Line.price < Order.id + 1, Line.quantity < 2)",
+        order_by="Line.sku",
+        viewonly=True,
+    )
+    last_line: Mapped[Line | None] = relationship(
+        primaryjoin="and_(Order.id == Line.order_id, Line.quantity == 1)", uselist=False, viewonly=True
+    )
     tag_names: AssociationProxy[list[str]] = association_proxy("tags", "name")
     customer_name: AssociationProxy[str] = association_proxy("customer", "name")
 

@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    create_model,
     field_validator,
 )
 from sqlalchemy import func, select, union
@@ -103,7 +104,9 @@ async def by_loading(db, statement, schema, **options):
     many = getattr(schema, "__origin__", None) is list
     model = schema.__args__[0] if many else schema
     async with db.session() as session:
-        found = await session.scalars(plain(statement).options(load(_entity(statement), model)))
+        grouped = bool(statement._group_by_clauses)  # PostgreSQL wants what is joined there in GROUP BY
+        option = load(_entity(statement), model, for_update=grouped)
+        found = await session.scalars(plain(statement).options(option))
         value = found.all() if many else found.first()
         return adapter.dump_json(adapter.validate_python(value, from_attributes=True), by_alias=True, **options)
 
@@ -356,3 +359,63 @@ async def test_aliases_defaults_and_what_is_left_out(db, options):
         rows = (await session.scalars(statement.options(load(Order, model)))).all()
         value = adapter.validate_python(rows, from_attributes=True)
     assert body == adapter.dump_json(value, **{"by_alias": True, **options})
+
+
+class CardRef(BaseModel):
+    id: int
+    digits: str | None
+
+
+class Special(BaseModel):
+    id: int = Field(serialization_alias="100% :of %(it)s \\ 'all' $1")
+    very: int = Field(serialization_alias="x" * 70, validation_alias="line_count")
+    cards: list[CardRef]
+    cheap_lines: list[LineOut]
+    last_line: LineOut | None
+
+
+async def test_special_relationships_and_special_names(db):
+    statement = select(Order).order_by(Order.id)
+
+    assert await written(db, statement, list[Special]) == await by_loading(db, statement, list[Special])
+
+
+async def test_the_same_columns_and_tables_again_and_again_stay_apart(db):
+    class Boss(BaseModel):
+        id: int
+        name: str
+
+    class Colleague(BaseModel):
+        id: int
+        boss: Boss | None
+        team: list[Boss]
+
+    class Sold(BaseModel):
+        id: int
+        seller: Colleague | None
+
+    other = aliased(Employee)
+    orders = select(Order).join(other, Order.seller).where(other.name != "Eve").order_by(Order.id)
+    people = select(Employee).join(other, Employee.boss).where(other.id == 1).order_by(Employee.id)
+
+    assert await written(db, orders, list[Sold]) == await by_loading(db, orders, list[Sold])
+    assert await written(db, people, list[Colleague]) == await by_loading(db, people, list[Colleague])
+
+
+async def test_attributes_that_only_subclasses_have_fall_back_to_their_default(db):
+    class Anyone(BaseModel):
+        id: int
+        budget: int = -1
+        language: str | None = "none"
+
+    statement = select(Employee).order_by(Employee.id)
+
+    assert await written(db, statement, list[Anyone]) == await by_loading(db, statement, list[Anyone])
+
+
+async def test_a_wide_model_is_one_statement(db):
+    fields = {f"f{i}": (int, Field(validation_alias="id")) for i in range(300)}
+    wide = create_model("Wide", **fields)
+    statement = select(Order).where(Order.id == 7)
+
+    assert await written(db, statement, wide) == await by_loading(db, statement, wide)

@@ -28,7 +28,7 @@ class TaggedAnswer(JSONAnswer):
     """
 
     def __init__(self, content: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        tag = f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+        tag = f'W/"{hashlib.sha1(content, usedforsecurity=False).hexdigest()}"'
         super().__init__(content, status_code, {**(headers or {}), "ETag": tag})
         self._tag = tag
 
