@@ -71,14 +71,24 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",
         "%s :x $1 {}",
     ]
 )
-_FLOATS = (
-    st.floats()
-    | st.floats(width=32)
-    | st.integers(-(2**53), 2**53).map(float)
-    | st.sampled_from(
+
+
+def _mostly(ordinary: st.SearchStrategy[Any], *others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return ordinary values, and one in ten of the others: of ten nested rows not each should hold what is rare."""
+    return st.integers(0, 9).flatmap(lambda number: st.one_of(*others) if not number else ordinary)
+
+
+_FLOATS = _mostly(
+    st.floats(-1e9, 1e9) | st.decimals(-(10**6), 10**6, places=2).map(float),
+    st.floats(),
+    st.floats(width=32),
+    st.integers(-(2**53), 2**53).map(float),
+    st.sampled_from(
         [0.0, -0.0, 100.0, 1e15, 1e16, 999999999999999.9, 1e-4, 1e-5, 9.999e-6, 1e-7, 1e22, 5e-324, 1.7e308]
-    )
+    ),
 )
+_REALS = _mostly(st.integers(-(10**7), 10**7).map(lambda number: number / 128), st.floats(width=32))
+_BYTES = _mostly(st.text("ab1 _'", max_size=60).map(str.encode), st.binary(max_size=60), TEXTS.map(str.encode))
 _NEW_YEAR = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - a column without a zone holds such
 _MOMENTS = st.datetimes() | st.builds(
     lambda moment, micro: moment.replace(microsecond=micro),
@@ -169,7 +179,7 @@ def kinds() -> list[Kind]:
             (float, Any, FiniteFloat, int, Annotated[float, Field(gt=0, le=100)], Decimal, float | str),
             python=(str, Annotated[float, Field(multiple_of=0.1)]),
         ),
-        Kind("float4", sa.REAL(), st.floats(width=32), (float, Any, FiniteFloat, int)),
+        Kind("float4", sa.REAL(), _REALS, (float, Any, FiniteFloat, int)),
         Kind(
             "numeric",
             sa.Numeric(),
@@ -278,7 +288,7 @@ def kinds() -> list[Kind]:
         Kind(
             "bytes",
             sa.LargeBinary(),
-            st.binary(max_size=60) | TEXTS.map(str.encode),
+            _BYTES,
             (bytes, Any, Annotated[bytes, Field(min_length=1, max_length=10)]),
             python=(str,),
         ),

@@ -72,7 +72,9 @@ def adapter(type_: Any) -> TypeAdapter[Any]:
 def dumped(adapter: TypeAdapter[Any], source: Any, **options: Any) -> str | None:
     """Return what Pydantic prints of an object, None where it refuses it."""
     try:
-        return adapter.dump_json(adapter.validate_python(source, from_attributes=True), **options).decode()
+        return adapter.dump_json(
+            adapter.validate_python(source, from_attributes=True), warnings=False, **options
+        ).decode()
     except (ValidationError, PydanticSerializationError):
         return None
 

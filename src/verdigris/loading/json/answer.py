@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from sqlalchemy import inspect
 
 from verdigris.loading.json.planner import Options, Planner
@@ -86,8 +86,12 @@ def answer(entity: type, type_: Any, options: Options) -> Answer:
 
 @functools.lru_cache(maxsize=1024)
 def adapter(type_: Any) -> TypeAdapter[Any]:
-    """Return Pydantic's own validator and serializer of a type; made once."""
-    return TypeAdapter(type_)
+    """Return Pydantic's own validator and serializer of a type; made once.
+
+    Of an Annotated, as FastAPI makes it: else a model's own config would be the outermost one, which is what values of
+    `Any` are written by.
+    """
+    return TypeAdapter(Annotated[type_, Field()])
 
 
 def _models(reader: Reader, schema: Schema) -> tuple[type, ...]:

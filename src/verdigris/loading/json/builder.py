@@ -159,6 +159,9 @@ class Builder:
     def _members(self, node: Object, row: Row) -> Iterator[str | ColumnElement[Any]]:
         comma = ""
         for member in node.members:
+            if not member.shown:
+                yield self._hidden(member.node, row)
+                continue
             yield f"{comma}{_key(member.key)}:"
             comma = ","
             yield self._never_null(member.node, row)
@@ -168,11 +171,19 @@ class Builder:
         yield ""
         for member in node.members:
             label = f",{_key(member.key)}:"
-            if nullable(member.node):
+            if not member.shown:
+                yield self._hidden(member.node, row)
+            elif nullable(member.node):
                 yield func.coalesce(chain(text_literal(label), self.text(member.node, row)), _NOTHING)
             else:
                 yield label
                 yield self._never_null(member.node, row)
+
+    def _hidden(self, node: Node, row: Row) -> ColumnElement[Any]:
+        """Return nothing for what Pydantic takes, NULL for what it refuses: then the object is refused."""
+        text = self._never_null(node, row)
+        found = func.strpos(text_literal(text) if isinstance(text, str) else _as_text(text), REFUSED)
+        return case((found == literal_column("0"), _NOTHING))
 
     def _never_null(self, node: Node, row: Row) -> str | ColumnElement[Any]:
         if isinstance(node, Constant):

@@ -104,6 +104,8 @@ class Member:
 
     key: str
     node: Node
+    #: Pydantic validates what it leaves out of the answer, and refuses a row for it.
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class Object:
     def lines(self, label: str) -> Iterator[str]:
         yield f"{label} -> {self.model.__name__}"
         for member in self.members:
-            yield from (f"  {line}" for line in member.node.lines(member.key))
+            label = member.key if member.shown else f"{member.key} (not shown)"
+            yield from (f"  {line}" for line in member.node.lines(label))
 
 
 @dataclass(frozen=True, slots=True)

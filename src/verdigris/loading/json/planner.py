@@ -80,9 +80,7 @@ class Planner:
         if bare["type"] != "model":
             raise InPython(f"which {_said(bare)} a {mapper.class_.__name__} becomes is decided in Python")
         model = self.reader.model(bare)
-        asked = (
-            _Asked(field, field.schema, model, (*above, model), told) for field in model.fields if not field.excluded
-        )
+        asked = (_Asked(field, field.schema, model, (*above, model), told) for field in model.fields)
         members = (self._member(each, mapper) for each in asked)
         return Object(mapper, model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
 
@@ -95,14 +93,16 @@ class Planner:
             node = self._field(asked, mapper)
         except InPython as reason:
             raise InPython(reason.args[0], reason.at or field) from None
-        return None if node is None else Member(field.key if self.options.purpose == "dump" else field.name, node)
+        if node is None or (field.excluded and isinstance(node, Constant)):
+            return None
+        return Member(field.key if self.options.purpose == "dump" else field.name, node, shown=not field.excluded)
 
     def _field(self, asked: _Asked, mapper: Mapper[Any]) -> Node | None:
         for path in asked.field.sources:
             found = self._attribute(asked, mapper, path)
             if found is not None:
                 return found
-        if self.options.omits_unset:
+        if self.options.omits_unset or (asked.field.excluded and asked.field.default is not None):
             return None
         text = self._default(asked.field, asked.model.config)
         return None if text == "null" and self.options.exclude_none else Constant(text)
@@ -185,6 +185,8 @@ class Planner:
         schema, optional = self.reader.bare(asked.schema)
         self._refuse(schema)
         items = self.reader.items(schema)
+        if rest and asked.model.config.get("strict"):
+            raise InPython("what a proxy gives is no list to a strict model")
         if items is None:
             raise InPython(f"{_dotted(prop)} becomes {_said(schema)}")
         if rest:

@@ -57,7 +57,7 @@ def _encoded(value: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     encoder = _ENCODERS.get(schema["type"])
     if encoder is None:
         return Unsupported(f"no SQL prints a {schema['type']}")
-    if wanted.take("strict") and _NATURAL.get(value.kind) != schema["type"]:
+    if wanted.take("strict") and schema["type"] != "literal" and schema["type"] not in _EXACT[value.kind]:
         return numbers.mismatch(value, f"a strict {schema['type']}")
     found = encoder(value, wanted)
     left = wanted.left()
@@ -99,6 +99,9 @@ _NATURAL = {
     "uuid": "uuid", "date": "date", "datetime": "datetime", "datetime utc": "datetime", "time": "time",
     "time zoned": "time", "timedelta": "timedelta", "list": "list", "enum": "enum", "hstore": "dict",
 }  # fmt: skip
+#: What a strict field takes: an int for a float is no conversion to Pydantic, a str for an enum is one.
+_EXACT = {**{kind: {name} for kind, name in _NATURAL.items()}, "int": {"int", "float"}, "json": {"dict", "list"}}
+_EXACT |= {"inet": set(), "cidr": set()}
 _OPEN: dict[str, Schema] = {
     "decimal": {"type": "decimal", "allow_inf_nan": True},
     "dict": {"type": "dict"},

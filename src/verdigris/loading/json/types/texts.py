@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import IPvAnyAddress, IPvAnyInterface, IPvAnyNetwork, TypeAdapter
 from sqlalchemy import CHAR, String, Text, and_, case, cast, func, literal_column, or_
 from sqlalchemy.dialects.postgresql import CITEXT
 
+from verdigris.loading.json.types.choices import enum, members
 from verdigris.loading.json.types.containers import is_plain, json
 from verdigris.loading.json.types.numbers import decimal, mismatch
 from verdigris.loading.json.types.values import (
@@ -69,8 +71,6 @@ def text(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
 
 
 def _enum_text(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
-    from verdigris.loading.json.types.choices import members
-
     type_: Any = loaded.type
     if not issubclass(type_.enum_class, str) or list(_lengths(loaded, wanted)) or wanted.take("pattern"):
         return mismatch(loaded, "a str")
@@ -179,6 +179,7 @@ def _function(schema: Any) -> Any:
     return schema["function"]["function"]
 
 
+_VALUE_OF_ENUM = repr(attrgetter("value"))  # what `use_enum_values` puts after an enum's own schema
 _EITHER: tuple[Any, ...] = (IPvAnyAddress, IPvAnyInterface, IPvAnyNetwork)
 #: Pydantic's own types for either version, by the function that their core schemas name.
 _ANY_ADDRESS: dict[Any, Any] = {_function(TypeAdapter(cls).core_schema): cls for cls in _EITHER}
@@ -194,6 +195,8 @@ def special(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported | None:
             return address(loaded, cls)
     if schema["type"] == "function-plain" and _function(schema) in _ANY_ADDRESS:
         return address(loaded, _ANY_ADDRESS[_function(schema)])
+    if schema["type"] == "function-after" and repr(_function(schema)) == _VALUE_OF_ENUM:
+        return enum(loaded, wanted.with_schema(schema["schema"]))
     if schema["type"] == "json-or-python" and schema["json_schema"]["type"] == "any" and loaded.kind == "json":
         named = schema["python_schema"].get("custom_error_type") == "invalid-json-value"
         return json(loaded) if named and is_plain(wanted.with_schema({"type": "str"})) else None
