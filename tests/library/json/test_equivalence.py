@@ -21,6 +21,7 @@ from verdigris import Database
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.loaded import loading
 from verdigris.loading.json.planner import Options
+from verdigris.loading.json.statement import written
 
 WORLDS = EXAMPLES if LONG else 4
 MODELS = 12
@@ -88,7 +89,7 @@ async def rows(database, session: AsyncSession, tally: Tally, case: tuple[Any, A
     entity, model, options = case
     statement = select(entity).order_by(inspect(entity).mapper.primary_key[0])
     try:
-        found, extracted = database._reads.find(statement, list[model], options, "rows")
+        found, _ = database._reads.find(statement, list[model], options)
     except ConfigurationError as error:
         tally.reasons[f"impossible pair: {str(error).splitlines()[0]}"] += 1
         return []
@@ -97,14 +98,14 @@ async def rows(database, session: AsyncSession, tally: Tally, case: tuple[Any, A
         tally.fallback += ROWS
         tally.reasons[found.reason.split(": ", 1)[-1]] += ROWS
         return []
-    text, arguments = found.compiled.call(extracted, {})
     connection = await session.connection()
-    printed = [body.decode() for body, *_ in (await connection.exec_driver_sql(text, arguments)).all()]
+    texts = await connection.scalars(written(statement, found.answer, "rows"))
+    printed = [text.decode() for text in texts]
     session.expunge_all()
-    written = {"by_alias": options.by_alias, "exclude_none": options.exclude_none}
-    written["exclude_unset"] = options.exclude_unset
+    how = {"by_alias": options.by_alias, "exclude_none": options.exclude_none}
+    how["exclude_unset"] = options.exclude_unset
     loaded = (await session.scalars(loading(statement, found.entity, found.answer))).all()
-    wanted = [dumped(adapter(model), row, **written) for row in loaded]
+    wanted = [dumped(adapter(model), row, **how) for row in loaded]
     return [each for each in zip(printed, wanted, strict=True) if differs(tally, *each)]
 
 

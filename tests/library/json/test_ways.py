@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+from typing import Annotated
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    computed_field,
+    field_serializer,
+    field_validator,
+)
 from sqlalchemy import bindparam, event, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
@@ -369,3 +379,24 @@ async def test_schemas_that_are_translated_are_read_by_load(db):
             await db.json(statement, IdOut, session=session)
 
     assert plain.body == translated.body == b'{"id":3}'
+
+
+async def test_a_row_of_a_stream_that_load_reads_keeps_the_criteria_of_the_statement(database_url):
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(text("INSERT INTO customers (id, name) VALUES (1, 'ÉMILE'), (2, 'ADA')"))
+        orders = (
+            "INSERT INTO orders (id, status, paid, customer_id) SELECT n, 'new', true, 1 FROM generate_series(1, 3) n"
+        )
+        await connection.execute(text(orders))
+
+    class LowerOut(BaseModel):
+        name: Annotated[str, StringConstraints(to_lower=True)]  # beyond ASCII this is Python's to say
+        orders: list[IdOut]
+
+    statement = select(Customer).order_by(Customer.id).options(with_loader_criteria(Order, Order.id < 3))
+    parts = [part async for part in database.json_stream(statement, list[LowerOut]).body_iterator]
+    await database.dispose()
+
+    assert b"".join(parts).decode() == '[{"name":"émile","orders":[{"id":1},{"id":2}]},{"name":"ada","orders":[]}]'

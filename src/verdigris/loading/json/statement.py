@@ -40,7 +40,7 @@ def written(statement: Select[Any], answer: Answer, delivery: Delivery = "whole"
     if answer.node is None:
         raise InPython(answer.reason or "")
     entity = entity_of(statement)
-    criteria = [option for option in statement._with_options if isinstance(option, LoaderCriteriaOption)]  # noqa: SLF001
+    criteria = criteria_of(statement)
     root = RootRow(entity)
     text = Builder(criteria).text(answer.node, root)
     keys = [root.column(root.mapper.get_property_by_column(column).key) for column in root.mapper.primary_key]
@@ -53,6 +53,11 @@ def written(statement: Select[Any], answer: Answer, delivery: Delivery = "whole"
         items = listed(func.string_agg(text, COMMA))
         made = select(_sent(chain(*merged(_page(statement, answer, items, root))) if answer.page else items))
     return made.select_from(rows).options(*criteria)  # options of a sub-select are not heard: only the outermost's
+
+
+def criteria_of(statement: Select[Any]) -> list[LoaderCriteriaOption]:
+    """Return the row-level criteria that a statement carries: what loads its relationships has to keep them."""
+    return [option for option in statement._with_options if isinstance(option, LoaderCriteriaOption)]  # noqa: SLF001
 
 
 def plain(statement: Select[Any]) -> Select[Any]:

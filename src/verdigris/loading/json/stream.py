@@ -9,7 +9,7 @@ from sqlalchemy import inspect, select
 from starlette.responses import StreamingResponse
 
 from verdigris.loading.json import loaded
-from verdigris.loading.json.statement import written
+from verdigris.loading.json.statement import criteria_of, written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -64,11 +64,11 @@ async def _rows(session: AsyncSession, statement: Any, found: Found, options: Op
     async for partition in (await connection.stream(rows)).partitions():
         part = b",".join([row[0] for row in partition])
         if _REFUSED in part:
-            part = b",".join([await _row(session, found, row, options) for row in partition])
+            part = b",".join([await _row(session, statement, found, row, options) for row in partition])
         yield part
 
 
-async def _row(session: AsyncSession, found: Found, row: Any, options: Options) -> bytes:
+async def _row(session: AsyncSession, streamed: Any, found: Found, row: Any, options: Options) -> bytes:
     """Return a row's text; by way of `load()` if it holds what SQL does not write."""
     text: bytes = row[0]
     if _REFUSED not in text:
@@ -76,5 +76,6 @@ async def _row(session: AsyncSession, found: Found, row: Any, options: Options) 
     mapper = inspect(found.entity).mapper
     keys = zip(mapper.primary_key, tuple(row)[1:], strict=True)
     statement = select(mapper.class_).where(*(column == value for column, value in keys))
+    statement = statement.options(*criteria_of(streamed))  # who may not see a row may not see it here either
     value = await loaded.objects(session, statement, {}, found)
     return loaded.dumped(value, found.type_, options)[1:-1]
