@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -15,22 +16,25 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves 
 
 from verdigris._lean import LeanReads
 from verdigris._outcome import Resolver
-from verdigris._sync_sessions import ExplicitFlushSession, ReadSession
+from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
 from verdigris.engine import lifecycle
 from verdigris.engine.build import EngineSettings, build, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
 from verdigris.engine.pool import Pool
+from verdigris.engine.reading import Reading
+from verdigris.engine.replicas import Replicas
 from verdigris.engine.secrecy import without_frames
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
+from verdigris.performance.timing import measure
 from verdigris.session import AsyncSession, RequestUnit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -66,6 +70,8 @@ class Database(JSONReads):
         self,
         url: str | URL | None = None,
         *,
+        replicas: Sequence[str | URL] = (),
+        max_lag: float = 1.0,
         workers: int | None = None,
         pool_size: int | None = None,
         max_overflow: int | None = None,
@@ -119,9 +125,9 @@ class Database(JSONReads):
             options=engine_options,
         )
         try:
-            engine = build(address(url), settings)
+            engine, *others = [build(address(each), settings) for each in (url, *replicas)]
         except ConfigurationError as error:
-            url = None  # this frame is part of what a tracker of errors keeps
+            url, replicas = None, ()  # this frame is part of what a tracker of errors keeps
             raise without_frames(error) from None
         self._chosen = (pool_size, max_overflow)
         self._drain_timeout, self._dispose_timeout, self._resolve_timeout = (
@@ -131,6 +137,7 @@ class Database(JSONReads):
         )
         self._attach(
             engine,
+            replicas=Replicas(engine, others, max_lag),
             workers=workers,
             expire_on_commit=expire_on_commit,
             autoflush=autoflush,
@@ -181,6 +188,7 @@ class Database(JSONReads):
         self,
         engine: AsyncEngine,
         *,
+        replicas: Replicas | None = None,
         workers: int | None = None,
         expire_on_commit: bool = False,
         autoflush: bool = True,
@@ -195,9 +203,7 @@ class Database(JSONReads):
         self.engine = engine
         self.url = engine.url
         self.workers = workers or _workers()
-        pool = engine.sync_engine.pool
-        if isinstance(pool, Pool):
-            pool.extras.workers = self.workers
+        self.replicas = Replicas(engine, (), 0.0) if replicas is None else replicas
         self.budget = Budget()
         self.lane = Lane(engine, self.budget)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
@@ -212,6 +218,7 @@ class Database(JSONReads):
         )
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._levels: dict[str, AsyncEngine] = {}
+        self._reading = Reading(engine, self.session, self.replicas, self.budget)
         self._side_by_side = SideBySide(engine.sync_engine)
         self.queries: Queries = instrument(
             engine,
@@ -220,6 +227,11 @@ class Database(JSONReads):
             time_queries=time_queries,
             pool_metrics=pool_metrics,
         )
+        for each in self._engines():
+            if isinstance(pool := each.sync_engine.pool, Pool):
+                pool.extras.workers = self.workers
+            if time_queries and each is not engine:
+                measure(each.sync_engine.dialect, self.queries)
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"  # SQLAlchemy masks the password
@@ -233,19 +245,26 @@ class Database(JSONReads):
         async with RequestUnit(self, connection.scope) as session:
             yield session
 
-    def read(self, *, snapshot: bool = False) -> AsyncSession:
+    def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
         """Open a session that only reads: `async with db.read() as session`, one round trip a statement.
 
         It sends no BEGIN and no ROLLBACK. Each statement sees what was committed before it, on any connection; with
         `snapshot=True` all see one moment (a read-only REPEATABLE READ transaction, which the server itself enforces).
         Writes through the session, Core statements and text that does not begin as a query raise ReadOnlyError; a
         function with effects is not seen.
+
+        With `replicas` it runs on one that lacks no commit older than `max_lag` seconds, none of this request or task,
+        and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for.
         """
-        options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ" if snapshot else "AUTOCOMMIT"}
-        key = str(options["isolation_level"]) + " read"
-        if key not in self._levels:
-            self._levels[key] = self.engine.execution_options(**options)
-        return self.session(bind=self._levels[key], sync_session_class=ReadSession, alone=not snapshot)
+        return self._reading.open(snapshot=snapshot, after=after, max_lag=max_lag)
+
+    async def position(self) -> str:
+        """Return where the primary's log ends now: `db.read(after=position)` sees all that was committed until here.
+
+        For a client that writes with one request and reads with another, which may reach another worker: send it along
+        with the answer, as a cookie or header. Costs a round trip to the primary.
+        """
+        return await self.replicas.position()
 
     async def transaction(
         self,
@@ -338,7 +357,10 @@ class Database(JSONReads):
         already. The first failure cancels the others and is raised; so is PoolExhaustedError, at once, where units
         could only wait for connections whose holders wait for such units.
         """
-        return tuple(await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units]))
+        results = await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units])
+        if self.replicas:
+            self.replicas.wrote()  # what the units committed, the caller has
+        return tuple(results)
 
     def open(self, isolation_level: str | None = None) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
@@ -365,8 +387,9 @@ class Database(JSONReads):
             await self.stop()
 
     async def start(self) -> None:
-        """Ask the server for its limits, size the pool by them and log one line that explains it."""
-        await lifecycle.size_pool(self.engine, self.workers, self._chosen)
+        """Ask the servers for their limits, size the pools by them and log a line for each that explains it."""
+        for engine in self._engines():
+            await lifecycle.size_pool(engine, self.workers, self._chosen)
 
     async def stop(self) -> None:
         """Hand out no connection any more, wait `drain_timeout` seconds for the work in progress, then dispose.
@@ -374,15 +397,18 @@ class Database(JSONReads):
         What still works then is named in the log and cancelled, once: it rolls back. Who asks for a connection
         meanwhile gets ShuttingDownError, a 503.
         """
-        await lifecycle.drain(self.engine, self._drain_timeout)
+        await asyncio.gather(*(lifecycle.drain(engine, self._drain_timeout) for engine in self._engines()))
         await self.dispose()
 
     async def dispose(self) -> None:
-        """Close the pool's connections; after `dispose_timeout` seconds whatever does not answer is dropped.
+        """Close the pools' connections; after `dispose_timeout` seconds whatever does not answer is dropped.
 
         Hooks of `after_commit` that still run are waited for within the same time. The Database may be used again.
         """
-        await lifecycle.dispose(self.engine, self.queries, self._dispose_timeout)
+        await lifecycle.dispose(self._engines(), self._dispose_timeout, self.queries.aclose, self.replicas.aclose)
+
+    def _engines(self) -> list[AsyncEngine]:
+        return [self.engine, *(replica.engine for replica in self.replicas)]
 
 
 def _workers() -> int:

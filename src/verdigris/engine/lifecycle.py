@@ -17,9 +17,9 @@ from verdigris.engine.pool import Pool
 from verdigris.errors import RetryLevel, classify
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from verdigris.performance import Queries
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = logging.getLogger("verdigris")
 _PAUSE = 0.02
@@ -65,19 +65,22 @@ async def drain(engine: AsyncEngine, seconds: float) -> None:
         await asyncio.wait(working, timeout=_LAST_WAIT)
 
 
-async def dispose(engine: AsyncEngine, queries: Queries, seconds: float) -> None:
-    """Close the pool's connections; after so many seconds whatever does not answer is dropped."""
+async def dispose(engines: Sequence[AsyncEngine], seconds: float, *closing: Callable[[], Awaitable[None]]) -> None:
+    """Close what else there is, then the pools' connections; after so many seconds what does not answer is dropped."""
     try:
         async with asyncio.timeout(seconds):
             await finished(seconds)
-            await queries.aclose()
-            await engine.dispose()
+            for close in closing:
+                await close()
+            for engine in engines:
+                await engine.dispose()
     except TimeoutError:
-        pool = engine.sync_engine.pool
-        if isinstance(pool, Pool):
-            pool.terminate()
         log.warning("the pool did not close within %s s; its connections were dropped", seconds)
-        await engine.dispose(close=False)
+        for engine in engines:
+            pool = engine.sync_engine.pool
+            if isinstance(pool, Pool):
+                pool.terminate()
+            await engine.dispose(close=False)
 
 
 def _holders(pool: Pool) -> set[asyncio.Task[Any]]:

@@ -185,6 +185,13 @@ class Pool(AsyncAdaptedQueuePool):
             or self.checkedin() >= self.size()
         )
 
+    def holder_of(self, driver: object) -> asyncio.Task[Any] | None:
+        """Return the task that has checked a driver's connection out, if it is known and still there."""
+        for record, held in self.extras.held.items():
+            if record.driver_connection is driver:
+                return held.task() if held.task else None
+        return None
+
     def resize(self, size: int, max_overflow: int) -> None:
         """Change the limits; only before the first connection, so that no count is in flight."""
         self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)

@@ -99,8 +99,12 @@ class Sandbox(Database):
         """Return a session; its isolation level is that of the outer transaction, whatever is asked."""
         return self.session()
 
-    def read(self, *, snapshot: bool = False) -> AsyncSession:
+    def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
         return self.session(sync_session_class=self.inside(ReadSession))
+
+    async def position(self) -> str:
+        """Return the beginning of the log: whoever reads here sees what was written here."""
+        return "0/0"
 
     @staticmethod
     def inside(kind: type[Session]) -> type[Session]:

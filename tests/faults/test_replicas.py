@@ -1,0 +1,311 @@
+"""Reads on a standby: never older than allowed, never without one's own writes, and the primary where it cannot be."""
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from sqlalchemy import select, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tests.faults.rig import Postgres, Standby, eventually, within
+from verdigris import Base, Database
+from verdigris.errors import ConfigurationError
+from verdigris.fastapi import install
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A primary and its standby."""
+    with Postgres() as primary, Standby(primary) as standby:
+        asyncio.run(primary.run("CREATE TABLE note (id int PRIMARY KEY)"))
+        asyncio.run(eventually(standby.caught_up))
+        yield primary, standby
+
+
+@pytest.fixture
+async def make(pair):
+    """A Database with a replica; what a test has paused goes on after it."""
+    primary, standby = pair
+    await primary.run("TRUNCATE note")
+    made = []
+
+    def database(**options):
+        db = Database(
+            primary.url_for("postgres"),
+            **{"replicas": [standby.url_for("postgres")], "max_lag": 0.5, "pool_size": 4, "max_overflow": 0, **options},
+        )
+        made.append(db)
+        return db
+
+    yield database
+    for db in made:
+        await db.dispose()
+    standby.start()
+    await standby.run("SELECT pg_wal_replay_resume()")
+    await eventually(standby.caught_up)
+
+
+@contextlib.asynccontextmanager
+async def paused(standby):
+    """Let the standby replay nothing: as far behind as a replica can be."""
+    await standby.run("SELECT pg_wal_replay_pause()")
+
+    async def stands():
+        return (await standby.run("SELECT pg_get_wal_replay_pause_state()"))[0][0] == "paused"
+
+    await eventually(stands)
+    try:
+        yield
+    finally:
+        await standby.run("SELECT pg_wal_replay_resume()")
+
+
+async def on_replica(db, **options):
+    async with db.read(**options) as session:
+        return await session.scalar(text("SELECT pg_is_in_recovery()"))
+
+
+async def count(db, **options):
+    async with db.read(**options) as session:
+        return await session.scalar(text("SELECT count(*) FROM note"))
+
+
+async def write(db, number):
+    async with db.session.begin() as session:
+        await session.execute(text("INSERT INTO note VALUES (:id)"), {"id": number})
+
+
+def elsewhere(work):
+    """Do it in a task of its own, which has written nothing."""
+    return asyncio.create_task(work)
+
+
+async def test_reads_go_to_the_replica_and_writes_to_the_primary(make):
+    db = make()
+
+    assert not await on_replica(db)  # nothing is known of it yet
+    assert await eventually(lambda: elsewhere_on_replica(db))
+    async with db.session() as session:
+        assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
+    assert await on_replica(db, snapshot=True)
+    assert not await on_replica(db, max_lag=0)
+
+
+async def elsewhere_on_replica(db, **options):
+    return await elsewhere(on_replica(db, **options))
+
+
+async def test_a_task_reads_its_own_writes(make, pair):
+    db, (_, standby) = make(max_lag=60), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with paused(standby):
+        assert await on_replica(db)
+        await write(db, 1)
+        mine, others = await count(db), await elsewhere(count(db))
+
+    assert (mine, others) == (1, 0)
+    await eventually(lambda: on_replica(db))
+    assert await count(db) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["transaction", "commit", "gather", "core"])
+async def test_a_write_is_ones_own_whichever_way_it_was_committed(make, pair, way):
+    db, (_, standby) = make(max_lag=60), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async def insert(connection):
+        await connection.execute(text("INSERT INTO note VALUES (1)"))
+
+    async with paused(standby):
+        if way == "transaction":
+            await db.transaction(insert)
+        elif way == "gather":
+            await db.gather(insert)
+        elif way == "core":
+            async with db.engine.begin() as connection:
+                await insert(connection)
+        else:
+            async with db.session() as session:
+                await insert(session)
+                await session.commit()
+        assert await count(db) == 1
+
+
+async def test_a_lean_read_runs_on_the_replica_too(make, pair):
+    db, (primary, standby) = make(max_lag=60), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async def notes():
+        async with db.read() as session:
+            return (await session.execute(select(Note))).scalars().all()
+
+    async with paused(standby):
+        await primary.run("INSERT INTO note VALUES (1)")
+        before = await elsewhere(notes())
+        await write(db, 2)
+        after = await notes()
+
+    assert before == []
+    assert [note.id for note in after] == [1, 2]
+
+
+async def test_writing_and_reading_in_turn_misses_nothing_and_still_uses_the_replica(make):
+    db, used = make(), 0
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    for number in range(60):
+        await write(db, number)
+        await asyncio.sleep(0.02 * (number % 10 == 0))
+        async with db.read() as session:
+            found, replica = (
+                await session.execute(text("SELECT (SELECT count(*) FROM note), pg_is_in_recovery()"))
+            ).one()
+        assert found == number + 1
+        used += replica
+        if number % 10 == 0:
+            await eventually(lambda: on_replica(db))
+            assert await count(db) == number + 1
+            used += 1
+
+    assert used >= 6
+
+
+@pytest.mark.slow
+async def test_a_replica_that_lags_is_used_up_to_the_lag_allowed_and_not_beyond(make, pair):
+    db, (primary, standby) = make(max_lag=0.5), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with paused(standby):
+        await primary.run("INSERT INTO note VALUES (1)")  # by somebody of whom this process knows nothing
+
+        async def seen():
+            return await elsewhere(count(db)) == 1
+
+        await eventually(seen, seconds=5)
+        assert not await elsewhere_on_replica(db)
+        (replica,) = db.replicas
+        assert replica.lag > 0.5
+        assert await elsewhere_on_replica(db, max_lag=3600)
+
+    assert await eventually(lambda: elsewhere_on_replica(db))
+
+
+@pytest.mark.slow
+async def test_a_position_carries_ones_writes_to_another_worker(make, pair):
+    one, other, (_, standby) = make(max_lag=60), make(max_lag=60), pair
+    await eventually(lambda: elsewhere_on_replica(other))
+
+    async with paused(standby):
+        await write(one, 1)
+        position = await one.position()
+        before = await elsewhere(count(other))
+        after = await elsewhere(count(other, after=position))
+
+    assert (before, after) == (0, 1)
+    assert await eventually(lambda: elsewhere_on_replica(other, after=position))
+
+
+@pytest.mark.parametrize("position", ["yesterday", "16-B374D848", "x/y"])
+async def test_what_is_no_position_is_refused(make, position):
+    with pytest.raises(ConfigurationError, match="is no position"):
+        await count(make(), after=position)
+
+
+@pytest.mark.slow
+async def test_a_request_reads_its_own_writes_in_whatever_task(make, pair):
+    db, (_, standby) = make(max_lag=60), pair
+    app = FastAPI()
+    install(app, db)
+
+    @app.post("/notes")
+    async def create():
+        await asyncio.create_task(write(db, 1))
+        return await asyncio.create_task(count(db))
+
+    @app.get("/notes")
+    async def read(session=Depends(db.request_session, scope="function")):
+        return await session.scalar(text("SELECT count(*) FROM note")), await count(db)
+
+    await eventually(lambda: elsewhere_on_replica(db))
+    async with (
+        paused(standby),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client,
+    ):
+        assert (await client.post("/notes")).json() == 1
+        assert (await client.get("/notes")).json() == [
+            1,
+            0,
+        ]  # another request: who knows whose
+
+
+@pytest.mark.slow
+async def test_a_replica_that_dies_is_left_and_taken_again(make, pair, caplog):
+    db, (_, standby) = make(), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+    async with db.read() as session:
+        await session.execute(text("SELECT 1"))
+
+    await asyncio.to_thread(standby.stop, at_once=True)
+    answers = [await within(5, elsewhere_on_replica(db)) for _ in range(20)]
+    assert answers[-1] is False
+    await asyncio.to_thread(standby.start)
+
+    assert await eventually(lambda: elsewhere_on_replica(db), seconds=20)
+    assert "is not used" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_replica_that_freezes_is_left_within_the_lag(make, pair):
+    db, (_, standby) = make(), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    standby.freeze()
+    try:
+        await asyncio.sleep(0.6)  # more than the lag allowed: what was known of it is too old
+        answers = await within(5, asyncio.gather(*(elsewhere_on_replica(db) for _ in range(20))))
+    finally:
+        standby.thaw()
+
+    assert not any(answers)
+    assert await eventually(lambda: elsewhere_on_replica(db), seconds=20)
+
+
+@pytest.mark.slow
+async def test_a_replica_without_room_leaves_the_read_to_the_primary(make):
+    db = make(pool_size=2)
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with contextlib.AsyncExitStack() as stack:
+        where = []
+        for _ in range(4):
+            session = await stack.enter_async_context(db.read())
+            where.append(await session.scalar(text("SELECT pg_is_in_recovery()")))
+
+    assert sorted(where) == [False, False, True, True]
+
+
+@pytest.mark.slow
+async def test_a_primary_listed_as_its_own_replica_is_not_taken_for_one(make, pair):
+    db = make(replicas=[pair[0].url_for("postgres")])
+
+    for _ in range(10):
+        assert not await elsewhere_on_replica(db)
+        await asyncio.sleep(0.05)
+
+
+async def test_a_database_without_replicas_follows_nothing(make):
+    db = make(replicas=())
+
+    assert await count(db) == 0
+    assert len(db.replicas) == 0
+    assert not [task for task in asyncio.all_tasks() if "keep_following" in repr(task)]
