@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, Table, func, select
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship, synonym
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, reconstructor, relationship, synonym
 
 
 class Base(DeclarativeBase):
@@ -96,6 +96,8 @@ class Order(Base):
     customer_name: AssociationProxy[str] = association_proxy("customer", "name")
 
 
+Order.rounded = hybrid_property(lambda self: self.id if self.paid else 0)
+Order.huge = hybrid_property(lambda self: self.id * 2147483647)
 Order.line_count = column_property(
     select(func.count(Line.id)).where(Line.order_id == Order.id).correlate_except(Line).scalar_subquery()
 )
@@ -136,6 +138,7 @@ class Employee(Base):
     name: Mapped[str]
     boss_id: Mapped[int | None] = mapped_column(ForeignKey("employees.id"))
     boss: Mapped[Employee | None] = relationship(remote_side="Employee.id", back_populates="team")
+    motto: Mapped[str] = mapped_column(default="work")
     team: Mapped[list[Employee]] = relationship(back_populates="boss", order_by="Employee.id")
 
 
@@ -146,6 +149,10 @@ class Manager(Employee):
     id: Mapped[int] = mapped_column(ForeignKey("employees.id"), primary_key=True)
     budget: Mapped[int]
 
+    @property
+    def motto(self) -> str:
+        return "lead"
+
 
 class Engineer(Employee):
     __tablename__ = "engineers"
@@ -153,6 +160,17 @@ class Engineer(Employee):
 
     id: Mapped[int] = mapped_column(ForeignKey("employees.id"), primary_key=True)
     language: Mapped[str | None]
+
+
+class City(Base):
+    __tablename__ = "cities"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    @reconstructor
+    def shout(self) -> None:
+        self.name = self.name.upper()
 
 
 class Shelf(Base):
@@ -189,7 +207,8 @@ def rows() -> list[Base]:
     customers[0].profile = Profile(id=1, bio="☃ \x01 \x7f </script>")
     tags = [Tag(id=i, name=name) for i, name in enumerate(["new", "old", "blue", ""], 1)]
     shelves = [Shelf(hall=1, row=1), Shelf(hall=1, row=2)]
-    made: list[Base] = [boss, lead, *team, *customers, *tags, *shelves]
+    cities = [City(id=1, name="Ghent"), City(id=2, name="Jena")]
+    made: list[Base] = [*cities, boss, lead, *team, *customers, *tags, *shelves]
     made += [Box(id=1, shelf=shelves[0]), Box(id=2, shelf=shelves[0]), Box(id=3)]
     for i in range(1, 31):
         order = Order(

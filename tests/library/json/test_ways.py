@@ -21,7 +21,7 @@ from pydantic import (
 from sqlalchemy import bindparam, event, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
-from tests.library.json.models import Base, Customer, Line, Order
+from tests.library.json.models import Base, City, Customer, Employee, Line, Order
 
 from verdigris import Database
 from verdigris.errors import ConfigurationError, NotFoundError, UnflushedError
@@ -221,7 +221,22 @@ class Inside(BaseModel):
     lines: list[Labelled]
 
 
+class PriceOut(BaseModel):
+    rounded: int
+
+
+class CityOut(BaseModel):
+    name: str
+
+
+class MottoOut(BaseModel):
+    motto: str
+
+
 REASONS = [
+    (Order, PriceOut, "PriceOut.rounded: the hybrid Order.rounded has no expression of its own, and is no plain sum"),
+    (City, CityOut, "CityOut.name: City has a reconstructor, or listeners of 'load' or 'refresh'"),
+    (Employee, MottoOut, "MottoOut.motto: Manager.motto is read in Python"),
     (Order, Shouted, "Shouted.twice is computed in Python"),
     (Order, Validated, "Validated.id: it is validated by Validated.positive()"),
     (Order, Serialized, "Serialized.id: it has a serializer of its own"),
@@ -400,3 +415,12 @@ async def test_a_row_of_a_stream_that_load_reads_keeps_the_criteria_of_the_state
     await database.dispose()
 
     assert b"".join(parts).decode() == '[{"name":"émile","orders":[{"id":1},{"id":2}]},{"name":"ada","orders":[]}]'
+
+
+async def test_a_sum_that_only_python_can_hold_is_read_by_load(db):
+    class Large(BaseModel):
+        huge: int
+
+    answer = await db.json(select(Order).where(Order.id == 3), Large)
+
+    assert answer.body == b'{"huge":6442450941}'

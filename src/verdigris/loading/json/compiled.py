@@ -57,11 +57,11 @@ class Text:
     def __init__(self, statement: Select[Any], dialect: Dialect, key: CacheKey) -> None:
         try:
             compiled: Any = statement.compile(dialect=dialect, cache_key=key)
-        except sa_exc.CompileError as error:  # an ORDER BY that names a column of the select() as text
-            raise InPython(f"the statement cannot be put into another: {error}") from error
-        self._compiled: SQLCompiler = compiled
+        except sa_exc.SQLAlchemyError as error:  # an ORDER BY that names, as text, a column that is not among these
+            raise InPython(f"the statement, which cannot be put into another ({error})") from error
         self.sql: str = compiled.string
         self.varies = bool(compiled.post_compile_params or compiled.literal_execute_params)
+        self._compiled: Any = compiled if self.varies else None
         self._arguments = () if self.varies else tuple(_arguments(compiled, key))
 
     def call(self, given: Given, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:

@@ -11,6 +11,7 @@ import pydantic_core
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 
+from verdigris.loading.json.attributes import expression, is_plain, refuse_listeners, refuse_overridden
 from verdigris.loading.json.nodes import (
     Case,
     Constant,
@@ -111,6 +112,7 @@ class Planner:
         """Return the node of an attribute path, None where there is no such attribute."""
         if not all(isinstance(part, str) for part in path):
             raise InPython("its alias path takes an item by its index")
+        refuse_listeners(mapper)
         found = self._of(asked, mapper, path)
         if found is not None:
             return found
@@ -134,7 +136,7 @@ class Planner:
 
     def _of(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
         name, rest = str(path[0]), path[1:]
-        if name in mapper.synonyms:
+        if name in mapper.synonyms and is_plain(mapper.synonyms[name]):
             return self._of(asked, mapper, (mapper.synonyms[name].name, *rest))
         if name in mapper.relationships:
             return self._relationship(asked, mapper.relationships[name], rest)
@@ -162,13 +164,9 @@ class Planner:
         schema = self.reader.inlined(schema)
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
-        expression: Any = getattr(mapper.class_, name)
-        type_ = getattr(expression, "type", None)
-        if type_ is None:
-            raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression")
-        if type_._has_column_expression:  # noqa: SLF001 - SQLAlchemy's own question to a type
-            raise InPython("its type reads through an SQL expression of its own")
-        found = encode(expression, type_, schema, config)
+        refuse_overridden(mapper, name)
+        column = expression(mapper, name)
+        found = encode(column, column.type, schema, config)
         if isinstance(found, Unsupported):
             validator = function(schema)
             raise InPython(found.reason if validator is None else f"it is validated by {validator}()")

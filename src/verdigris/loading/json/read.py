@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, inspect
+from sqlalchemy.exc import SQLAlchemyError
 
-from verdigris.errors import ConfigurationError
+from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer
 from verdigris.loading.json.compiled import Compiled, Given
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris.loading")
 _KEPT = 1000
+#: Classes of SQLSTATE in which the same read may succeed by the other way: a sum that is out of range, a wrong text.
+_OF_THE_STATEMENT = ("22", "42")
 _REFUSED = 1  # the byte that SQL prints for what it cannot say; no JSON document holds it
 _OBJECTS = Options(purpose="load")
 
@@ -134,7 +137,13 @@ class Reads:
         if found.compiled is None:
             return found, False, None
         text, arguments = found.compiled.call(given, params)
-        body = await self._run(text, arguments, session)
+        try:
+            body = await self._run(text, arguments, session)
+        except SQLAlchemyError as error:
+            if session is not None or not (sqlstate_of(error) or "").startswith(_OF_THE_STATEMENT):
+                raise  # in a session the transaction is over: there is no other way any more
+            self._say(f"{found} is read by load(), because the statement failed: {error}")
+            return found, False, None
         if body is not None and _REFUSED in body:
             self._say(
                 f"{found}: an answer was read by load(), for a value that SQL does not write or the model refuses"
