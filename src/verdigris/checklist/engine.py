@@ -13,6 +13,7 @@ from verdigris.evidence.source.blocking import BlockingUse
 from verdigris.evidence.source.configs import urls_of
 from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.engines import Engine, told_apart
+from verdigris.evidence.source.poolers import is_off, with_cache_off
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ class AsyncEngine(Box[Engine | RanEngine | BlockingUse]):
         return subject.proof(f"`{subject.short}` is synchronous, and no async function of the application waits for it")
 
 
+_CACHE = (
+    "In transaction mode a statement is prepared on one server connection and used on another: under load, requests "
+    'fail with 26000 `prepared statement "__asyncpg_stmt_1__" does not exist`.'
+)
+_NAMES = (
+    "Names that are unique do not help: in transaction mode the statement is prepared on one server connection and "
+    "used on another (26000), and what was prepared stays there for ever."
+)
+
+
 class AsyncDriver(Box[Engine | RanEngine]):
     """1.2."""
 
@@ -86,6 +97,9 @@ class AsyncDriver(Box[Engine | RanEngine]):
         promise = guaranteed(subject.maker.dotted, "driver")
         if promise is not None:
             return self._refused(subject, evidence) or subject.proof(promise.reason)
+        pooled = self._through_pooler(subject, evidence) if isinstance(subject, Engine) else None
+        if pooled is not None:
+            return pooled
         texts = urls_of(evidence.source, subject) if isinstance(subject, Engine) else []
         wrong = [text for text in texts if text.scheme is not None and is_async(text.scheme) is False]
         unknown = [text for text in texts if text.scheme is None or is_async(text.scheme) is None]
@@ -111,6 +125,26 @@ class AsyncDriver(Box[Engine | RanEngine]):
             return None
         message = f"the URL of `{engine.short}` names {named.scheme}, which Database refuses at start"
         return engine.finding("refused", message, fix="postgresql+asyncpg://…", place=named.place)
+
+    def _through_pooler(self, engine: Engine, evidence: Evidence) -> Judgement | None:
+        """A pooler in transaction mode lends a server connection for one transaction; what was prepared stays on it."""
+        behind = None if engine.adopted else evidence.source.poolers.before(engine)
+        if behind is None:
+            return None
+        through = f"`{engine.short}` goes through {behind.pooler}"
+        if isinstance(behind.cache, Unknown) and not behind.named:
+            return engine.doubt(
+                f"{through}, and whether asyncpg's statement cache is on is open: {behind.cache.reason}"
+            )
+        if is_off(behind.cache) and not behind.named:
+            return None
+        names = "names of its own for prepared statements" if behind.named else "asyncpg's statement cache on"
+        return engine.finding(
+            "pgbouncer-names" if behind.named else "pgbouncer-cache",
+            f"{through} with {names}",
+            fix=with_cache_off(engine),
+            consequence=_NAMES if behind.named else _CACHE,
+        )
 
     def _wrong(self, engine: Engine | RanEngine, text: Text) -> Judgement:
         dialect, _, driver = (text.scheme or "").partition("+")

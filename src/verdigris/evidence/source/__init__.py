@@ -41,6 +41,7 @@ from verdigris.evidence.source.loops import Loops, RowQuery
 from verdigris.evidence.source.models import Models
 from verdigris.evidence.source.names import Names
 from verdigris.evidence.source.opened import Opened
+from verdigris.evidence.source.poolers import Poolers
 from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
 from verdigris.evidence.source.retries import Retries
@@ -94,6 +95,7 @@ class Source:
         self.holders = Holders(self)
         self.clauses = Clauses(self)
         self.waiting = Waiting(self)
+        self.poolers = Poolers(self)
         self.retries = Retries(self)
         self.tests = Tests(self)
         self.targets = Targets(self.tests)
