@@ -10,7 +10,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from reads import dataset, load, results
+from reads import aims, dataset, load, results
 from reads.measure import Extent, figures, trips
 from reads.peer import titles
 from reads.scenarios import SCENARIOS, Scenario
@@ -110,7 +110,8 @@ def _show(*, write: bool) -> int:
             if rows:
                 lines += [f"### {scenario.title}, {connections} at a time", "", *rows, ""]
     said = ", ".join(f"{name} {value}" for name, value in found.setting.items() if name != "date")
-    text = "\n".join([f"Measured on {found.setting.get('date')} with {said}.", "", *lines])
+    measured = f"Measured on {found.setting.get('date')} with {said}."
+    text = "\n".join([measured, "", *aims.table(found), "", *lines])
     if not write:
         print(text)
         return 0
