@@ -12,7 +12,7 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults suite check fix docs bench bench-reads lock clean help
+.PHONY: demo test faults suite check fix docs bench bench-reads equivalence lock clean help
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
@@ -21,6 +21,7 @@ help:
 	@echo "make check   lint, format, types, documentation"
 	@echo "make fix     repair what lint and format can repair"
 	@echo "make docs    check the documentation alone"
+	@echo "make equivalence   the JSON read against Pydantic, over 20,000 generated pairs"
 	@echo "make bench   run the benchmarks"
 	@echo "make bench-reads  reads behind FastAPI, beside every peer (ARGS=--smoke: a minute)"
 	@echo "make lock    resolve the constraints files anew"
@@ -60,6 +61,11 @@ bench: $(READY)
 
 bench-reads:
 	@benchmarks/reads/run $(ARGS)
+
+# Some ten minutes. WORLDS is how many databases' worth of mapped classes are made, of 144 pairs each.
+WORLDS ?= 150
+equivalence: $(READY)
+	@VERDIGRIS_EXAMPLES=$(WORLDS) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
 
 lock:
 	@python=$$(tools/find-python) && tools/lock "$$python"

@@ -60,7 +60,7 @@ class Plan:
     context: Any  # what loading asks of an execution context
     compile_state: Any
     mapper: Any
-    waits: bool  # loading sends more statements
+    waits: bool  # loading may send more statements, or listeners of classes that joins load may
     managers: tuple[Any, ...]  # of the classes that are loaded: they know who listens
     locks: bool
     repeatable: bool  # the text calls no functions, so that running it twice is running it once
@@ -184,7 +184,7 @@ def _made(
         context=context,
         compile_state=state,
         mapper=subject.mapper,
-        waits=state.compound_eager_adapter is not None or bool(state.eager_joins),  # listeners of other classes may
+        waits=state.compound_eager_adapter is not None or bool(state.eager_joins) or _has_subclasses(state),
         managers=_managers(state),
         locks=statement._for_update_arg is not None,
         repeatable=not any(isinstance(part, FunctionElement | TextClause) for part in parts),
@@ -218,6 +218,11 @@ def _sources(
         for (place, _, _), name in zip(sources, compiled.positiontup or (), strict=True)
     )
     return tuple(sources) if right else None
+
+
+def _has_subclasses(state: Any) -> bool:
+    """Tell whether a row may be of a subclass: only then does loading find out what it loads of that subclass."""
+    return any(len(tuple(entity.mapper.self_and_descendants)) > 1 for entity in state._lead_mapper_entities)
 
 
 def _managers(state: Any) -> tuple[Any, ...]:

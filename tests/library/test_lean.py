@@ -36,6 +36,7 @@ from sqlalchemy.orm import (
     mapped_column,
     raiseload,
     relationship,
+    selectin_polymorphic,
     selectinload,
     subqueryload,
     undefer,
@@ -90,6 +91,7 @@ Book.double = column_property(Book.price * 2)
 
 
 class Atlas(Book):
+    scale: Mapped[int | None]
     __mapper_args__ = {"polymorphic_identity": "atlas"}  # noqa: RUF012
 
 
@@ -187,6 +189,8 @@ def statements():
         "selectinload, nested": lambda _: select(Shelf).options(selectinload(Shelf.books).joinedload(Book.shelf)),
         "subqueryload": lambda n: select(Shelf).where(Shelf.id == n // 10).options(subqueryload(Shelf.books)),
         "immediateload": lambda n: select(Book).where(Book.id == n).options(immediateload(Book.shelf)),
+        "selectin_polymorphic": lambda _: select(Book).options(selectin_polymorphic(Book, [Atlas])).order_by(Book.id),
+        "selectinload of a subclass": lambda _: select(Book).options(selectinload(Atlas.shelf)).order_by(Book.id),
         "criteria": lambda n: select(Shelf).options(
             selectinload(Shelf.books), with_loader_criteria(Book, lambda cls: cls.id != n, track_closure_variables=True)
         ),

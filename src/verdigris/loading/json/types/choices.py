@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 def enum(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     """Print a member of an enum as its value."""
     cls: Any = wanted.schema["cls"]
-    for option in ("cls", "members", "sub_type"):
+    for option in ("cls", "members", "sub_type", "missing"):  # what is no member's value is refused, and Python's
         wanted.take(option)
-    if wanted.take("missing") is not None:
-        return Unsupported(f"{cls.__name__}._missing_ is Python code")
     if loaded.kind == "enum":
         of: Any = loaded.type
         if of.enum_class is not cls:

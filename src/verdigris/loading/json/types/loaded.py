@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Date,
     DateTime,
@@ -119,7 +120,7 @@ _KINDS: tuple[tuple[Any, Callable[[ColumnElement[Any], Any], Loaded | Unsupporte
     (Enum, _enum),
     (Boolean, _as("bool")),
     (Integer, _as("int")),
-    (pg.OID, _as("int")),
+    (pg.OID, lambda column, type_: Loaded("int", cast(column, BigInteger), type_)),
     ((Numeric, Float), _numeric),
     (String, _as("str")),
     (Date, _as("date")),
