@@ -23,9 +23,9 @@ from verdigris.loading.json.loaded import loading
 from verdigris.loading.json.planner import Options
 from verdigris.loading.json.statement import written
 
-WORLDS = EXAMPLES if LONG else 4
+WORLDS = EXAMPLES if LONG else 3
 MODELS = 12
-ROWS = 12
+ROWS = 40 if LONG else 12
 OPTIONS = (
     Options(),
     Options(),
@@ -38,7 +38,7 @@ OPTIONS = (
 
 @pytest.fixture
 async def database(database_url):
-    database = Database(database_url, statement_timeout=60)
+    database = Database(database_url, idle_in_transaction_timeout=None, transaction_timeout=None)
     yield database
     await database.dispose()
 
