@@ -5,7 +5,8 @@ the package index through pip, checked against the hashes in the constraints, an
 
 usage: python tools/sqlalchemy_suite.py [--driver] [PYTEST ARGUMENT...]
 
-With --driver every engine of the tests gets our dialect's overrides, driver connection and pool as well.
+With --driver every engine of the tests gets our dialect's overrides, driver connection and pool as well, and every
+session reads lean.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def pytest_configure() -> None:
     defaults["class_"] = AsyncSession
     if os.environ.get("VERDIGRIS_SUITE_DRIVER"):
         _adapt_every_engine()
+        _read_lean(AsyncSession)
 
 
 def _adapt_every_engine() -> None:
@@ -122,7 +124,7 @@ def _adapt_every_engine() -> None:
 
     from verdigris.engine.dialect import adapt
     from verdigris.engine.driver import DriverSettings
-    from verdigris.engine.pool import adopt
+    from verdigris.engine.pool import Pool
 
     del create_engine, engine, event
     original = Engine.__init__
@@ -130,10 +132,31 @@ def _adapt_every_engine() -> None:
     def made(self: Engine, pool: Any, dialect: Any, *args: Any, **kwargs: Any) -> None:
         if getattr(dialect, "driver", "") == "asyncpg":
             adapt(dialect, DriverSettings())
-            pool = adopt(pool) if type(pool) is AsyncAdaptedQueuePool else pool
+            if type(pool) is AsyncAdaptedQueuePool:  # not adopt(): create_engine() has yet to listen to this very pool
+                pool.__class__ = Pool
         original(self, pool, dialect, *args, **kwargs)
 
     Engine.__init__ = made  # type: ignore[method-assign]
+
+
+def _read_lean(session: Any) -> None:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from verdigris.concurrency import Budget
+    from verdigris.engine.lane import Lane
+    from verdigris.engine.lean import LeanReads
+
+    known: dict[int, tuple[AsyncEngine, LeanReads]] = {}
+    original = session.__init__
+
+    def made(self: Any, bind: Any = None, **options: Any) -> None:
+        if isinstance(bind, AsyncEngine) and bind.dialect.driver == "asyncpg":
+            if id(bind) not in known:
+                known[id(bind)] = (bind, LeanReads(bind.sync_engine, Lane(bind, Budget())))
+            options.setdefault("lean", known[id(bind)][1])
+        original(self, bind, **options)
+
+    session.__init__ = made
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from verdigris.engine import Database
+    from verdigris.engine.lean import LeanReads
 
 
 class _Transaction(_AsyncSessionTransaction):
@@ -57,6 +58,9 @@ class _Transaction(_AsyncSessionTransaction):
         raise shared
 
 
+_BUILT = frozenset({"sync_session", "_proxied", "bind", "binds"})
+
+
 class AsyncSession(_AsyncSession):
     """An `AsyncSession` that refuses a second task while one is using it, and use after it was closed for good.
 
@@ -70,14 +74,32 @@ class AsyncSession(_AsyncSession):
         bind: Any = None,
         *,
         guard_tasks: bool = True,
-        lean: _lean.LeanReads | None = None,
+        lean: LeanReads | None = None,
         alone: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(bind, **options)
         self.guard = Guard(enabled=guard_tasks, dies=options.get("close_resets_only") is False)
         self.lean = lean
         self.alone = alone
+        if lean is None:
+            super().__init__(bind, **options)
+        else:
+            self._unbuilt = (bind, options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Build the synchronous half when it is first asked for: many a request never does."""
+        unbuilt = self.__dict__.pop("_unbuilt", None) if name in _BUILT else None
+        if unbuilt is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        super().__init__(unbuilt[0], **unbuilt[1])
+        if self.guard.closed:
+            self.sync_session.close()
+        return getattr(self, name)
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing was asked of the session yet."""
+        return "_unbuilt" in self.__dict__
 
     if not TYPE_CHECKING:  # for types they are SQLAlchemy's, with all overloads
         execute = guarded(_lean.execute)
@@ -123,7 +145,7 @@ class AsyncSession(_AsyncSession):
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if closes_at_once(self.sync_session) and self.guard.use is None:
+        if self.guard.use is None and (self.unused or closes_at_once(self.sync_session)):
             await self.close()  # it waits for nothing, so that it needs no task that outlives a cancellation
         else:
             await super().__aexit__(type_, value, traceback)
@@ -156,8 +178,7 @@ class RequestUnit:
     def __init__(self, database: Database, scope: MutableMapping[str, Any]) -> None:
         database.budget.unit_began()
         self.database = database
-        self.session = database.open(scope.get("verdigris.isolation_level"))
-        self.session.info["verdigris.scope"] = scope
+        self.session = database.open(scope.get("verdigris.isolation_level"), info={"verdigris.scope": scope})
         self.resolve = bool(scope.get("verdigris.resolve"))
         self.undo = False
         scope.setdefault("verdigris.units", []).append(self)
@@ -168,6 +189,9 @@ class RequestUnit:
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.session.unused:
+            await self.session.close()
+            return
         async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
             if type_ is None and not self.undo:
                 await commit(self.session, self.database.resolver() if self.resolve else None)

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
-from verdigris._lean import LeanReads
 from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
@@ -22,6 +21,7 @@ from verdigris.engine import lifecycle
 from verdigris.engine.build import EngineSettings, build, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
+from verdigris.engine.lean import LeanReads
 from verdigris.engine.pool import Pool
 from verdigris.engine.reading import Reading
 from verdigris.engine.replicas import Replicas
@@ -362,13 +362,13 @@ class Database(JSONReads):
             self.replicas.wrote()  # what the units committed, the caller has
         return tuple(results)
 
-    def open(self, isolation_level: str | None = None) -> AsyncSession:
+    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
         if isolation_level is None:
-            return self.session()
+            return self.session(**options)
         if isolation_level not in self._levels:
             self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
-        return self.session(bind=self._levels[isolation_level])
+        return self.session(bind=self._levels[isolation_level], **options)
 
     def pool(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError with `pool_metrics=False`."""

@@ -8,6 +8,7 @@ new connection, for one to come free, for a ping over the wire, for what listene
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ import asyncpg
 from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.util import greenlet_spawn
 
+from verdigris.engine.coalescing import Together
 from verdigris.engine.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from typing import NoReturn
 
     from sqlalchemy import Engine
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
     from verdigris.concurrency import Budget
+
+    _Work = partial[Coroutine[Any, Any, list[asyncpg.Record]]]  # awaited with the driver's connection
 
 
 class Lane:
@@ -43,38 +47,60 @@ class Lane:
         self._engine: Engine = engine.sync_engine
         self._dialect: Any = engine.sync_engine.dialect
         self._budget = budget
+        self._together = Together(self)
 
     async def fetchval(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None if there is no row."""
         rows = await self.fetch(statement, arguments)
         return rows[0][0] if rows else None
 
-    async def fetch(self, statement: str, arguments: Sequence[Any] = (), *, again: bool = True) -> list[asyncpg.Record]:
-        """Return all rows; `again=False` is for a statement that must not run twice."""
+    async def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
+        """Return the value of a short statement with at most one row, sent together with others that wait like it.
+
+        Under load one round trip serves many; a read that nobody waits beside is sent at once, alone.
+        """
+        return await self._together.fetchval(statement, arguments)
+
+    async def fetch(
+        self, statement: str, arguments: Sequence[Any] = (), *, again: bool = True, timed: bool = True
+    ) -> list[asyncpg.Record]:
+        """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
+        return await self._twice(
+            partial(self.run if timed else _untimed, statement=statement, arguments=arguments), again
+        )
+
+    async def fetch_each(self, statement: str, arguments: Sequence[Sequence[Any]]) -> list[asyncpg.Record]:
+        """Run a statement that gives one row with each of several arguments, in one round trip; return those rows.
+
+        All fail if one does. Not timed: who asked for each is elsewhere.
+        """
+        return await self._twice(partial(_each, statement=statement, arguments=arguments), again=True)
+
+    async def _twice(self, work: _Work, again: bool) -> list[asyncpg.Record]:  # noqa: FBT001 - from two places, above
         self._budget.unit_began()
         try:
-            return await self._fetch(statement, arguments)
+            return await self._fetch(work)
         except _ConnectionDiedError as died:
             error = died.error
         if not (again and self._budget.spend()):
             raise error
         try:
-            return await self._fetch(statement, arguments)
+            return await self._fetch(work)
         except _ConnectionDiedError as died:
             error = died.error
         raise error  # outside of the except blocks, so that it keeps its own cause only
 
-    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+    async def _fetch(self, work: _Work) -> list[asyncpg.Record]:
         pool = self._engine.pool
-        record = pool.take() if isinstance(pool, Pool) else None
+        record = (pool.take() or await pool.take_in_turn()) if isinstance(pool, Pool) else None
         if record is None:
-            return await self._fetch_proxied(statement, arguments)
+            return await self._fetch_proxied(work)
         assert isinstance(pool, Pool)  # noqa: S101 - nothing else takes
         driver: Any = record.driver_connection
         try:
-            rows = await self.run(driver, statement, arguments)
+            rows = await work(driver)
         except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
-            await greenlet_spawn(self._fail, pool.proxied(record), statement, arguments, error)
+            await greenlet_spawn(self._fail, pool.proxied(record), work, error)
         except BaseException as cancelled:
             pool.proxied(record).invalidate(cancelled)  # outside of a greenlet: stopped, dropped, slot free
             raise
@@ -86,14 +112,14 @@ class Lane:
             await greenlet_spawn(pool.proxied(record).close)
         return rows
 
-    async def _fetch_proxied(self, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+    async def _fetch_proxied(self, work: _Work) -> list[asyncpg.Record]:
         """Do the same with a proxy of SQLAlchemy's, which knows whom to call when: for whatever is not at hand."""
         pooled = await greenlet_spawn(self._engine.pool.connect)
         driver: Any = pooled.driver_connection
         try:
-            rows = await self.run(driver, statement, arguments)
+            rows = await work(driver)
         except Exception as error:  # noqa: BLE001 - as above
-            await greenlet_spawn(self._fail, pooled, statement, arguments, error)
+            await greenlet_spawn(self._fail, pooled, work, error)
         except BaseException as cancelled:
             pooled.invalidate(cancelled)
             raise
@@ -103,7 +129,7 @@ class Lane:
             await greenlet_spawn(pooled.close)
         return rows
 
-    async def run(self, driver: Any, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+    async def run(self, driver: Any, *, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         """Run a statement on a connection that the caller holds, and let it be timed; errors are the driver's."""
         failure: BaseException | None = None
         count, began = -1, perf_counter()
@@ -117,9 +143,13 @@ class Lane:
             self._dialect.lane_executed(statement, arguments, perf_counter() - began, count, failure)
         return rows
 
-    def _fail(
-        self, pooled: PoolProxiedConnection, statement: str, arguments: Sequence[Any], error: Exception
-    ) -> NoReturn:
+    def executed(
+        self, statement: str, arguments: Sequence[Any], seconds: float, rows: int, error: BaseException | None
+    ) -> None:
+        """Let a statement be timed that was run by `fetch_each`."""
+        self._dialect.lane_executed(statement, arguments, seconds, rows, error)
+
+    def _fail(self, pooled: PoolProxiedConnection, work: _Work, error: Exception) -> NoReturn:
         """Give the connection back and raise the error; in a greenlet, because listeners and closing may wait."""
         driver: Any = pooled.driver_connection
         if isinstance(error, asyncpg.InternalClientError):
@@ -127,13 +157,23 @@ class Lane:
         died = driver.is_closed() and not isinstance(error, TimeoutError)
         connection = EngineConnection(self._engine, pooled)
         try:
-            raise_as_session(connection, statement, arguments, error)
+            raise_as_session(connection, work.keywords["statement"], work.keywords["arguments"], error)
         except Exception as raised:
             if died:
                 raise _ConnectionDiedError(raised) from None
             raise
         finally:
             connection.close()
+
+
+async def _untimed(driver: Any, *, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+    rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
+    return rows
+
+
+async def _each(driver: Any, *, statement: str, arguments: Sequence[Sequence[Any]]) -> list[asyncpg.Record]:
+    rows: list[asyncpg.Record] = await driver.fetchmany(statement, arguments)
+    return rows
 
 
 class _ConnectionDiedError(Exception):

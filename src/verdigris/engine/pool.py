@@ -20,6 +20,7 @@ from sqlalchemy.util.queue import Empty
 
 from verdigris._background import in_background
 from verdigris.engine.driver import Connection
+from verdigris.engine.handoff import HandOffQueue
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, described
 from verdigris.errors import PoolExhaustedError, ShuttingDownError
@@ -75,6 +76,7 @@ class _Extras:
 class Pool(AsyncAdaptedQueuePool):
     """A queue pool that names its holders when exhausted, and starts afresh after a fork or in another event loop."""
 
+    _queue_class = HandOffQueue  # type: ignore[assignment]  # of records
     gauges: Gauges | None = None  # who counts checkouts
     _extras: _Extras | None = None  # not from __init__: a team's own pool becomes one of these by its class alone
 
@@ -129,10 +131,15 @@ class Pool(AsyncAdaptedQueuePool):
         True is certain as long as nothing is awaited between this question and `connect()`.
         """
         extras = self.extras
-        if self.dispatch.checkout or extras.home is None or not extras.home.here() or not self._pool.qsize():
+        queue: Any = self._pool
+        if self.dispatch.checkout or extras.home is None or not extras.home.here():
             return False
-        idle: Any = self._pool._queue._queue  # type: ignore[attr-defined]  # noqa: SLF001 - looked at, not touched
-        record = idle[-1 if self._pool.use_lifo else 0]
+        if not isinstance(queue, HandOffQueue) or queue.empty():
+            return False
+        return self._is_ready(queue.next())
+
+    def _is_ready(self, record: Any) -> bool:
+        """Tell whether handing out a connection would neither replace it nor ask it over the wire."""
         driver = record.driver_connection
         return (
             isinstance(driver, Connection)
@@ -157,13 +164,49 @@ class Pool(AsyncAdaptedQueuePool):
         if me in extras.holding:
             return None  # one that holds another connection is told so by connect()
         record = self._pool.get_nowait()
-        driver: Any = record.driver_connection
-        driver.released = 0.0
-        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
-        extras.holding[me] = 1
+        self._hold(extras, record, task)
         if self.gauges is not None:
             self.gauges.at_once()
         return record
+
+    async def take_in_turn(self) -> ConnectionPoolEntry | None:
+        """Wait for a connection as `connect()` does where all are in use, without a greenlet; None for what needs one.
+
+        Raises PoolExhaustedError after the pool's timeout.
+        """
+        extras, queue = self.extras, self._pool
+        task = _current_task()
+        if (
+            extras.closing
+            or extras.home is None
+            or not extras.home.here()
+            or not isinstance(queue, HandOffQueue)
+            or not -1 < self._max_overflow <= self._overflow
+            or not queue.empty()
+            or id(task) in extras.holding
+            or self.dispatch.checkout
+            or self.dispatch.checkin
+            or self.dispatch.reset
+        ):
+            return None
+        holders = (held.task() if held.task else None for held in extras.held.values())
+        waiting = self.gauges.turn() if self.gauges is not None else contextlib.nullcontext()
+        with waiting, extras.queue.waits(task, holders, self.limit):
+            try:
+                record: ConnectionPoolEntry = await queue.turn(self._timeout)
+            except TimeoutError as error:
+                raise self._exhausted(extras) from error
+        if not self._is_ready(record):
+            queue.put_nowait(record)
+            return None
+        self._hold(extras, record, task)
+        return record
+
+    def _hold(self, extras: _Extras, record: ConnectionPoolEntry, task: asyncio.Task[Any] | None) -> None:
+        me = id(task) if task else 0
+        cast("Any", record.driver_connection).released = 0.0
+        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
+        extras.holding[me] = extras.holding.get(me, 0) + 1
 
     def give(self, record: ConnectionPoolEntry) -> None:
         """Take back what `take` gave: at once, or in a greenlet where `returns_at_once` says so."""
@@ -305,6 +348,7 @@ def adopt(pool: AsyncAdaptedQueuePool) -> Pool:
     fresh = pool.recreate()
     fresh.__class__, fresh._pre_ping = Pool, True  # noqa: SLF001 - no public way to turn it on
     assert isinstance(fresh, Pool)  # noqa: S101 - just made so
+    fresh.resize(fresh.size(), fresh._max_overflow)  # noqa: SLF001 - as above; with a queue of ours
     return fresh
 
 

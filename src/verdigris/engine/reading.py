@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from verdigris._lean import LeanReads
 from verdigris._sync_sessions import ReadSession
 from verdigris.engine.lane import Lane
+from verdigris.engine.lean import LeanReads
 from verdigris.engine.pool import Pool
 from verdigris.engine.replicas import Replica, Replicas, position_of
 from verdigris.session import AsyncSession
@@ -72,6 +72,6 @@ class _OnReplica(AsyncSession):
                 pass
         except (SQLAlchemyError, OSError):
             self._replica.down()
-            self.bind, self.lean = self._instead
             self.sync_session.bind = self._instead[0].sync_engine
+            self.bind, self.lean = self._instead
         return self

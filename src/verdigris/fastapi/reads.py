@@ -62,12 +62,13 @@ class ReadRouter(APIRouter):
     statement's shape depends on a value, a route is answered in the ordinary way, which gives the same answer and
     solves the dependencies; the log says once why. Reads run outside of any transaction and see what is committed.
 
+    Reads that wait in the same moment are sent together, where that pays; `together=False` sends each alone.
     `etag=True` gives answers an ETag, and 304 to who has them. Raises ConfigurationError for an endpoint that cannot be
     answered so.
     """
 
-    def __init__(self, database: Database, *, etag: bool = False, **options: Any) -> None:
-        kind = type("ReadRoute", (ReadRoute,), {"database": database, "etag": etag})
+    def __init__(self, database: Database, *, etag: bool = False, together: bool = True, **options: Any) -> None:
+        kind = type("ReadRoute", (ReadRoute,), {"database": database, "etag": etag, "together": together})
         super().__init__(route_class=kind, **options)
 
 
@@ -76,6 +77,7 @@ class ReadRoute(APIRoute):
 
     database: Database
     etag: bool
+    together: bool
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         _refuse(path, endpoint, options)
@@ -169,13 +171,15 @@ class _Fast:
             values.update(found)
         if errors:
             return None
-        read = self._read(values)
-        if read is None or read.listened:
+        compiled = self._read(values)
+        if compiled is None or compiled.listened:
             return None
-        text, arguments = read.call(values)
-        body: bytes | None = await self._route.database.lane.fetchval(text, arguments)
+        text, arguments = compiled.call(values)
+        lane = self._route.database.lane
+        read_one = lane.fetchval_together if self._route.together else lane.fetchval
+        body: bytes | None = await read_one(text, arguments)
         if body is None:
-            present(read.found, None)  # raises NotFoundError where one is asked for
+            present(compiled.found, None)  # raises NotFoundError where one is asked for
             return b"null"
         return None if _REFUSED in body else body
 

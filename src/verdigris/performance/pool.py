@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from verdigris.performance.queries import Histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine, Pool
 
 _RECENT = 1_024  # waits that the quantiles are of
@@ -74,6 +77,23 @@ class Gauges:
         patched.connect = measured
         if hasattr(pool, "gauges"):  # a Database's: it also hands out without connect()
             patched.gauges = self
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Count a checkout that waits within the block."""
+        began = time.perf_counter()
+        self.waiting += 1
+        try:
+            yield
+        except PoolTimeoutError:
+            self.timeouts += 1
+            raise
+        finally:
+            self.waiting -= 1
+            waited = time.perf_counter() - began
+            self._recent.append(waited)
+            self.waits.add(waited)
+        self.checkouts += 1
 
     def at_once(self) -> None:
         """Count a checkout that waited for nothing."""

@@ -95,9 +95,9 @@ class Sandbox(Database):
 
     # -- what a Database does otherwise --------------------------------------------------------------------------------
 
-    def open(self, isolation_level: str | None = None) -> AsyncSession:
+    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
         """Return a session; its isolation level is that of the outer transaction, whatever is asked."""
-        return self.session()
+        return self.session(**options)
 
     def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
         return self.session(sync_session_class=self.inside(ReadSession))
@@ -263,15 +263,21 @@ class _LaneInside(Lane):
         super().__init__(sandbox.engine, sandbox.budget)
         self._sandbox = sandbox
 
-    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> list[Record]:
+    async def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
+        return await self.fetchval(statement, arguments)
+
+    async def _fetch(self, work: Any) -> list[Record]:
         async with self._sandbox.read() as session:  # closing it rolls its savepoint back
             connection = await session.connection()
             pooled = await connection.get_raw_connection()
             try:
-                return await self.run(pooled.driver_connection, statement, arguments)
+                rows: list[Record] = await work(pooled.driver_connection)
             except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
-                await greenlet_spawn(raise_as_session, connection.sync_connection, statement, arguments, error)
-        raise AssertionError  # it always raises
+                sent = work.keywords
+                await greenlet_spawn(
+                    raise_as_session, connection.sync_connection, sent["statement"], sent["arguments"], error
+                )
+            return rows
 
 
 class _Inside(Session):

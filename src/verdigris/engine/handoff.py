@@ -1,0 +1,86 @@
+"""The queue of a pool, which gives a connection that comes back to whoever has waited longest.
+
+SQLAlchemy's wakes the one who waits and leaves the connection where anybody may take it first: under load a few tasks
+that come back at once keep it among themselves, and the others wait until they time out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TypeVar
+
+from sqlalchemy.util import await_only
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
+
+T = TypeVar("T")
+
+
+class HandOffQueue(AsyncAdaptedQueue[T]):
+    """An `AsyncAdaptedQueue` without overtaking; like it, for one event loop."""
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
+        super().__init__(maxsize, use_lifo)
+        self.items: deque[T] = deque()
+        self._waiting: deque[asyncio.Future[T]] = deque()
+
+    def empty(self) -> bool:
+        return not self.items
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self.items)
+
+    def qsize(self) -> int:
+        return len(self.items)
+
+    def next(self) -> T:
+        """Return what `get` would return, and leave it."""
+        return self.items[-1 if self.use_lifo else 0]
+
+    def put_nowait(self, item: T) -> None:
+        if self._handed_over(item):
+            return
+        if self.full():
+            raise Full
+        self.items.append(item)
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as above
+        self.put_nowait(item)  # a pool never waits for room
+
+    def get_nowait(self) -> T:
+        if not self.items:
+            raise Empty
+        return self.items.pop() if self.use_lifo else self.items.popleft()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002 - as above
+        if self.items or not block:
+            return self.get_nowait()
+        try:
+            return await_only(self.turn(timeout))
+        except TimeoutError as error:
+            raise Empty from error
+
+    async def turn(self, seconds: float | None) -> T:
+        """Wait for an item, after all who wait already; TimeoutError after so many seconds."""
+        mine: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            async with asyncio.timeout(seconds):
+                return await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled():  # it came in the moment of giving up: the next one's
+                if not self._handed_over(mine.result()):
+                    self.items.append(mine.result())  # also beyond the size: it belongs to the pool
+            else:
+                with suppress(ValueError):
+                    self._waiting.remove(mine)
+            raise
+
+    def _handed_over(self, item: T) -> bool:
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():
+                first.set_result(item)
+                return True
+        return False

@@ -1,0 +1,182 @@
+import asyncio
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from verdigris.engine import Database, coalescing
+from verdigris.testing.sandbox import Sandbox
+
+DOUBLE = "SELECT $1::int * 2"
+
+
+@pytest.fixture
+async def db(database_url):
+    database = Database(database_url, pool_size=3, max_overflow=0)
+    await database.lane.fetchval("SELECT 1")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def flights(db, monkeypatch):
+    """How many reads each flight carried."""
+    carried = []
+    original = db.lane.fetch_each
+
+    async def spy(statement, arguments):
+        carried.append(len(arguments))
+        return await original(statement, arguments)
+
+    monkeypatch.setattr(db.lane, "fetch_each", spy)
+    return carried
+
+
+async def double(db, n, statement=DOUBLE):
+    return await db.lane.fetchval_together(statement, (n,))
+
+
+async def test_reads_that_wait_in_the_same_moment_go_together_and_each_gets_its_own(db, flights):
+    found = await asyncio.gather(*(double(db, n) for n in range(100)))
+
+    assert found == [n * 2 for n in range(100)]
+    assert sum(flights) == 98
+    assert len(flights) <= 4
+    assert db.pool().in_use == 0
+
+
+async def test_a_read_that_nobody_waits_beside_goes_at_once(db, flights):
+    found = [await double(db, n) for n in range(5)]
+
+    assert found == [0, 2, 4, 6, 8]
+    assert flights == []
+
+
+async def test_no_row_is_none_for_whoever_found_none(db, flights):
+    statement = "SELECT n FROM generate_series(1, 5) n WHERE n = $1::int"
+
+    found = await asyncio.gather(*(double(db, n, statement) for n in (0, 1, 9, 2, 8, 3)))
+
+    assert found == [None, 1, None, 2, None, 3]
+    assert flights != []
+
+
+async def test_one_wrong_argument_fails_its_own_caller_only(db, flights):
+    statement = "SELECT 10 / $1::int"
+
+    found = await asyncio.gather(*(double(db, n, statement) for n in (1, 2, 5, 0, 10, "x", 2)), return_exceptions=True)
+
+    assert [one for one in found if isinstance(one, int)] == [10, 5, 2, 1, 5]
+    assert [type(one).__name__ for one in found if not isinstance(one, int)] == ["DBAPIError", "DBAPIError"]
+    assert "division by zero" in str(found[3])
+    assert isinstance(found[5], DBAPIError)
+    assert db.pool().in_use == 0
+
+
+async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):
+    tasks = [asyncio.create_task(double(db, n)) for n in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [one for one in found if isinstance(one, int)] == [n * 2 for n in range(1, 20, 2)]
+    assert sum(isinstance(one, asyncio.CancelledError) for one in found) == 10
+    assert db.pool().in_use == 0
+    assert await double(db, 21) == 42
+
+
+async def test_a_connection_that_dies_under_a_flight_costs_nobody_an_answer(db, flights, admin):
+    pids = [await db.lane.fetchval("SELECT pg_backend_pid()") for _ in range(3)]
+    await admin(f"SELECT pg_terminate_backend({pids[0]})")
+
+    found = await asyncio.gather(*(double(db, n) for n in range(30)))
+
+    assert found == [n * 2 for n in range(30)]
+
+
+async def test_statements_that_gain_nothing_from_company_fly_alone(db):
+    statement = coalescing._Statement("SELECT 1")
+    statement.in_air = 2
+    statement.landed(0.1, 1)
+    statement.in_air = 2
+    statement.landed(1.0, 10)
+    statement.in_air, statement.reads = 2, 1000
+
+    assert not statement.waits()
+    statement.shared = 0.01
+    assert statement.waits()
+    statement.in_air = 1
+    assert not statement.waits()
+
+
+async def test_each_read_is_timed_where_it_was_asked_for(db):
+    db.queries.clear()
+    await asyncio.gather(*(double(db, n) for n in range(50)))
+
+    (query,) = db.queries
+    assert query.count == 50
+    assert query.sites[0].place.startswith("tests/library/test_coalescing.py")
+
+
+def test_it_goes_on_in_another_event_loop(database_url):
+    db = Database(database_url)
+
+    async def interrupted():
+        task = asyncio.create_task(db.lane.fetchval_together("SELECT pg_sleep($1::int)::text", (5,)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+
+    async def reads():
+        found = await asyncio.gather(*(double(db, n) for n in range(10)))
+        await db.dispose()
+        return found
+
+    asyncio.run(interrupted())
+    assert asyncio.run(reads()) == [n * 2 for n in range(10)]
+
+
+async def test_in_a_sandbox_reads_go_one_after_the_other(database_url):
+    sandbox = Sandbox(database_url)
+
+    assert await sandbox.lane.fetchval_together(DOUBLE, (2,)) == 4
+    await sandbox.dispose()
+
+
+# -- the queue of the pool -------------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_longest_for_a_connection_gets_the_next(database_url):
+    db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
+    order = []
+
+    async def greedy():
+        for _ in range(20):
+            await db.lane.fetchval("SELECT 1")
+            order.append("greedy")
+
+    async def modest():
+        async with db.session() as session:
+            await session.connection()
+            order.append("modest")
+
+    await db.lane.fetchval("SELECT 1")
+    await asyncio.gather(greedy(), modest(), modest())
+
+    assert order.index("modest") < 3
+    assert db.pool().waiting == 0
+    await db.dispose()
+
+
+async def test_a_connection_handed_to_one_who_gives_up_goes_to_the_next(database_url):
+    db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
+    held = await db.engine.connect()
+    waiting = [asyncio.create_task(db.lane.fetchval("SELECT 1")) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    await held.close()
+    waiting[0].cancel()
+
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert found[1:] == [1, 1]
+    assert db.pool().in_use == 0
+    await db.dispose()
