@@ -12,7 +12,7 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults suite check fix docs bench bench-reads equivalence lock clean help
+.PHONY: demo test faults suite check fix docs bench bench-reads equivalence lock clean help bench-faults
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
@@ -23,6 +23,7 @@ help:
 	@echo "make docs    check the documentation alone"
 	@echo "make equivalence   the JSON read against Pydantic, over 20,000 generated pairs"
 	@echo "make bench   run the benchmarks"
+	@echo "make bench-faults the same faults before every peer, over HTTP"
 	@echo "make bench-reads  reads behind FastAPI, beside every peer (ARGS=--smoke: a minute)"
 	@echo "make lock    resolve the constraints files anew"
 
@@ -66,6 +67,8 @@ bench-reads:
 WORLDS ?= 60
 equivalence: $(READY)
 	@VERDIGRIS_EXAMPLES=$(WORLDS) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
+bench-faults:
+	@benchmarks/faults/run $(ARGS)
 
 lock:
 	@python=$$(tools/find-python) && tools/lock "$$python"

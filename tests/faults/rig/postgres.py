@@ -116,6 +116,8 @@ class Postgres:
         """
         connection = await eventually(lambda: self._connection(database))
         try:
+            if ";" in statement:  # several: no rows then
+                return await connection.execute(statement, timeout=20)
             return await connection.fetch(statement, *values, timeout=20)
         finally:
             connection.terminate()

@@ -1,0 +1,1 @@
+"""The same faults before every peer, over HTTP: see README.md."""
