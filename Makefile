@@ -67,6 +67,7 @@ bench-reads:
 WORLDS ?= 60
 equivalence: $(READY)
 	@VERDIGRIS_EXAMPLES=$(WORLDS) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
+
 bench-faults:
 	@benchmarks/faults/run $(ARGS)
 

@@ -96,10 +96,8 @@ def report(taken: dict[str, list[float]], rounds: int) -> None:
         more = [each - bare for each, bare in zip(taken[name], taken["bare"], strict=True)]
         share = [part / recipe * 100 for part, recipe in zip(more, taken["recipe"], strict=True)]
         against = statistics.median(taken[name]) / statistics.median(taken["recipe"])
-        print(
-            f"  {name}: {statistics.median(more):+.1f} µs to bare, {statistics.median(share):+.1f} % of the recipe's read"
-        )
-        print(f"  {'':{len(name)}}  {against:.2f} of the recipe's read in all")
+        added = f"{statistics.median(more):+.1f} µs to bare, {statistics.median(share):+.1f} % of the recipe's read"
+        print(f"  {name}: {added}; {against:.2f} of the recipe in all")
 
 
 if __name__ == "__main__":
