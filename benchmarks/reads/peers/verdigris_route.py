@@ -14,11 +14,11 @@ from verdigris import Database
 from verdigris.fastapi import ReadRouter, install
 
 
-def app(url: str) -> FastAPI:
+def app(url: str, **options: Any) -> FastAPI:
     db = Database(url, pool_size=POOL, max_overflow=0)
     app = FastAPI()
     install(app, db)
-    reads = ReadRouter(db)
+    reads = ReadRouter(db, **options)
 
     @reads.get("/orders/{id_}", response_model=OrderRow)
     def row(id_: int) -> Any:
