@@ -51,15 +51,24 @@ async def scalar(
     )
 
 
+async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> Any:
+    """Do what SQLAlchemy's does; what is in the session already, expired or not, is left to it."""
+    if self.lean is not None and not options:
+        statement = self.lean.by_key(self.sync_session, entity, ident)
+        if statement is not None:
+            return await scalar(self, statement)
+    return await _AsyncSession.get(self, entity, ident, **options)
+
+
 async def commit(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, and nothing where that is what it would come to."""
-    if not (self.unused and not self.guard.closed) and not nothing_to_commit(self.sync_session):
+    if not (self._unused and not self.guard.closed) and not nothing_to_commit(self.sync_session):
         await _AsyncSession.commit(self)
 
 
 async def close(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, without a greenlet where nothing is waited for."""
-    if self.unused:
+    if self._unused:
         return  # when it is built it will know that it is closed
     if closes_at_once(self.sync_session):
         self.sync_session.close()

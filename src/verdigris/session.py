@@ -97,17 +97,17 @@ class AsyncSession(_AsyncSession):
         return getattr(self, name)
 
     @property
-    def unused(self) -> bool:
+    def _unused(self) -> bool:
         """Whether nothing was asked of the session yet."""
         return "_unbuilt" in self.__dict__
 
     if not TYPE_CHECKING:  # for types they are SQLAlchemy's, with all overloads
         execute = guarded(_lean.execute)
         scalar = guarded(_lean.scalar)
+        get = guarded(_lean.get)
     scalars = guarded(_AsyncSession.scalars)
     stream = guarded(_AsyncSession.stream)
     stream_scalars = guarded(_AsyncSession.stream_scalars)
-    get = guarded(_AsyncSession.get)
     get_one = guarded(_AsyncSession.get_one)
     refresh = guarded(_AsyncSession.refresh)
     merge = guarded(_AsyncSession.merge)
@@ -145,7 +145,7 @@ class AsyncSession(_AsyncSession):
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.guard.use is None and (self.unused or closes_at_once(self.sync_session)):
+        if self.guard.use is None and (self._unused or closes_at_once(self.sync_session)):
             await self.close()  # it waits for nothing, so that it needs no task that outlives a cancellation
         else:
             await super().__aexit__(type_, value, traceback)
@@ -189,7 +189,7 @@ class RequestUnit:
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.session.unused:
+        if self.session._unused:  # noqa: SLF001 - of this module
             await self.session.close()
             return
         async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled

@@ -241,6 +241,26 @@ async def warm(db, statement):
             await session.execute(statement)
 
 
+async def test_get_is_the_one_of_sqlalchemy(db, lean):
+    for ident in (1, 2, 9, 1):
+        async with db.read() as session, PlainSession(db.engine) as plain:
+            found, expected = await session.get(Shelf, ident), await plain.get(Shelf, ident)
+
+            assert told(found) == told(expected)
+            assert await session.get(Shelf, ident) is found
+            if found is not None:
+                session.expire(found)
+                assert (await session.get(Shelf, ident)).name == expected.name
+    async with db.session() as session:
+        session.add(Shelf(id=7, name="new"))
+        assert (await session.get(Shelf, 7)).name == "new"
+        assert await session.get(Atlas, 10) is None
+        assert (await session.get(Book, 11)).kind == "atlas"
+        assert await session.get(Shelf, {"id": 1}) is await session.get(Shelf, (1,))
+
+    assert len(lean) >= 3
+
+
 BY_KEY = select(Book).where(Book.id == 10)
 
 

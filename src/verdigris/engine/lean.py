@@ -8,11 +8,12 @@ that are not one select() of mapped classes. A recording is such a listener: it 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import sqlalchemy
-from sqlalchemy import Select
+from sqlalchemy import Select, inspect, select
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from verdigris.engine.lane import Lane
 
+_UNKNOWN = object()
+_IDENTS = frozenset({int, str, UUID})
 _KINDS = frozenset({Session, ReadSession})
 _OF_READS = Ears("do_orm_execute", "loaded_as_persistent")
 _OF_BEGINNING = Ears("after_begin", "after_transaction_create")
@@ -41,6 +44,7 @@ class LeanReads:
         self._engine = engine
         self._lane = lane
         self._plans = Plans(engine)
+        self._keys: dict[Any, Any] = {}  # of each class that was asked for by key: its column, if it is that simple
 
     async def run(self, session: Session, statement: Any, *, alone: bool) -> Result[Any] | None:
         """Run a statement and return its result; None, with nothing done, if SQLAlchemy shall run it.
@@ -65,6 +69,18 @@ class LeanReads:
             connection = await self._connection(session)
             rows = await self._fetch(connection, plan.text, arguments)
         return await plan.load(session, statement, rows)
+
+    def by_key(self, session: Session, entity: Any, ident: Any) -> Select[Any] | None:
+        """Return the select() that `get()` comes to; None where there is more to it than one row by one column."""
+        column = self._keys.get(entity, _UNKNOWN)
+        if column is _UNKNOWN:
+            mapper = inspect(entity, raiseerr=False)
+            column = self._keys[entity] = _key_of(mapper) if isinstance(mapper, Mapper) else None
+        if column is None or type(ident) not in _IDENTS or (entity, (ident,), None) in session.identity_map:
+            return None
+        if not self._undisturbed(session):
+            return None
+        return select(entity).where(column == ident)
 
     def _undisturbed(self, session: Any) -> bool:
         """Tell whether nothing but the statement itself has a say in how it is run."""
@@ -118,6 +134,14 @@ def _settings_2_0(session: Any) -> Any:
 
 if sqlalchemy.__version__.startswith("2.0"):
     _settings = _settings_2_0
+
+
+def _key_of(mapper: Mapper[Any]) -> Any:
+    """Return the attribute of a class's key of one column; None where there is inheritance, or more than that to do."""
+    alone = mapper.inherits is None and mapper.polymorphic_on is None and not mapper.always_refresh
+    if not alone or len(mapper.primary_key) != 1:
+        return None
+    return getattr(mapper.class_, mapper.get_property_by_column(mapper.primary_key[0]).key)
 
 
 def _begun(adapter: Any) -> bool:
