@@ -16,7 +16,7 @@ from sqlalchemy.orm.util import AliasedClass
 
 from verdigris.errors import ConfigurationError
 from verdigris.loading import load, plan
-from verdigris.loading.code import closed_over, function_of, reached
+from verdigris.loading.code import closed_over, function_of, names_of, reached
 from verdigris.loading.schema import models
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def problems(endpoint: Callable[..., Any], response_model: Any) -> Iterator[str]
     if function is None:
         return
     for each in reached(function):
-        for pair in _pairs(each):
+        for pair in _pairs(each) if _mentions_load(each) else ():
             try:
                 plan(pair.entity, pair.schema)
             except ConfigurationError as error:
                 yield f"{pair}: {_first_line(error)}"
-    if response_model is None or not models(response_model):
+    if response_model is None or not _mentions_load(function) or not models(response_model):
         return
     for pair in _returned(function):
         try:
@@ -128,6 +128,12 @@ def _options_of(statement: ast.expr) -> list[ast.expr]:
                 statement = inner
             case _:
                 return []
+
+
+def _mentions_load(function: types.FunctionType) -> bool:
+    """Whether the code can call `load` at all; most cannot, and is not parsed."""
+    mentioned = set(names_of(function.__code__))
+    return "load" in mentioned or any(function.__globals__.get(name) is load for name in mentioned)
 
 
 def _pairs(function: types.FunctionType) -> Iterator[_Pair]:

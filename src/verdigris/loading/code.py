@@ -40,7 +40,7 @@ def function_of(value: object) -> types.FunctionType | None:
 @functools.lru_cache(maxsize=4096)
 def names_in(function: types.FunctionType) -> frozenset[str]:
     """Return every name that a function mentions, and the functions of its own package that it calls by name."""
-    return frozenset(name for each in reached(function) for name in _names(each.__code__))
+    return frozenset(name for each in reached(function) for name in names_of(each.__code__))
 
 
 def reached(function: types.FunctionType) -> tuple[types.FunctionType, ...]:
@@ -51,7 +51,7 @@ def reached(function: types.FunctionType) -> tuple[types.FunctionType, ...]:
         current = waiting.pop()
         if current not in seen:
             seen[current] = None
-            waiting += _called(current, set(_names(current.__code__)))
+            waiting += _called(current, set(names_of(current.__code__)))
     return tuple(seen)
 
 
@@ -89,8 +89,9 @@ def closed_over(function: types.FunctionType) -> dict[str, Any]:
     return cells
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
+def names_of(code: types.CodeType) -> Iterator[str]:
+    """Yield the names that code mentions, that of inner functions included."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from names_of(constant)

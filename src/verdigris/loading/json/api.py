@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from verdigris.errors import ConfigurationError, NotFoundError
 from verdigris.loading.json.answer import answer
 from verdigris.loading.json.planner import Options
-from verdigris.loading.json.read import Found, Reads
+from verdigris.loading.json.read import Asked, Found, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
 from verdigris.loading.json.stream import StreamedAnswer, listed
 from verdigris.loading.planner import DEPTH, plan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 T = TypeVar("T")
+OBJECTS = Options(purpose="load")
 
 
 class JSONRead(Generic[T]):
@@ -75,12 +76,13 @@ class JSONRead(Generic[T]):
 
     async def __call__(self, session: AsyncSession | None = None, /, **params: Any) -> Response:
         """Return the response: 404 as an exception where one row is asked for and there is none."""
-        body = await self._reads.body(self.statement, self.schema, self._options, session, params)
+        known = (self._found, self._given)
+        body = await self._reads.body(Asked(self.statement, self.schema, self._options, session, params, known))
         return response(self._found, body, etag=self.etag)
 
     async def fetch(self, session: AsyncSession | None = None, /, **params: Any) -> T:
         """Return the objects; raises NotFoundError where one is asked for and there is none."""
-        value = await self._reads.value(self.statement, self.schema, session, params)
+        value = await self._reads.value(Asked(self.statement, self.schema, OBJECTS, session, params))
         return cast("T", present(self._found, value))
 
 
@@ -120,7 +122,7 @@ class JSONReads:
         """
         options = Options("dump", by_alias, exclude_none, exclude_unset)
         reads = self._reads
-        body = await reads.body(statement, schema, options, session, {})
+        body = await reads.body(Asked(statement, schema, options, session))
         if body is None:
             return response(reads.find(statement, schema, options)[0], None, etag=etag)
         return TaggedAnswer(body) if etag else JSONAnswer(body)
@@ -131,8 +133,8 @@ class JSONReads:
         `schema`, the errors and `session` are as for `json()`. The models' own validators see JSON values.
         """
         reads = self._reads
-        value = await reads.value(statement, schema, session, {})
-        return cast("T", present(reads.find(statement, schema, Options("load"))[0], value))
+        value = await reads.value(Asked(statement, schema, OBJECTS, session))
+        return cast("T", present(reads.find(statement, schema, OBJECTS)[0], value))
 
     def json_stream(
         self,

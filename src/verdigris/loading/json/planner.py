@@ -26,7 +26,7 @@ from verdigris.loading.json.nodes import (
     Variant,
     nullable,
 )
-from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function
+from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function, readable
 from verdigris.loading.json.types import Unsupported, encode
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ class Planner:
         schema, optional = self.reader.bare(asked.schema)
         config = asked.model.config
         schema = self.reader.inlined(schema)
+        if self.options.purpose == "load":
+            config = readable(schema, config)
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
         refuse_overridden(mapper, name)

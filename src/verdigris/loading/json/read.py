@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, inspect
@@ -14,7 +14,6 @@ from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer
 from verdigris.loading.json.compiled import Compiled, Given
 from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending
-from verdigris.loading.json.planner import Options
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.statement import entity_of
 
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from verdigris.engine import Database
+    from verdigris.loading.json.planner import Options
 
 log = logging.getLogger("verdigris.loading")
 _KEPT = 1000
 #: Classes of SQLSTATE in which the same read may succeed by the other way: a sum that is out of range, a wrong text.
 _OF_THE_STATEMENT = ("22", "42")
 _REFUSED = 1  # the byte that SQL prints for what it cannot say; no JSON document holds it
-_OBJECTS = Options(purpose="load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,19 @@ class Found:
 
 
 _TRANSLATED = InPython("a schema_translate_map")
+
+
+@dataclass(slots=True)
+class Asked:
+    """One read: what is asked, of whom, and with which values."""
+
+    statement: Any
+    type_: Any
+    options: Options
+    session: AsyncSession | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    #: What `find` gave for the statement before.
+    known: tuple[Found, Given] | None = None
 
 
 class Reads:
@@ -104,43 +116,38 @@ class Reads:
             raise InPython("a part of it that SQLAlchemy cannot cache")
         return Compiled(statement, made, self.database.engine.dialect, key)
 
-    async def body(
-        self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]
-    ) -> bytes | None:
+    async def body(self, asked: Asked) -> bytes | None:
         """Return the answer's bytes; None where one row is asked for and there is none."""
-        found, written, body = await self._written(statement, type_, options, session, params)
+        found, written, body = await self._written(asked)
         if written:
             return body
-        value = await self._objects(statement, found, session, params)
+        value = await self._objects(asked, found)
         if value is None and found.answer.form in {"one", "optional"}:
             return None
-        return loaded.dumped(value, type_, options)
+        return loaded.dumped(value, asked.type_, asked.options)
 
-    async def value(self, statement: Any, type_: Any, session: AsyncSession | None, params: Mapping[str, Any]) -> Any:
+    async def value(self, asked: Asked) -> Any:
         """Return the answer as Pydantic's objects, made from the same text; None as `body` does."""
-        found, written, body = await self._written(statement, type_, _OBJECTS, session, params)
+        found, written, body = await self._written(asked)
         if not written:
-            return await self._objects(statement, found, session, params)
-        return None if body is None else adapter(type_).validate_json(body, by_alias=False, by_name=True)
+            return await self._objects(asked, found)
+        return None if body is None else adapter(asked.type_).validate_json(body, by_alias=False, by_name=True)
 
-    async def _written(
-        self, statement: Any, type_: Any, options: Options, session: AsyncSession | None, params: Mapping[str, Any]
-    ) -> tuple[Found, bool, bytes | None]:
+    async def _written(self, asked: Asked) -> tuple[Found, bool, bytes | None]:
         """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""
         try:
-            translated = session is not None and await _translates(session)
-            found, given = self.find(await self.heard(statement, session), type_, options, translated=translated)
+            found, given = await self._found_for(asked)
         except InPython as reason:
-            found, _ = self.find(statement, type_, options)
+            found, _ = self.find(asked.statement, asked.type_, asked.options)
             self._say(f"{found} is read by load(), because of {reason}")
             return found, False, None
         if found.compiled is None:
             return found, False, None
-        text, arguments = found.compiled.call(given, params)
+        text, arguments = found.compiled.call(given, asked.params)
         try:
-            body = await self._run(text, arguments, session)
+            body = await self._run(text, arguments, asked.session)
         except SQLAlchemyError as error:
-            if session is not None or not (sqlstate_of(error) or "").startswith(_OF_THE_STATEMENT):
+            if asked.session is not None or not (sqlstate_of(error) or "").startswith(_OF_THE_STATEMENT):
                 raise  # in a session the transaction is over: there is no other way any more
             self._say(f"{found} is read by load(), because the statement failed: {error}")
             return found, False, None
@@ -151,13 +158,18 @@ class Reads:
             return found, False, None
         return found, True, body
 
-    async def _objects(
-        self, statement: Any, found: Found, session: AsyncSession | None, params: Mapping[str, Any]
-    ) -> Any:
-        if session is not None:
-            return await loaded.objects(session, statement, params, found)
+    async def _found_for(self, asked: Asked) -> tuple[Found, Given]:
+        if asked.session is None and not has_listeners(self._probe):  # nothing can change the statement
+            return asked.known or self.find(asked.statement, asked.type_, asked.options)
+        translated = asked.session is not None and await _translates(asked.session)
+        heard = await self.heard(asked.statement, asked.session)
+        return self.find(heard, asked.type_, asked.options, translated=translated)
+
+    async def _objects(self, asked: Asked, found: Found) -> Any:
+        if asked.session is not None:
+            return await loaded.objects(asked.session, asked.statement, asked.params, found)
         async with self.reading() as own:
-            return await loaded.objects(own, statement, params, found)
+            return await loaded.objects(own, asked.statement, asked.params, found)
 
     @property
     def listened(self) -> bool:
@@ -165,8 +177,8 @@ class Reads:
         return has_listeners(self._probe)
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """Open a session to read in: of the class that the application's listeners listen to, if there are any."""
-        return self.database.session() if has_listeners(self._probe) else self.database.read()
+        """Open a session on the primary: of the class that the application's listeners listen to, if there are any."""
+        return self.database.session() if has_listeners(self._probe) else self.database.read(max_lag=0)
 
     async def heard(self, statement: Any, session: AsyncSession | None) -> Any:
         """Return the statement as the listeners of the session, or of the database's own, leave it."""

@@ -22,7 +22,25 @@ if TYPE_CHECKING:
 Purpose = Literal["dump", "load"]
 
 _FUNCTIONS = frozenset({"function-before", "function-after", "function-wrap", "function-plain"})
-_SEES_RAW = _FUNCTIONS - {"function-after"}
+#: Core schemas that read their own JSON text back as the same value.
+_READABLE = frozenset(
+    {
+        "int",
+        "float",
+        "decimal",
+        "bool",
+        "str",
+        "bytes",
+        "uuid",
+        "enum",
+        "literal",
+        "date",
+        "datetime",
+        "time",
+        "timedelta",
+    }
+    | {"list", "set", "frozenset", "dict", "nullable", "default"}
+)
 
 
 class InPython(Exception):  # noqa: N818 - not an error: the answer is made another way
@@ -227,6 +245,20 @@ class Reader:
             raise InPython(f"{cls.__name__} has an __init__ of its own")
         if schema.get("post_init") and not _only_private_attributes(cls):
             raise InPython(f"{cls.__name__} has a model_post_init")
+
+
+def readable(schema: Schema, config: Schema) -> Schema:
+    """Return a config under which Pydantic reads a printed value back as it was; raises InPython where nothing says so.
+
+    A union or a field without a type would take the text itself for the value.
+    """
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if each["type"] not in _READABLE:
+            raise InPython("what its JSON text becomes may be something else than the value")
+        waiting += [each[key] for key in ("schema", "items_schema", "keys_schema", "values_schema") if key in each]
+    return {**config, "ser_json_inf_nan": "strings", "ser_json_bytes": config.get("val_json_bytes", "utf8")}
 
 
 def choices(schema: Schema) -> list[Schema]:

@@ -1,0 +1,101 @@
+"""`db.fetch()` against the objects that Pydantic makes of the ORM's instances."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from sqlalchemy import Float, LargeBinary, Numeric, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.library.json.models import Order
+from tests.library.json.test_read import Aliased, LineOut, OrderOut, PaidOut
+
+from verdigris import Database, load
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Sample(Base):
+    __tablename__ = "samples"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    price: Mapped[Decimal] = mapped_column(Numeric(20, 4))
+    weight: Mapped[float] = mapped_column(Float)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    at: Mapped[datetime]
+    took: Mapped[timedelta]
+    note: Mapped[str | None]
+
+
+class SampleOut(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64")
+
+    price: Decimal
+    weight: float | None
+    raw: bytes
+    at: datetime
+    took: timedelta
+    note: str | None
+
+
+class Untyped(BaseModel):
+    price: Any
+    at: Any
+
+
+class Either(BaseModel):
+    at: datetime | str
+    price: str | Decimal
+
+
+async def by_loading(db, statement, schema):
+    async with db.session() as session:
+        option = load(statement.column_descriptions[0]["entity"], schema.__args__[0])
+        rows = (await session.scalars(statement.options(option))).all()
+        return TypeAdapter(schema).validate_python(rows, from_attributes=True)
+
+
+class Nested(BaseModel):
+    lines: list[LineOut]
+
+
+@pytest.mark.parametrize("model", [OrderOut, PaidOut, Aliased], ids=lambda model: model.__name__)
+async def test_objects_are_those_that_pydantic_makes_of_instances(db, model):
+    statement = select(Order).order_by(Order.id)
+
+    found = await db.fetch(statement, list[model])
+
+    assert found == await by_loading(db, statement, list[model])
+
+
+async def test_objects_of_plain_models_come_from_one_text(db, caplog):
+    await db.fetch(select(Order), list[Nested])
+    await db.fetch(select(Order), list[PaidOut])
+
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("model", [SampleOut, Untyped, Either], ids=lambda model: model.__name__)
+async def test_values_keep_their_types(database_url, model):
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    moment = datetime(2024, 2, 29, 1, 2, 3, 4, UTC).replace(tzinfo=None)
+    same = {"price": Decimal("1.5000"), "raw": b"abc", "at": moment, "took": timedelta(days=-1, microseconds=1)}
+    async with database.session.begin() as session:
+        session.add(Sample(id=1, weight=float("inf"), note="1.5", **same))
+        session.add(Sample(id=2, weight=0.1, note=None, **same))
+
+    statement = select(Sample).order_by(Sample.id)
+    found, expected = await database.fetch(statement, list[model]), await by_loading(database, statement, list[model])
+    await database.dispose()
+
+    assert found == expected
+    assert [[type(value) for value in vars(one).values()] for one in found] == [
+        [type(value) for value in vars(one).values()] for one in expected
+    ]
