@@ -18,7 +18,7 @@ from pydantic import (
     field_serializer,
     field_validator,
 )
-from sqlalchemy import bindparam, event, select, text
+from sqlalchemy import Integer, bindparam, event, func, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
 from tests.library.json.models import Base, City, Customer, Employee, Line, Order
@@ -424,3 +424,30 @@ async def test_a_sum_that_only_python_can_hold_is_read_by_load(db):
     answer = await db.json(select(Order).where(Order.id == 3), Large)
 
     assert answer.body == b'{"huge":6442450941}'
+
+
+def set_tenant(session, transaction, connection):
+    connection.exec_driver_sql("SELECT set_config('app.tenant', '7', true)")
+
+
+def tenant_of_connection(connection):
+    set_tenant(None, None, connection)
+
+
+@pytest.mark.parametrize(("name", "listener"), [("after_begin", set_tenant), ("begin", tenant_of_connection)])
+async def test_what_is_set_at_the_start_of_transactions_holds(db, name, listener):
+    tenant = func.nullif(func.current_setting("app.tenant", True), "").cast(Integer)
+    mine = select(Order).where(Order.id == tenant)
+    read = db.json_read(mine, IdOut | None)
+    target = Session if name == "after_begin" else db.engine.sync_engine
+    event.listen(target, name, listener)
+    try:
+        answers = [await read(), await db.json(mine, IdOut | None)]
+        found = await db.fetch(mine, IdOut | None)
+        streamed = b"".join([part async for part in db.json_stream(mine, list[IdOut]).body_iterator])
+    finally:
+        event.remove(target, name, listener)
+
+    assert [answer.body for answer in answers] == [b'{"id":7}'] * 2
+    assert (found, streamed) == (IdOut(id=7), b'[{"id":7}]')
+    assert (await read()).body == b"null"

@@ -50,7 +50,7 @@ class JSONRead(Generic[T]):
 
     @property
     def listened(self) -> bool:
-        """Whether listeners of `do_orm_execute` may change the statement: then its text alone is not what to run."""
+        """Whether listeners of the application have a say in what is read: then the text alone is not what to run."""
         return self._reads.listened
 
     @property

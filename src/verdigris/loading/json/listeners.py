@@ -12,14 +12,33 @@ from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.loading.json.schema import InPython
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import ORMExecuteState, Session
 
 
 def has_listeners(session: Session) -> bool:
-    """Whether anybody but this library listens to the statements of such a session."""
-    listeners = session.dispatch.do_orm_execute
-    return bool(listeners) and any(not fn.__module__.startswith("verdigris.") for fn in listeners)
+    """Whether anybody but this library listens to the statements of such a session, and may change them."""
+    return _are_foreign(session.dispatch.do_orm_execute)
+
+
+def has_a_say(session: Session, engine: Engine) -> bool:
+    """Whether the application sets something at the start of transactions, or rewrites what the engine sends.
+
+    `SET LOCAL` of a tenant, for row security, is such a thing. Listeners that only watch what is sent have no say.
+    """
+    sent = (*engine.dispatch.before_execute, *engine.dispatch.before_cursor_execute)
+    return (
+        _are_foreign(session.dispatch.after_begin)
+        or _are_foreign(engine.dispatch.begin)
+        or _are_foreign(fn for fn in sent if fn.__module__ != "sqlalchemy.engine.events")  # one without retval=True
+    )
+
+
+def _are_foreign(listeners: Iterable[Any]) -> bool:
+    return any(not fn.__module__.startswith("verdigris.") for fn in listeners)
 
 
 def minds_pending(session: Session) -> bool:

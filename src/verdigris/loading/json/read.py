@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, inspect
@@ -13,7 +13,7 @@ from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer
 from verdigris.loading.json.compiled import Compiled, Given
-from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending
+from verdigris.loading.json.listeners import as_listeners_make_it, has_a_say, has_listeners, minds_pending
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.statement import entity_of
 
@@ -118,6 +118,9 @@ class Reads:
 
     async def body(self, asked: Asked) -> bytes | None:
         """Return the answer's bytes; None where one row is asked for and there is none."""
+        if asked.session is None and self._has_a_say():
+            async with self.database.session() as own:
+                return await self.body(replace(asked, session=own))
         found, written, body = await self._written(asked)
         if written:
             return body
@@ -128,6 +131,9 @@ class Reads:
 
     async def value(self, asked: Asked) -> Any:
         """Return the answer as Pydantic's objects, made from the same text; None as `body` does."""
+        if asked.session is None and self._has_a_say():
+            async with self.database.session() as own:
+                return await self.value(replace(asked, session=own))
         found, written, body = await self._written(asked)
         if not written:
             return await self._objects(asked, found)
@@ -173,8 +179,11 @@ class Reads:
 
     @property
     def listened(self) -> bool:
-        """Whether anybody but this library listens to the statements of the database's sessions."""
-        return has_listeners(self._probe)
+        """Whether the application hears of statements or transactions and may change what they read."""
+        return has_listeners(self._probe) or self._has_a_say()
+
+    def _has_a_say(self) -> bool:
+        return has_a_say(self._probe, self.database.engine.sync_engine)
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session on the primary: of the class that the application's listeners listen to, if there are any."""
