@@ -40,6 +40,7 @@ LEAVES_NOTHING = [
     "COMMIT",
     "PREPARE TRANSACTION 'one'",
     "DECLARE rows CURSOR FOR SELECT 1",
+    "PREPARE verdigris_slow AS SELECT 1",  # our own, taken away in the same transaction
 ]
 
 
@@ -148,6 +149,8 @@ async def test_what_was_taken_away_again_needs_no_clearing(db, sent, caplog):
         await session.execute(text("CREATE TEMP TABLE staging (id int)"))
         await session.execute(text("DROP TABLE staging"))
         await session.execute(text("SELECT pg_advisory_unlock(1)"))
+        await session.execute(text("PREPARE find AS SELECT 1"))
+        await session.execute(text("DEALLOCATE find"))
 
     assert sent == ["BEGIN;", "COMMIT;"]
     assert "came back" not in caplog.text

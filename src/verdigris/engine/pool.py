@@ -9,7 +9,7 @@ import random
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import asyncpg
 from sqlalchemy import exc as sa_exc
@@ -19,7 +19,6 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
 from verdigris._background import in_background
-from verdigris.engine.driver import Connection
 from verdigris.engine.handoff import HandOffQueue
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, described
@@ -33,23 +32,45 @@ if TYPE_CHECKING:
 _RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
+    """A checkout; a tuple, as one is made in each."""
+
     since: float
     task: weakref.ref[asyncio.Task[Any]] | None
     task_id: int
     home: object
 
 
-@dataclass(frozen=True, slots=True)
-class _Home:
+_held = tuple.__new__  # a third of what the class itself takes, in each checkout
+_running_loop = asyncio._get_running_loop  # noqa: SLF001 - None where none runs, instead of an exception
+
+
+class Home(NamedTuple):
     """The process and the event loop in which connections live; they work in no other."""
 
-    pid: int
+    forks: int
     loop: asyncio.AbstractEventLoop | None
 
-    def here(self) -> bool:
-        return self.pid == os.getpid() and self.loop is _running_loop()
+    @classmethod
+    def here(cls) -> Home:
+        """Return the home of what is made now."""
+        return cls(_Process.forks, _running_loop())
+
+    def lasts(self) -> bool:
+        """Tell whether this is still where we are."""
+        return self.loop is _running_loop() and self.forks == _Process.forks
+
+
+class _Process:
+    forks = 0  # above this process: counted, because asking the system for its number is a call in each checkout
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.forked)
 
 
 @dataclass(slots=True)
@@ -59,7 +80,7 @@ class _Extras:
     queue: Queue = field(default_factory=Queue)
     clears: bool = True  # what users leave in their session
     told: Leavings = field(default_factory=Leavings)
-    home: _Home | None = None
+    home: Home | None = None
     workers: int = 1
     abandoned: list[object] = field(default_factory=list)
     closing: bool = False  # the application shuts down: nothing is handed out any more
@@ -93,7 +114,7 @@ class Pool(AsyncAdaptedQueuePool):
         return self.size() + self._max_overflow if self._max_overflow >= 0 else -1
 
     def connect(self) -> PoolProxiedConnection:
-        extras = self.extras
+        extras = self._extras or self.extras
         if extras.closing and not in_background():
             raise _shutting_down()
         self._follow(extras)
@@ -105,16 +126,7 @@ class Pool(AsyncAdaptedQueuePool):
         else:
             connection = super().connect()
         record = connection._connection_record  # noqa: SLF001 - no public way to it
-        driver = record.driver_connection
-        if isinstance(driver, Connection):
-            driver.released = 0.0
-        if (
-            isinstance(driver, Tracked) and driver.left
-        ):  # by listeners, when it was made or handed out: their work, not a user's leavings
-            driver.left, driver.furnished = None, True
-        me = id(task) if task else 0
-        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
-        extras.holding[me] = extras.holding.get(me, 0) + 1
+        self._hold(extras, record, task)
         return connection
 
     def _connect_in_turn(self, extras: _Extras, task: asyncio.Task[Any] | None) -> PoolProxiedConnection:
@@ -132,7 +144,7 @@ class Pool(AsyncAdaptedQueuePool):
         """
         extras = self.extras
         queue: Any = self._pool
-        if self.dispatch.checkout or extras.home is None or not extras.home.here():
+        if self.dispatch.checkout or extras.home is None or not extras.home.lasts():
             return False
         if not isinstance(queue, HandOffQueue) or queue.empty():
             return False
@@ -140,9 +152,9 @@ class Pool(AsyncAdaptedQueuePool):
 
     def _is_ready(self, record: Any) -> bool:
         """Tell whether handing out a connection would neither replace it nor ask it over the wire."""
-        driver = record.driver_connection
+        driver = _ours(record)
         return (
-            isinstance(driver, Connection)
+            driver is not None
             and not driver.is_closed()
             and time.monotonic() - driver.released < driver.settings.ping_after
             and not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks before it hands out
@@ -179,7 +191,7 @@ class Pool(AsyncAdaptedQueuePool):
         if (
             extras.closing
             or extras.home is None
-            or not extras.home.here()
+            or not extras.home.lasts()
             or not isinstance(queue, HandOffQueue)
             or not -1 < self._max_overflow <= self._overflow
             or not queue.empty()
@@ -203,9 +215,13 @@ class Pool(AsyncAdaptedQueuePool):
         return record
 
     def _hold(self, extras: _Extras, record: ConnectionPoolEntry, task: asyncio.Task[Any] | None) -> None:
+        driver = _ours(record)
+        if driver is not None:
+            driver.released = 0.0
+            if driver.left:  # by listeners that set it up: not a user's leavings
+                driver.left, driver.furnished = None, True
         me = id(task) if task else 0
-        cast("Any", record.driver_connection).released = 0.0
-        extras.held[record] = _Held(time.monotonic(), weakref.ref(task) if task else None, me, extras.home)
+        extras.held[record] = _held(_Held, (time.monotonic(), weakref.ref(task) if task else None, me, extras.home))
         extras.holding[me] = extras.holding.get(me, 0) + 1
 
     def give(self, record: ConnectionPoolEntry) -> None:
@@ -262,18 +278,21 @@ class Pool(AsyncAdaptedQueuePool):
         return fresh
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        extras = self.extras
+        extras = self._extras or self.extras
         held = extras.held.pop(record, None)
         if held is not None:
-            extras.free(held)
+            if extras.holding.get(held.task_id) == 1:
+                del extras.holding[held.task_id]
+            else:
+                extras.free(held)
             if held.home is not extras.home:
                 _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
                 return
-        driver = record.driver_connection
+        driver = _ours(record)
         try:
-            if isinstance(driver, Tracked) and driver.left:
-                self._clear(record, driver, driver.left)
-            if isinstance(driver, Connection):
+            if driver is not None:
+                if driver.left:
+                    self._clear(record, driver, driver.left)
                 driver.released = time.monotonic()
         finally:
             super()._do_return_conn(record)
@@ -301,9 +320,9 @@ class Pool(AsyncAdaptedQueuePool):
 
     def _follow(self, extras: _Extras) -> None:
         """Leave the connections of another process or event loop behind, where they would corrupt or never answer."""
-        if extras.home is not None and extras.home.here():
+        if extras.home is not None and extras.home.lasts():
             return
-        moved, extras.home = extras.home is not None, _Home(os.getpid(), _running_loop())
+        moved, extras.home = extras.home is not None, Home.here()
         if not moved:
             return
         old, size = self._pool, self.size()
@@ -343,6 +362,13 @@ def _shutting_down() -> ShuttingDownError:
     )
 
 
+def _ours(record: Any) -> Any:
+    """Return the driver's connection if it is of our class: `isinstance()` says yes to any, as asyncpg has it."""
+    adapter = record.dbapi_connection
+    driver = None if adapter is None else adapter.driver_connection
+    return driver if hasattr(driver, "furnished") else None
+
+
 def adopt(pool: AsyncAdaptedQueuePool) -> Pool:
     """Return a pool like the one given, of our class; both must be unused."""
     fresh = pool.recreate()
@@ -373,12 +399,5 @@ def _abandon(record: ConnectionPoolEntry, extras: _Extras) -> None:
 def _current_task() -> asyncio.Task[Any] | None:
     try:
         return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
     except RuntimeError:
         return None

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris.engine.pool import Pool
+from verdigris.engine.pool import Home, Pool
 from verdigris.errors import ConfigurationError
 from verdigris.performance.sites import REQUEST
 
@@ -82,7 +81,7 @@ class Replicas:
         self._replicas = [Replica(engine) for engine in engines]
         self._primary = primary
         self._interval = min(0.5, max(0.01, max_lag / 5))
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._home: Home | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._asked = -math.inf
         self._wrote: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
@@ -131,7 +130,7 @@ class Replicas:
         followers, self._followers = self._followers, []
         for follower in followers:
             follower.cancel()
-        if self._home is not None and self._home[1] is asyncio.get_running_loop():
+        if self._home == Home.here():
             await asyncio.gather(*followers, return_exceptions=True)
         for replica in self._replicas:
             replica.down()
@@ -146,7 +145,7 @@ class Replicas:
     def _follow(self) -> None:
         """Let the followers run in this process and event loop; what another one knew is of no use here."""
         self._asked = time.monotonic()
-        home = (os.getpid(), asyncio.get_running_loop())
+        home = Home.here()
         if home != self._home:
             self._home, self._followers = home, []
             for replica in self._replicas:

@@ -37,7 +37,8 @@ _EFFECTS = re.compile(
       | DROP\s+\w+\s+{_NAME}(?P<dropped>[\w.\"]+)
       | LISTEN\s+(?P<listen>[\w.\"]+)
       | UNLISTEN\s+(?P<unlisten>\*|[\w.\"]+)
-      | PREPARE\s+(?!TRANSACTION\b)(?P<prepare>\w+)
+      | PREPARE\s+(?!TRANSACTION\b|verdigris_)(?P<prepare>\w+)
+      | DEALLOCATE\s+(?:PREPARE\s+)?(?!ALL\b)(?P<deallocate>\w+)
       | DECLARE\s+(?P<cursor>\w+)\s[^;]*?\bWITH\s+HOLD\b
       | LOAD\s+(?P<load>\S+)
     )
@@ -62,11 +63,26 @@ _MEANING = {
     "unlock": ("an advisory lock", -1),
     "unlock_all": ("an advisory lock", 0),
     "prepare": ("PREPARE {}", 1),
+    "deallocate": ("PREPARE {}", 0),
     "cursor": ("the cursor {}", 1),
     "load": ("LOAD {}", 1),
 }
 # Cheap tests that almost every statement passes: the expression above is for the few that do not.
-_VERBS = ("set", "reset", "discard", "create", "drop", "listen", "unlisten", "prepare", "declare", "load", "--", "/*")
+_VERBS = (
+    "set",
+    "reset",
+    "discard",
+    "create",
+    "drop",
+    "listen",
+    "unlisten",
+    "prepare",
+    "deallocate",
+    "declare",
+    "load",
+    "--",
+    "/*",
+)
 _WORDS = (";", "set_config", "advisory_", "into temp", "into local")
 _PARAMETER = re.compile(r"\$(\d+)")
 _TRUE = re.compile(r"'?(?:true|t|on|1)'?(?:::bool(?:ean)?)?\Z", re.IGNORECASE)
