@@ -18,6 +18,7 @@ from sqlalchemy.sql.util import ClauseAdapter
 from verdigris.loading.json.nodes import Constant, End, Many, Node, Object, One, Subclass, Value, Variant, nullable
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.types import REFUSED, Unsupported, encode
+from verdigris.loading.json.types.values import word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,15 +47,9 @@ def _chain(element: chain, compiler: SQLCompiler, **options: Any) -> str:
     return f"({' || '.join(compiler.process(part, **options) for part in element.clauses)})"
 
 
-def text_literal(text: str) -> ColumnElement[str]:
-    """Return a text as it stands in SQL; never a bound parameter, so that the plan sees a constant."""
-    quoted = text.replace("'", "''")
-    return literal_column(f"'{quoted}'", Text)
-
-
 def listed(items: ColumnElement[Any]) -> ColumnElement[str]:
     """Return the list around items that are joined already, NULL if there are none."""
-    return chain(text_literal("["), func.coalesce(items, _NOTHING), text_literal("]"))
+    return chain(word("["), func.coalesce(items, _NOTHING), word("]"))
 
 
 class Row(Protocol):
@@ -133,7 +128,7 @@ class Builder:
         """Return the expression that prints a node, NULL where it is None."""
         match node:
             case Constant(text):
-                return text_literal(text)
+                return word(text)
             case Value():
                 return _value(node, row)
             case Object():
@@ -152,8 +147,8 @@ class Builder:
     def _object(self, node: Object, row: Row) -> ColumnElement[Any]:
         parts = list(self._sparse_members(node, row) if node.sparse else self._members(node, row))
         if node.sparse:
-            inside = func.substr(chain(*merged(parts)), 2)
-            return func.coalesce(chain(text_literal("{"), inside, text_literal("}")), REFUSED, type_=Text())
+            inside = func.substr(chain(*(list(merged(parts)) or [_NOTHING])), 2)  # a model may have nothing left
+            return func.coalesce(chain(word("{"), inside, word("}")), REFUSED, type_=Text())
         return func.coalesce(chain(*merged(["{", *parts, "}"])), REFUSED, type_=Text())
 
     def _members(self, node: Object, row: Row) -> Iterator[str | ColumnElement[Any]]:
@@ -174,7 +169,7 @@ class Builder:
             if not member.shown:
                 yield self._hidden(member.node, row)
             elif nullable(member.node):
-                yield func.coalesce(chain(text_literal(label), self.text(member.node, row)), _NOTHING)
+                yield func.coalesce(chain(word(label), self.text(member.node, row)), _NOTHING)
             else:
                 yield label
                 yield self._never_null(member.node, row)
@@ -182,7 +177,7 @@ class Builder:
     def _hidden(self, node: Node, row: Row) -> ColumnElement[Any]:
         """Return nothing for what Pydantic takes, NULL for what it refuses: then the object is refused."""
         text = self._never_null(node, row)
-        found = func.strpos(text_literal(text) if isinstance(text, str) else _as_text(text), REFUSED)
+        found = func.strpos(word(text) if isinstance(text, str) else _as_text(text), REFUSED)
         return case((found == literal_column("0"), _NOTHING))
 
     def _never_null(self, node: Node, row: Row) -> str | ColumnElement[Any]:
@@ -201,12 +196,12 @@ class Builder:
         if node.prop.direction is not RelationshipDirection.MANYTOONE:
             statement = statement.limit(_ONE)
         found = row.correlated(statement).scalar_subquery()
-        return found if node.missing is None else func.coalesce(found, text_literal(node.missing))
+        return found if node.missing is None else func.coalesce(found, word(node.missing))
 
     def _many(self, node: Many, row: Row) -> ColumnElement[Any]:
         target = _aliased(node.prop.mapper)
         text = self._never_null(node.node, AliasRow(target))
-        item = _as_text(text_literal(text) if isinstance(text, str) else text)
+        item = _as_text(word(text) if isinstance(text, str) else text)
         if not isinstance(node.node, Object):  # which is never NULL: string_agg() would drop it
             item = func.coalesce(item, REFUSED)
         statement = self._from(target, row.related(node.prop, target))
@@ -218,11 +213,11 @@ class Builder:
     def _end(self, prop: RelationshipProperty[Any], row: Row) -> ColumnElement[Any]:
         target = _aliased(prop.mapper)
         inside = row.correlated(self._from(target, row.related(prop, target)).with_only_columns(_ONE))
-        return case((exists(inside), REFUSED), else_=text_literal("[]") if prop.uselist else None)
+        return case((exists(inside), REFUSED), else_=word("[]") if prop.uselist else None)
 
     def _variant(self, node: Variant, row: Row) -> ColumnElement[Any]:
         kind = row.column(node.discriminator)
-        otherwise = REFUSED if node.otherwise is None else text_literal(node.otherwise.text)
+        otherwise = REFUSED if node.otherwise is None else word(node.otherwise.text)
         if not node.cases:
             return otherwise
         cases = [(kind.in_(each.values) if len(each.values) > 1 else kind == each.values[0], each.node)
@@ -297,11 +292,11 @@ def merged(parts: Iterable[str | ColumnElement[Any]]) -> Iterator[ColumnElement[
             constant += part
             continue
         if constant:
-            yield text_literal(constant)
+            yield word(constant)
         constant = ""
         yield part
     if constant:
-        yield text_literal(constant)
+        yield word(constant)
 
 
 def _key(key: str) -> str:

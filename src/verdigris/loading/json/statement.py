@@ -9,8 +9,9 @@ from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.types import LargeBinary
 
-from verdigris.loading.json.builder import COMMA, Builder, RootRow, chain, listed, merged, text_literal
+from verdigris.loading.json.builder import COMMA, Builder, RootRow, chain, listed, merged
 from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.types.values import word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +113,7 @@ def counted(statement: Select[Any], entity: Any) -> ColumnElement[int]:
 
 
 def _number(clause: ColumnElement[Any] | None, otherwise: str = "null") -> ColumnElement[Any]:
-    return text_literal(otherwise) if clause is None else func.coalesce(cast(clause, Text), text_literal(otherwise))
+    return word(otherwise) if clause is None else func.coalesce(cast(clause, Text), word(otherwise))
 
 
 def _sent(text: ColumnElement[Any]) -> ColumnElement[bytes]:

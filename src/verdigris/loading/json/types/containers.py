@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, and_, case, cast, column, func, literal_column, not_, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from verdigris.loading.json.types.loaded import loaded as loaded_of
 from verdigris.loading.json.types.numbers import mismatch
@@ -142,12 +142,11 @@ def _hstore(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     inner = values["schema"] if values["type"] == "nullable" else values
     if inner["type"] not in {"any", "str"} or not is_plain(wanted.with_schema(inner)):
         return Unsupported("what is not text in an hstore is made in Python")
-    printed = cast(func.hstore_to_json(loaded.sql), Text)
+    printed = cast(cast(loaded.sql, JSON), Text)  # by casts: the extension's functions need not be on the search path
     if optional:
         return Encoded(printed)
-    return Encoded(
-        checked(loaded, func.array_position(func.avals(loaded.sql), literal_column("NULL")).is_(None), printed)
-    )
+    null = func.jsonb_path_exists(cast(loaded.sql, JSONB), literal_column("""'strict $.* ? (@.type() == "null")'"""))
+    return Encoded(checked(loaded, not_(null), printed))
 
 
 def _json_list(loaded: Loaded, wanted: Wanted, items: Schema) -> Encoded | Unsupported:
