@@ -61,6 +61,10 @@ class Database(JSONReads):
     and the server's own limit; until then, and without a lifespan, it is 5 + 5. Other keywords go to
     `create_async_engine`.
 
+    `replicas` are URLs that `read()` may use, `max_lag` how old they may be. `max_waiting` is how many callers may wait
+    for a connection; the next is refused at once. `reset=False` leaves to the next user what one left in the session.
+    `pgbouncer` says whether a pooler in transaction mode stands before the server; unsaid, it is found out.
+
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
     """
 
