@@ -77,7 +77,7 @@ class Bench:
             command, pass_fds=[listening.fileno()], stdout=self.log, stderr=self.log, env=os.environ
         )
         listening.close()
-        ready = await self.ask("add", patience=30)
+        ready = await self.ask("add", patience=60)
         if ready.status != 200:
             self.log.seek(0)
             raise RuntimeError(f"{self.peer} does not serve: {ready} {self.log.read().decode()[-2000:]}")
