@@ -58,9 +58,6 @@ class _Transaction(_AsyncSessionTransaction):
         raise shared
 
 
-_BUILT = frozenset({"sync_session", "_proxied", "bind", "binds"})
-
-
 class AsyncSession(_AsyncSession):
     """An `AsyncSession` that refuses a second task while one is using it, and use after it was closed for good.
 
@@ -87,8 +84,8 @@ class AsyncSession(_AsyncSession):
             self._unbuilt = (bind, options)
 
     def __getattr__(self, name: str) -> Any:
-        """Build the synchronous half when it is first asked for: many a request never does."""
-        unbuilt = self.__dict__.pop("_unbuilt", None) if name in _BUILT else None
+        """Build the synchronous half when something of it is first asked for: many a request never does."""
+        unbuilt = None if name.startswith("__") else self.__dict__.pop("_unbuilt", None)
         if unbuilt is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         super().__init__(unbuilt[0], **unbuilt[1])
