@@ -49,16 +49,15 @@ class Use(NamedTuple):
 class Guard:
     """The state of one session: which task is inside, who waits to close it, and whether it is closed for good."""
 
-    __slots__ = ("after", "closed", "dies", "enabled", "free", "leaving", "use")
+    closed = False
+    use: tuple[asyncio.Task[Any] | None, Method, CodeType, int] | None = None
+    leaving = 0  # tasks that wait to close the session
+    free: asyncio.Event | None = None
+    after: AfterCommit | None = None  # hooks, where there are any
 
-    def __init__(self, *, enabled: bool, dies: bool) -> None:
+    def __init__(self, enabled: bool, dies: bool) -> None:  # noqa: FBT001 - once a session: keywords would cost
         self.enabled = enabled
         self.dies = dies
-        self.closed = False
-        self.after: AfterCommit | None = None  # hooks, where there are any
-        self.use: tuple[asyncio.Task[Any] | None, Method, CodeType, int] | None = None
-        self.leaving = 0  # tasks that wait to close the session
-        self.free: asyncio.Event | None = None
 
     def release(self) -> None:
         """Let in who waits."""

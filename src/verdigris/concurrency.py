@@ -83,14 +83,14 @@ class Attempts:
         most = settings.attempts if attempts is None else min(attempts, settings.attempts)
         return cls(settings, budget, most, settings.clock() + limit, idempotent)
 
-    async def again(self, error: Exception) -> bool:
+    async def again(self, error: Exception, obstacle: str | None = None) -> bool:
         """Wait and return True if the unit may be run once more after this error; False if the error is the answer.
 
-        Raises the OutcomeUnknownError of an earlier attempt, where the database's later error would read as if nothing
-        could be stored.
+        It is not run where there is an obstacle, which the log then names. Raises the OutcomeUnknownError of an earlier
+        attempt, where the database's later error would read as if nothing could be stored.
         """
         fault = classify(error)
-        if await self._again(fault):
+        if await self._again(fault, obstacle):
             if fault.name == OUTCOME_UNKNOWN.name:
                 self._unknown = self._unknown or error
             return True
@@ -98,9 +98,12 @@ class Attempts:
             raise self._unknown from error
         return False
 
-    async def _again(self, fault: Fault) -> bool:
+    async def _again(self, fault: Fault, obstacle: str | None) -> bool:
         self.made += 1
         if not self._may_repeat(fault):
+            return False
+        if obstacle is not None:
+            log.warning("not repeated after %s (%s): %s", fault.name, fault.sqlstate, obstacle)
             return False
         wait = self.settings.wait(self.made)
         if self.settings.clock() + wait > self.deadline or not self.budget.spend():

@@ -6,7 +6,9 @@ The class stays substitutable for SQLAlchemy's: what changes semantics (`expire_
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
@@ -16,14 +18,18 @@ from verdigris import _lean
 from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
+from verdigris._places import Place
 from verdigris._sync_sessions import closes_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from verdigris.engine import Database
     from verdigris.engine.lean import LeanReads
+
+log = logging.getLogger("verdigris")
+_FACTORIES = ("sqlalchemy.", "verdigris.")
 
 
 class _Transaction(_AsyncSessionTransaction):
@@ -75,7 +81,11 @@ class AsyncSession(_AsyncSession):
         alone: bool = False,
         **options: Any,
     ) -> None:
-        self.guard = Guard(enabled=guard_tasks, dies=options.get("close_resets_only") is False)
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the warning that nobody closed it names the line
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(_FACTORIES):
+            frame = frame.f_back
+        self.made = None if frame is None else (frame.f_code, frame.f_lasti)
+        self.guard = Guard(guard_tasks, options.get("close_resets_only") is False)
         self.lean = lean
         self.alone = alone
         if lean is None:
@@ -97,6 +107,14 @@ class AsyncSession(_AsyncSession):
     def _unused(self) -> bool:
         """Whether nothing was asked of the session yet."""
         return "_unbuilt" in self.__dict__
+
+    def __del__(self) -> None:
+        guard = getattr(self, "guard", None)
+        if guard is None or guard.closed or self.unused or not self.sync_session.in_transaction():
+            return
+        what = f"a session was dropped without being closed; it was made at {Place(*self.made) if self.made else '?'}"
+        warnings.warn(f"{what}. Its work is rolled back.", ResourceWarning, source=self, stacklevel=1)
+        log.warning("%s; write `async with db.session() as session:`", what)
 
     if not TYPE_CHECKING:  # for types they are SQLAlchemy's, with all overloads
         execute = guarded(_lean.execute)

@@ -1,4 +1,7 @@
 import asyncio
+import gc
+import inspect
+import warnings
 
 import anyio
 import pytest
@@ -342,3 +345,29 @@ async def test_a_snapshot_sees_one_moment_and_the_server_refuses_writes(db):
 
     assert (before, after) == (0, 0)
     assert await count(db) == 1
+
+
+async def test_a_session_dropped_unclosed_warns_with_the_line_that_made_it(db, caplog):
+    async def forget():
+        session = db.session()
+        await session.execute(text("SELECT 1"))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await forget()
+        gc.collect()
+
+    (dropped,) = [each for each in caught if each.category is ResourceWarning]
+    line = inspect.getsourcelines(forget)[1] + 1
+    assert f"test_session.py:{line}" in str(dropped.message)
+    assert f"test_session.py:{line}" in caplog.text
+
+
+async def test_a_session_that_is_closed_or_was_never_used_is_dropped_without_a_word(db, recwarn):
+    db.session()
+    async with db.session() as session:
+        await session.execute(text("SELECT 1"))
+    del session
+    gc.collect()
+
+    assert not [each for each in recwarn if each.category is ResourceWarning]

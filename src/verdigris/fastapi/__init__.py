@@ -6,6 +6,7 @@ its session; `APIRouter(route_class=Route)` adds rollback of returned errors, an
 
 from __future__ import annotations
 
+import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from verdigris.fastapi import checks as _checks
 from verdigris.fastapi import problems as _problems
 from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
+from verdigris.fastapi.streams import GeneratorsClosed
 from verdigris.performance import REQUEST
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def install(
             yield state
 
     app.router.lifespan_context = lifespan
+    app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
     if metrics:
         app.add_middleware(_RequestOfQueries)
     if errors:

@@ -7,18 +7,18 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi import routing
+from fastapi import FastAPI, routing
+from starlette.routing import Mount
 
 from verdigris._places import shown
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi import answers
 from verdigris.fastapi.reads import ReadRoute
-from verdigris.fastapi.route import Route, retrying_of
+from verdigris.fastapi.route import Route, is_generator, retrying_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fastapi import FastAPI
     from fastapi.dependencies.models import Dependant
 
     from verdigris.engine import Database
@@ -34,6 +34,10 @@ class _Endpoint:
     name: str
     route: Any
     dependant: Dependant
+
+    @property
+    def is_websocket(self) -> bool:
+        return getattr(self.route, "methods", None) is None
 
     @property
     def call(self) -> Callable[..., Any]:
@@ -89,20 +93,36 @@ def check(app: FastAPI, db: Database) -> None:
             "a returned 4xx or 5xx keeps what was written in %s: APIRouter(route_class=Route) undoes it",
             ", ".join(lacking),
         )
+    long = [each.name for each in endpoints if each.is_websocket and any(_uses(each.dependant, db))]
+    if long:
+        log.info(
+            "one transaction for as long as the client stays: %s; a db.transaction() for each message holds none",
+            ", ".join(long),
+        )
+
+
+def dependants(app: FastAPI) -> Iterator[Dependant]:
+    """Give what FastAPI calls for the routes that do not close streams themselves, as the route class does."""
+    for endpoint in _endpoints(app):
+        if not endpoint.is_websocket and (not isinstance(endpoint.route, Route) or is_generator(endpoint.call)):
+            yield endpoint.dependant
 
 
 def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
     uses = list(_uses(endpoint.dependant, db))
-    if not isinstance(endpoint.route, Route) and retrying_of(endpoint.call):
-        yield f"{_where(endpoint)}: @retrying needs the route class. Write APIRouter(route_class=Route)."
+    if retrying_of(endpoint.call) and not isinstance(endpoint.route, Route):
+        if endpoint.is_websocket:
+            yield f"{_where(endpoint)}: a websocket cannot be repeated. Write db.transaction() for each message."
+        else:
+            yield f"{_where(endpoint)}: @retrying needs the route class. Write APIRouter(route_class=Route)."
     if not uses:
         return
-    if _is_generator(endpoint.call):
+    if is_generator(endpoint.call) and any(not use.chain for use in uses):
         yield (
             f"{_where(endpoint)}: a generator's body runs after the request's session closed. Take no session there;"
             " write `async with db.session() as session:` inside."
         )
-    elif not inspect.iscoroutinefunction(inspect.unwrap(endpoint.call)) and any(not use.chain for use in uses):
+    elif not _is_async(endpoint.call) and any(not use.chain for use in uses):
         yield f"{_where(endpoint)}: a session cannot be awaited in a thread. Write async def."
     late = [use for use in uses if use.scope != "function"]
     if not late:
@@ -112,7 +132,7 @@ def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
         f"{_where(endpoint)}: the session would commit after the response was sent{two}."
         ' Write Depends(db.request_session, scope="function").'
     )
-    generators = {link.call.__name__ for use in late for link in use.chain if link.call and _is_generator(link.call)}
+    generators = {link.call.__name__ for use in late for link in use.chain if link.call and is_generator(link.call)}
     for name in sorted(generators):
         yield (
             f'{_where(endpoint)}: {name}() uses that session and ends after it. Write Depends({name}, scope="function")'
@@ -120,16 +140,18 @@ def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
         )
 
 
-def _endpoints(app: FastAPI) -> Iterator[_Endpoint]:
+def _endpoints(app: FastAPI, prefix: str = "") -> Iterator[_Endpoint]:
     contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
     routes: Iterable[Any] = contexts(app.routes) if contexts else app.routes
     for found in routes:
+        route = getattr(found, "original_route", found)
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            yield from _endpoints(route.app, prefix + route.path)
         dependant = getattr(found, "dependant", None)
         if dependant is None or dependant.call is None:
             continue
-        route = getattr(found, "original_route", found)
         methods = ",".join(sorted(getattr(route, "methods", None) or ["WEBSOCKET"]))
-        yield _Endpoint(f"{methods} {found.path}", route, dependant)
+        yield _Endpoint(f"{methods} {prefix}{found.path}", route, dependant)
 
 
 def _uses(dependant: Dependant, db: Database, chain: tuple[Dependant, ...] = ()) -> Iterator[_Use]:
@@ -140,10 +162,8 @@ def _uses(dependant: Dependant, db: Database, chain: tuple[Dependant, ...] = ())
             yield from _uses(inner, db, (*chain, inner))
 
 
-def _is_generator(call: Callable[..., Any]) -> bool:
-    plain = inspect.unwrap(call)
-    plain = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004 - an instance
-    return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+def _is_async(call: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(call)) or is_generator(call)
 
 
 def _where(endpoint: _Endpoint) -> str:

@@ -28,18 +28,15 @@ _DEPTH = 4  # a generator wrapped in generators: FastAPI wraps once or twice its
 def refuse_escapes(response: Response, sessions: Sequence[AsyncSession], request: str) -> None:
     """Raise SessionClosedError if the response would use one of the sessions after they closed."""
     if isinstance(response, StreamingResponse) and _holds(_in_generator(response.body_iterator, _DEPTH), sessions):
-        raise _escape(
-            f"the streaming body of {request} holds the request's session, which closes before it runs.", "body"
-        )
+        raise escape(f"the streaming body of {request} holds the request's session, which closes", "body")
     if response.background is not None and _holds(_in_task(response.background), sessions):
-        raise _escape(
-            f"a background task of {request} holds the request's session, which closes before it runs.", "task"
-        )
+        raise escape(f"a background task of {request} holds the request's session, which closes", "task")
 
 
-def _escape(what: str, where: str) -> SessionClosedError:
+def escape(what: str, where: str) -> SessionClosedError:
+    """Return the error for what would use a session after it closed, and where to open one instead."""
     return SessionClosedError(
-        what,
+        f"{what} before it runs.",
         why="The request's transaction is committed before the response leaves, so that its failure can be the answer.",
         do=[f"Open a session inside the {where}:   async with db.session() as session: ..."],
         page="fastapi/closed",

@@ -7,14 +7,19 @@ route, so a returned 4xx or 5xx rolls back, and a transient fault can repeat the
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi.routing import APIRoute
+from starlette.responses import StreamingResponse
 
 from verdigris._places import request_name
-from verdigris.fastapi.escapes import refuse_escapes
+from verdigris.engine import Database
+from verdigris.errors import ConfigurationError
+from verdigris.fastapi.bodies import keep, rewind
+from verdigris.fastapi.escapes import escape, refuse_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
 _Endpoint = TypeVar("_Endpoint", bound="Callable[..., Any]")
 _MARK = "__verdigris_retrying__"
-_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_MAX_BODY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Retrying:
     idempotent: bool
     isolation_level: str | None
     resolve: bool
+    max_body: int
 
 
 def retrying(
@@ -50,15 +56,20 @@ def retrying(
     idempotent: bool = False,
     isolation_level: str | None = None,
     resolve: bool = False,
+    max_body: int = _MAX_BODY,
 ) -> Callable[[_Endpoint], _Endpoint]:
     """Mark an endpoint whose whole request may be repeated after a transient fault; it needs `route_class=Route`.
 
     Each attempt has fresh dependencies and a fresh session; the failed one is closed first. Effects outside the
-    database happen again. The body is kept in memory so that it can be read again; uploaded files are rewound.
+    database happen again, unless they wait in `session.after_commit()`. A body of up to `max_body` bytes is kept in
+    memory so that it can be read again; forms are, with their uploaded files rewound. A request whose body can't be
+    read again is not repeated, and the log says why. `idempotent` and `resolve` are those of `db.transaction()`.
+
+    Generator endpoints and websockets cannot be repeated: their first byte is gone. ConfigurationError says so.
     """
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _MARK, Retrying(attempts, deadline, idempotent, isolation_level, resolve))
+        setattr(endpoint, _MARK, Retrying(attempts, deadline, idempotent, isolation_level, resolve, max_body))
         return endpoint
 
     return mark
@@ -74,14 +85,44 @@ class Route(APIRoute):
     """A route that ends its transaction before it returns: `APIRouter(route_class=Route)`.
 
     A response with a status of 400 and above rolls back what the handler wrote (a handler that wants to keep it commits
-    itself); a streaming body or background task that holds the request's session is refused before the 200 is sent.
+    itself); a generator, streaming body or background task that holds the request's session is refused before the 200
+    is sent. A streaming body is closed when its client hangs up.
     """
 
     def get_route_handler(self) -> Handler:
         handler, policy = super().get_route_handler(), retrying_of(self.endpoint)
+        if is_generator(self.endpoint):
+            if policy is not None:
+                raise _not_repeatable(self.endpoint)
+            if any(_is_request_session(each.call) for each in self.dependant.dependencies):
+                return _refuse
         if policy is None:
             return functools.partial(_attempt, handler)
         return functools.partial(_repeat, handler, policy)
+
+
+def is_generator(endpoint: Callable[..., Any]) -> bool:
+    """Tell whether an endpoint is a generator: what it yields is sent after the route has returned."""
+    plain = inspect.unwrap(endpoint)
+    plain = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004 - an instance
+    return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+
+
+def _is_request_session(call: object) -> bool:
+    return getattr(call, "__func__", None) is Database.request_session
+
+
+def _not_repeatable(endpoint: Callable[..., Any]) -> ConfigurationError:
+    return ConfigurationError(
+        f"@retrying on {getattr(endpoint, '__name__', endpoint)}, which is a generator: it cannot be repeated.",
+        why="When it fails, the status and what it had yielded have gone to the client.",
+        do=["Take @retrying off, and repeat units of work inside:   await db.transaction(work)"],
+        page="errors/retry-transient",
+    )
+
+
+async def _refuse(request: Request) -> Response:
+    raise escape(f"the generator of {request_name(request.scope)} takes the request's session, which closes", "it")
 
 
 async def _attempt(handler: Handler, request: Request) -> Response:
@@ -100,6 +141,8 @@ async def _attempt(handler: Handler, request: Request) -> Response:
                         unit.undo = True
                 elif units:
                     refuse_escapes(response, [unit.session for unit in units], request_name(scope))
+            if isinstance(response, StreamingResponse) and hasattr(response.body_iterator, "aclose"):
+                until_sent.push_async_callback(response.body_iterator.aclose)
             await outer["fastapi_inner_astack"].enter_async_context(until_sent.pop_all())
     finally:
         scope.update(outer)
@@ -111,9 +154,7 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
     if policy.isolation_level is not None:
         request.scope["verdigris.isolation_level"] = policy.isolation_level
     request.scope["verdigris.resolve"] = policy.resolve
-    form = request.headers.get("content-type", "").startswith(_FORMS)
-    if not form:
-        await request.body()  # kept by the request: whoever reads it again gets it again
+    used_up = await keep(request, policy.max_body)
     allowed: Attempts | None = None
     while True:
         try:
@@ -125,17 +166,5 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
             allowed = allowed or units[0].database.attempts(
                 policy.attempts, policy.deadline, idempotent=policy.idempotent
             )
-            if not await allowed.again(error) or (form and not await _rewound(request)):
+            if not await allowed.again(error, used_up or await rewind(request)):
                 raise
-
-
-async def _rewound(request: Request) -> bool:
-    """Set the files of a form back to their beginning; False if the endpoint has read the stream itself."""
-    try:
-        form = await request.form()
-        for part in form.values():
-            if not isinstance(part, str):
-                await part.seek(0)
-    except (RuntimeError, ValueError):  # consumed, or closed by the endpoint
-        return False
-    return True
