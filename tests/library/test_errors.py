@@ -1,5 +1,8 @@
 import asyncio
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -300,3 +303,10 @@ def test_the_table_says_nothing_that_a_client_must_not_read():
         assert re.fullmatch(r"[A-Z][\w ,;']+", fault.title)
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", fault.name)
         assert (fault.retry is RetryLevel.UNIT) == (fault.repeats > 0)
+
+
+def test_the_page_says_what_the_table_says():
+    script = Path(__file__).parents[2] / "tools" / "write_tables.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

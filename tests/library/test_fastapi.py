@@ -6,7 +6,7 @@ from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, HTTPException, Request, WebSocket
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, HTTPException, Request, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import exc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -549,6 +549,53 @@ async def test_a_failed_attempt_gives_its_connection_back_before_the_next(databa
 
     assert answer.json() == 3
     await db.dispose()
+
+
+async def test_each_of_several_files_in_one_field_is_rewound(app, client, db):
+    router, read = APIRouter(route_class=Route), []
+
+    @router.post("/uploads")
+    @retrying()
+    async def upload(session: session_of(db), files: list[UploadFile]):
+        read.append([await file.read() for file in files])
+        if len(read) == 1:
+            await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+
+    app.include_router(router)
+    answer = await client.post("/uploads", files=[("files", b"one"), ("files", b"two")])
+
+    assert answer.status_code == 200
+    assert read == [[b"one", b"two"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "reason"),
+    [
+        (b"x" * 101, {}, "its body of 101 bytes is larger than max_body=100"),
+        ("stream", {}, "its body is a stream of unknown length"),
+        (b"a=1", {"content-type": "application/x-www-form-urlencoded"}, "the endpoint read the stream of its form"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_again_is_not_repeated_and_the_log_says_why(
+    app, client, db, caplog, content, headers, reason
+):
+    router, tries = APIRouter(route_class=Route), []
+
+    @router.post("/raw")
+    @retrying(max_body=100)
+    async def raw(session: session_of(db), request: Request):
+        tries.append([part async for part in request.stream()])
+        await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+
+    async def parts():
+        yield b"x"
+
+    app.include_router(router)
+    answer = await client.post("/raw", content=parts() if content == "stream" else content, headers=headers)
+
+    assert answer.status_code == 503
+    assert len(tries) == 1
+    assert f"not repeated after serialization (40001): {reason}" in caplog.text
 
 
 async def test_uploaded_files_are_rewound_for_the_next_attempt(app, client, db):
