@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import asyncpg
 from asyncpg import connect_utils
 
 from verdigris._background import background
 from verdigris._commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
 
 log = logging.getLogger("verdigris")
 
@@ -71,20 +68,17 @@ class Connection(asyncpg.Connection):
         """
         alive = self.closing or not self.is_closed()
         busy = alive and not self.released and not self.committing
-        cancel = self._cancel_request() if busy else None
+        protocol = self._protocol if busy and self._is_at_home() else None  # type: ignore[attr-defined]  # not in the stubs
         super().terminate()
-        if cancel is not None:
-            background(cancel)
+        if protocol is not None:
+            background(_cancel(self._addr, self._params, protocol, self.settings.connect_timeout))  # type: ignore[attr-defined]
 
-    def _cancel_request(self) -> Coroutine[Any, Any, None] | None:
-        protocol = self._protocol  # type: ignore[attr-defined]  # the stubs leave it out
-        if protocol is None:
-            return None
+    def _is_at_home(self) -> bool:
+        """Tell whether the event loop of this connection runs; when it is collected, another may, or none."""
         try:
-            asyncio.get_running_loop()
+            return asyncio.get_running_loop() is self._loop  # type: ignore[attr-defined]
         except RuntimeError:
-            return None  # collected, outside of any loop
-        return _cancel(self._addr, self._params, protocol, self.settings.connect_timeout)  # type: ignore[attr-defined]
+            return False
 
     async def rollback_to(self, savepoint: str) -> bool:
         """Roll back to a savepoint in bounded time; False if the server has an answer of its own that is an error.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from verdigris._places import request_name
 from verdigris.errors import Fault, VerdigrisError, classify
+from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 _TRY_AGAIN_LATER, _INTERNAL_ERROR = 1013, 1011  # close codes of a websocket
-_HANDLED = (SQLAlchemyError, VerdigrisError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_HANDLED = (
+    SQLAlchemyError,
+    VerdigrisError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
     """Add the exception handlers; a handler that the application has for the same class stays."""
+    columns = ConstraintColumns()
 
     async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
         fault = classify(error)
@@ -35,6 +44,8 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         if isinstance(connection, WebSocket):
             await _close(connection, fault)
             return None
+        if not fault.columns and fault.constraint and fault.constraint not in fields and fault.status < 500:
+            fault = replace(fault, columns=await columns.of(fault, app.state.verdigris))
         return problem(fault, fields, explanation=str(error) if app.debug else None)
 
     handlers: dict[Any, Any] = app.exception_handlers
