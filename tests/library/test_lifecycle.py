@@ -15,7 +15,7 @@ from verdigris.errors import ShuttingDownError, classify
 @pytest.fixture
 async def db(database_url, admin):
     await admin("CREATE TABLE note (id int PRIMARY KEY)")
-    database = Database(database_url, drain_timeout=0.4)
+    database = Database(database_url, drain_timeout=5)
     yield database
     await database.dispose()
 
@@ -31,7 +31,7 @@ async def stored(admin):
 
 async def test_at_the_end_work_under_way_is_waited_for_and_nothing_new_begins(db, admin):
     working = asyncio.create_task(db.transaction(lambda session: insert(session, 1, 0.2)))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0)  # it has only begun to connect
     stopping = asyncio.create_task(db.stop())
     await asyncio.sleep(0)
 
@@ -44,8 +44,8 @@ async def test_at_the_end_work_under_way_is_waited_for_and_nothing_new_begins(db
     assert await stored(admin) == [1]
 
 
-async def test_at_the_end_what_does_not_finish_is_named_cancelled_once_and_rolled_back(db, admin, caplog):
-    cancelled = []
+async def test_at_the_end_what_does_not_finish_is_named_cancelled_once_and_rolled_back(database_url, db, admin, caplog):
+    cancelled, db = [], Database(database_url, drain_timeout=0.4)
 
     async def endless(session):
         try:
@@ -55,7 +55,8 @@ async def test_at_the_end_what_does_not_finish_is_named_cancelled_once_and_rolle
             raise
 
     working = asyncio.create_task(db.transaction(endless), name="nightly")
-    await asyncio.sleep(0.1)
+    while not await admin("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"):
+        await asyncio.sleep(0.02)
     await db.stop()
 
     assert working.cancelled()

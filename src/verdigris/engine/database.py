@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import os
@@ -401,7 +400,7 @@ class Database(JSONReads):
         What still works then is named in the log and cancelled, once: it rolls back. Who asks for a connection
         meanwhile gets ShuttingDownError, a 503.
         """
-        await asyncio.gather(*(lifecycle.drain(engine, self._drain_timeout) for engine in self._engines()))
+        await lifecycle.drain(self._engines(), self._drain_timeout)
         await self.dispose()
 
     async def dispose(self) -> None:

@@ -46,18 +46,19 @@ async def size_pool(engine: AsyncEngine, workers: int, chosen: tuple[int | None,
     log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
 
 
-async def drain(engine: AsyncEngine, seconds: float) -> None:
+async def drain(engines: Sequence[AsyncEngine], seconds: float) -> None:
     """Hand out no connection any more, wait for those that are out, then cancel the tasks that hold them, once.
 
     The caller's own task is not waited for. Hooks of `after_commit` still get a connection: they end what is stored.
     """
-    pool = engine.sync_engine.pool
-    if not isinstance(pool, Pool):
-        return
-    pool.extras.closing = True
+    pools = [engine.sync_engine.pool for engine in engines]
+    ours = [pool for pool in pools if isinstance(pool, Pool)]
+    for pool in ours:
+        pool.extras.closing = True
     deadline = time.monotonic() + seconds
-    while (working := _holders(pool) | running()) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
+    while (any(map(_is_busy, ours)) or running()) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
         await asyncio.sleep(_PAUSE)
+    working = {*running(), *(task for pool in ours for task in _holders(pool))}
     for task in working:
         log.warning("still at work after %.1f s, cancelled: %s", seconds, _described(task))
         task.cancel()
@@ -83,10 +84,16 @@ async def dispose(engines: Sequence[AsyncEngine], seconds: float, *closing: Call
             await engine.dispose(close=False)
 
 
-def _holders(pool: Pool) -> set[asyncio.Task[Any]]:
+def _holders(pool: Pool) -> list[asyncio.Task[Any]]:
     me = asyncio.current_task()
-    tasks = {held.task() for held in pool.extras.held.values() if held.task is not None}
-    return {task for task in tasks if task is not None and task is not me and not task.done()}
+    tasks = (held.task() for held in pool.extras.held.values() if held.task is not None)
+    return [task for task in tasks if task is not None and task is not me and not task.done()]
+
+
+def _is_busy(pool: Pool) -> bool:
+    """Tell whether somebody holds or is about to get a connection, besides the caller and tasks that have ended."""
+    idle = len(pool.extras.held) - len(_holders(pool))
+    return pool.checkedout() > idle
 
 
 def _described(task: asyncio.Task[Any]) -> str:
