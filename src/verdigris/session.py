@@ -110,7 +110,7 @@ class AsyncSession(_AsyncSession):
 
     def __del__(self) -> None:
         guard = getattr(self, "guard", None)
-        if guard is None or guard.closed or self.unused or not self.sync_session.in_transaction():
+        if guard is None or guard.closed or self._unused or not self.sync_session.in_transaction():
             return
         what = f"a session was dropped without being closed; it was made at {Place(*self.made) if self.made else '?'}"
         warnings.warn(f"{what}. Its work is rolled back.", ResourceWarning, source=self, stacklevel=1)
