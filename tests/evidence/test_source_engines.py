@@ -273,3 +273,61 @@ def test_what_all_callers_of_a_wrapper_lack_is_the_wrappers(tmp_path):
 
     assert [engine.key for engine in by_ping] == ["app/kit.py:make"]
     assert [engine.short for engine in by_size] == ["reader", "writer"]
+
+
+def test_an_engine_is_placed_where_its_wrapper_is_called_not_where_a_command_starts(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "migrate.py": """
+            import asyncio
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            def run(args):
+                asyncio.run(_run(args))
+
+            async def _run(args):
+                old, new = await prepare(args)
+                await new.dispose()
+
+            async def prepare(args):
+                url = args.database_url
+                old = await make(f"sqlite+aiosqlite:///{args.folder}/old.db")
+                new = await make(url)
+                return old, new
+
+            async def make(url):
+                options = {} if url.startswith("sqlite") else {"pool_size": 5}
+                engine = create_async_engine(url, **options)
+                return engine
+            """,
+        },
+    )
+
+    assert [(engine.short, engine.place.line) for engine in source.engines] == [
+        ("prepare.old", 13),
+        ("prepare.new", 14),
+    ]
+
+
+def test_a_wrapper_that_hands_its_local_engine_back_is_still_a_wrapper(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            def make(url, **options):
+                return create_async_engine(url, **options)
+
+            def sized(size):
+                engine = make("postgresql+asyncpg://h/d", pool_size=size)
+                return engine
+
+            reader = sized(5)
+            writer = sized(20)
+            """,
+        },
+    )
+
+    assert [engine.key for engine in source.engines] == ["app.py:reader", "app.py:writer"]

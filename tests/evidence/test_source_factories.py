@@ -168,3 +168,20 @@ two = async_sessionmaker(engine, expire_on_commit=False)
     )
 
     assert source.opened.everywhere == Flags(expires=False, autoflush=None)
+
+
+@pytest.mark.parametrize(
+    "later", ["made.kw['expire_on_commit'] = True", "made.kw.update(given)", "made.kw[name()] = 1", "made.kw = {}"]
+)
+def test_an_option_that_is_written_into_kw_later_is_not_settled(tmp_path, later):
+    source = tree(tmp_path, {"app.py": f"{HEAD}made = async_sessionmaker(engine, expire_on_commit=False)\n{later}\n"})
+
+    [made] = source.factories
+    assert isinstance(made.option("expire_on_commit"), Unknown)
+
+
+def test_another_option_in_kw_leaves_the_rest_as_written(tmp_path):
+    text = f"{HEAD}made = async_sessionmaker(engine, expire_on_commit=False)\nmade.kw['info'] = {{}}\nprint(made.kw)\n"
+
+    [made] = tree(tmp_path, {"app.py": text}).factories
+    assert made.option("expire_on_commit") == Known(False)

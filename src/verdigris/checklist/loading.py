@@ -10,6 +10,7 @@ from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.loading import (
     Answer,
     Collection,
+    Doubtful,
     Hit,
     Looped,
     Multiplied,
@@ -264,14 +265,22 @@ class NoNPlusOne(Box[Looped]):
         match subject:
             case PerRow():
                 return subject.finding(subject.variant, subject.message, fix=subject.fix)
-            case RowQuery(unsure=str(why)):
-                return subject.doubt(f"`{subject.call}` is awaited in a loop over `{subject.rows}`; {why}")
+            case Doubtful():
+                return self._doubtful(subject)
             case RowQuery():
                 return self._loop(subject)
             case Answer(ran=ran) if ran:
                 return subject.proof(f"ran {ran} times and repeated no query for each row", kind=Kind.RECORDING)
             case Answer():
                 return subject.proof("no loop over rows in what it calls awaits a query")
+
+    def _doubtful(self, subject: Doubtful) -> Judgement:
+        if subject.ran and subject.most == 1:
+            message = f"`{subject.loop.call}` ran {subject.ran} times and in no request or task twice with other values"
+            return subject.proof(message, kind=Kind.RECORDING)
+        told = f"`{subject.loop.call}` is awaited in a loop over `{subject.loop.rows}`; {subject.why}"
+        seen = f"; a run sent it with {subject.most} different values in one request or task" if subject.ran else ""
+        return subject.doubt(told + seen)
 
     def _loop(self, loop: RowQuery) -> Judgement:
         together = ", all at once" if loop.gathered else ""

@@ -41,8 +41,8 @@ class Mapped(Box[Model]):
     consequence = "The type checker knows neither the attribute's type nor whether it may be None, and nor do readers."
 
     def subjects(self, evidence: Evidence) -> Population[Model]:
-        """Name the declarative classes; SQLModel has its own notation."""
-        return evidence.source.mapped_classes.where(lambda model: model.style == "declarative")
+        """Name the declarative classes, mixins and bases with columns included; SQLModel has its own notation."""
+        return evidence.source.declaring_classes
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:
         """Look at each column the class declares itself; what a mixin declares is judged there."""
@@ -67,10 +67,10 @@ class MappedColumn(Box[Model]):
     consequence = "`Mapped[str] = Column(...)` is nullable in the table while its type says never None."
 
     def subjects(self, evidence: Evidence) -> Population[Model]:
-        """Name the declarative classes; Column in a Table(...) is right and is none of them."""
-        models = evidence.source.mapped_classes
-        declarative = models.where(lambda model: model.style == "declarative")
-        places = {column.place for model in models for column in model.own_columns}
+        """Name the declarative classes, as 4.1 does; Column in a Table(...) is right and is none of them."""
+        declarative = evidence.source.declaring_classes
+        every = (*evidence.source.mapped_classes, *declarative)
+        places = {column.place for model in every for column in model.own_columns}
         return Population(declarative.subjects, (*declarative.gaps, *stray(evidence.source, "Column", places)))
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:

@@ -208,15 +208,40 @@ class Answer(Subject):
     ran: int
 
 
-Looped: TypeAlias = RowQuery | PerRow | Answer
+@dataclass(frozen=True, slots=True)
+class Doubtful(Subject):
+    """A loop whose query may not run once for each row, and what a run saw of that query."""
+
+    key: str
+    place: Place
+    loop: RowQuery
+    why: str
+    ran: int  # how often a recording sent it
+    most: int  # with how many different values in one request or task; 1 where it was never repeated
+
+
+Looped: TypeAlias = RowQuery | Doubtful | PerRow | Answer
 
 
 def loops(evidence: Evidence) -> Population[Looped]:
     """Name the loops that query, what a run repeated, and the routes, whose answers have neither."""
     source = evidence.source
     answers = [_answer(evidence, route) for route in source.routes]
-    found: list[Looped] = [*source.row_queries, *repeated(evidence), *lazily(evidence), *answers]
+    found: list[Looped] = [*(_loop(evidence, loop) for loop in source.row_queries)]
+    found += [*repeated(evidence), *lazily(evidence), *answers]
     return source.population(found, *source.routes.gaps)
+
+
+def _loop(evidence: Evidence, loop: RowQuery) -> RowQuery | Doubtful:
+    if loop.unsure is None:
+        return loop
+    sent, most = runs(evidence, None, loop.query), 1
+    if not loop.function.covers(loop.query):  # others send it too: the loop's own function must have run
+        sent = min(sent, runs(evidence, None, loop.function))
+    for seen in evidence.recording.repeats if evidence.recording is not None else ():
+        if seen.site is not None and loop.query.covers(Place.parse(seen.site)):
+            most = max(most, seen.different)
+    return Doubtful(loop.key, loop.place, loop, loop.unsure, sent, most)
 
 
 def _answer(evidence: Evidence, route: Route) -> Answer:

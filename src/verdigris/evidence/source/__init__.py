@@ -224,6 +224,12 @@ class Source:
         return self.population(_distinct(self.models.every), *gaps)
 
     @cached_property
+    def declaring_classes(self) -> Population[Model]:
+        """Every declarative class that declares columns or has a table: models, their mixins and bases."""
+        models = self.mapped_classes.where(lambda model: model.style == "declarative")
+        return Population((*models, *_distinct(self.models.mixins)), models.gaps)
+
+    @cached_property
     def fan_outs(self) -> Population[FanOut]:
         """Every place that runs coroutines at the same time."""
         return self.population(_distinct(self.tasks.fan_outs))

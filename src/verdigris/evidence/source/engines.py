@@ -238,10 +238,30 @@ def _spread_url(ways: tuple[Options, ...]) -> Argument | None:
 
 
 def _outermost(call: Call, frame: Frame | None) -> Call:
+    """Return the call whose own code keeps the engine: a command whose arguments only pass through it is no wrapper."""
     while frame is not None and frame.call is not None and frame.caller is not None and not is_kept(frame.function):
         call = Call(frame.call, frame.caller)
+        if _stays(call):
+            break
         frame = frame.outer
     return call
+
+
+def _stays(call: Call) -> bool:
+    """Tell whether what a call gives is a local variable that its function does not hand back as it is."""
+    target = assigned_to(call)
+    function = call.scope.function
+    if target is None or function is None or target not in function.bindings:
+        return False
+    if any(target in node.names for node in function.nodes() if isinstance(node, (ast.Global, ast.Nonlocal))):
+        return False
+    given = (node.value for node in function.nodes() if isinstance(node, (ast.Return, ast.Yield)))
+    kept = (
+        node.value
+        for node in function.nodes()
+        if isinstance(node, ast.Assign) and any(isinstance(each, ast.Attribute) for each in node.targets)
+    )
+    return not any(isinstance(value, ast.Name) and value.id == target for value in (*given, *kept))
 
 
 def _wrapped_async(source: Source, call: Call) -> bool:

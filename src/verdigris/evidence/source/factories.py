@@ -45,9 +45,12 @@ class Factory(Subject):
     role: Role
     evaluator: Evaluator = field(repr=False)
     bind: Argument | None = None
+    rewritten: frozenset[str | None] = frozenset()  # options that are written into its `kw` later; None: any
 
     def option(self, name: str) -> Value:
         """Return an option's value over all ways through the code."""
+        if not self.rewritten.isdisjoint({name, None}):
+            return Unknown(f"`{self.short}.kw` is changed after it was made")
         return agree([self._option(way, name) for way in self.ways])
 
     def _option(self, way: Options, name: str) -> Value:
@@ -91,12 +94,15 @@ class Factory(Subject):
 def factories(source: Source) -> Iterator[Factory]:
     """Yield every session factory, every session made without one and every call that overrides a factory's options."""
     makers = source.calls.outside(_PACKAGES, "async_sessionmaker", "sessionmaker")
+    rewritten = _rewritten(source)
     for call, maker in makers:
         frames: list[Frame] = []
         function = call.scope.function
         if function is not None and depends_on_parameters(call.node, function):
             frames = source.calls.frames(function)
-        yield from _distinct([_factory(source, call, maker, frame) for frame in frames or (None,)])
+        later = frozenset(rewritten.get(id(call.node), ()))
+        made = (_factory(source, call, maker, frame) for frame in frames or (None,))
+        yield from _distinct([replace(each, rewritten=later) if later else each for each in made])
     for call, _ in source.calls.outside({"verdigris"}, "Database", "from_engine"):
         yield _made(source, call, DATABASE, "database")
     yield from _direct(source)
@@ -158,6 +164,33 @@ def _configured(source: Source, call: Call) -> list[Options]:
             meaning = source.names.resolve(later.node.func.value, later.scope)
             if isinstance(meaning, Assigned) and meaning.value is call.node:
                 found += source.evaluator.options(later.node, later.scope)
+    return found
+
+
+def _rewritten(source: Source) -> dict[int, set[str | None]]:
+    """Return the options that are written into `factory.kw` later, by the factory's call; None for any of them."""
+    found: dict[int, set[str | None]] = {}
+    for scope in source.scopes:
+        if ".kw" not in scope.module.file.text:
+            continue
+        for node in scope.nodes():
+            match node:
+                case ast.Subscript(value=ast.Attribute(value=owner, attr="kw"), slice=key, ctx=ast.Store()):
+                    name = key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
+                case ast.Call(func=ast.Attribute(value=ast.Attribute(value=owner, attr="kw"), attr=verb)) if verb in {
+                    "update",
+                    "setdefault",
+                    "pop",
+                    "clear",
+                }:
+                    name = None
+                case ast.Attribute(value=owner, attr="kw", ctx=ast.Store()):
+                    name = None
+                case _:
+                    continue
+            meaning = source.names.resolve(owner, scope)
+            if isinstance(meaning, Assigned) and meaning.value is not None:
+                found.setdefault(id(meaning.value), set()).add(name)
     return found
 
 

@@ -128,10 +128,14 @@ class Holders:
             if scope.parent is None:
                 yield from self._in_objects(scope)
             for node in scope.nodes():
-                if isinstance(node, ast.Assign) and self.source.types.session(node.value, scope) == "async":
-                    for target in node.targets:
-                        if isinstance(target, ast.Attribute) and ast.unparse(target.value).endswith("app.state"):
-                            yield ast.unparse(target), scope.module.place(node)
+                if not isinstance(node, ast.Assign):
+                    continue
+                for target in node.targets:
+                    if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute)):
+                        continue  # asked first: what a value is costs more than where it goes
+                    stated = ast.unparse(target.value).endswith("app.state")
+                    if stated and self.source.types.session(node.value, scope) == "async":
+                        yield ast.unparse(target), scope.module.place(node)
         for function in self.source.functions:
             cached = any(_leaf(decorator) in CACHES for decorator in function.decorators)
             produced = self.source.types.produced(function) if cached and not function.is_async else None

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.evaluate import Argument, Options
+from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.indexes import indexes
 from verdigris.evidence.source.mapped import Column, Model, Relationship, leaf_of
 from verdigris.evidence.source.modules import Binding, Scope
@@ -48,6 +49,17 @@ class Models:
     def every(self) -> list[Model]:
         """Each mapped class of application code that has a table."""
         return [self._model(scope) for scope in self.source.classes if self._is_model(scope)]
+
+    @cached_property
+    def mixins(self) -> list[Model]:
+        """Each class of the tree without a table of its own from which declarative models have columns."""
+        found: dict[int, Scope] = {}
+        for model in self.every:
+            for base in self.source.names.lineage(model.scope) if model.style == "declarative" else ():
+                if isinstance(base, Scope) and base.module.role is Role.APPLICATION and self.of(base) is None:
+                    found.setdefault(id(base), base)
+        made = (self._model(scope) for scope in found.values())
+        return [mixin for mixin in made if mixin.style == "declarative" and mixin.own_columns]
 
     def of(self, scope: Scope | None) -> Model | None:
         """Return the model a class is."""

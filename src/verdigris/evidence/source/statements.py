@@ -75,7 +75,10 @@ class Statements:
         for call in self.source.calls.named(*EAGER, "load"):
             if call.module.role is Role.APPLICATION:
                 found += self._option(call)
-        return sorted(found, key=lambda option: option.place)
+        first: dict[tuple[int, str], LoaderOption] = {}
+        for option in sorted(found, key=lambda option: option.place):
+            first.setdefault(_step(option.call), option)
+        return list(first.values())
 
     def _option(self, call: Call) -> Iterator[LoaderOption]:
         strategy = self.strategy(call)
@@ -173,6 +176,12 @@ class Statements:
             if inherited is not None:
                 found.append(Loaded(inherited.key, inherited.place, inherited, options))
         return found
+
+
+def _step(call: Call) -> tuple[int, str]:
+    """Tell a step of a path within its statement: paths that branch later begin with the same call, written twice."""
+    statement = next((node for node in call.module.ancestors(call.node) if isinstance(node, ast.stmt)), call.node)
+    return id(statement), ast.unparse(call.node)
 
 
 def _limited(call: Call) -> bool:

@@ -1,0 +1,77 @@
+"""Section 5 where a page's examples do not reach: what a run settles, what is said once."""
+
+from __future__ import annotations
+
+import pytest
+
+from verdigris.checklist.registry import boxes
+from verdigris.checklist.verdict import Verdict
+from verdigris.evidence import Evidence
+from verdigris.evidence.recording.artefact import Recording, Repeat, Statement, StatementUse
+from verdigris.evidence.source import Source
+
+MODELS = """from sqlalchemy import ForeignKey, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, joinedload, mapped_column, relationship, selectinload
+class Base(DeclarativeBase): ...
+class Folder(Base):
+    __tablename__ = "folder"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("folder.id"))
+    notes: Mapped[list["Note"]] = relationship(lazy="raise_on_sql")
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id"))
+    folder: Mapped[Folder] = relationship(lazy="raise_on_sql")
+    author: Mapped[Folder] = relationship(lazy="raise_on_sql")
+"""
+LOOP = """async def first(session: AsyncSession, ids: list[int]):
+    for id in ids:
+        found = await session.scalar(select(Folder).where(Folder.id == id))
+        if found is not None:
+            return found
+"""
+SENT = f"app.py:{MODELS.count(chr(10)) + 3}"
+
+
+def conclude(box, folder, text, recording=None):
+    (folder / "app.py").write_text(MODELS + text, "utf-8")
+    return boxes()[f"loading/{box}"][1].conclude(Evidence(Source.read(folder), recording))
+
+
+def ran(different):
+    use = StatementUse(site=SENT, count=12)
+    repeats = (Repeat("f", site=SENT, different=different, scopes=1),) if different else ()
+    return Recording(statements=(Statement("f", "SELECT", uses=(use,), count=12),), repeats=repeats)
+
+
+@pytest.mark.parametrize(
+    ("recording", "verdict"),
+    [
+        (None, Verdict.UNPROVEN),
+        (Recording(), Verdict.UNPROVEN),
+        (ran(0), Verdict.HOLDS),
+        (ran(1), Verdict.HOLDS),  # the same question again is no query a row
+        (ran(3), Verdict.UNPROVEN),
+        (ran(8), Verdict.FAILS),
+    ],
+)
+def test_a_run_settles_a_loop_that_the_source_leaves_open(tmp_path, recording, verdict):
+    assert conclude("no-n-plus-one", tmp_path, LOOP, recording).verdict is verdict
+
+
+def test_paths_that_branch_later_name_their_common_step_once(tmp_path):
+    once = """
+    joinedload(Folder.notes).joinedload(Note.folder), joinedload(Folder.notes).joinedload(Note.author)
+"""
+    found = conclude("selectin-collections", tmp_path, f"LOADED = select(Folder).options({once})\n")
+
+    assert len(found.findings) == 1
+
+
+def test_the_same_option_in_two_statements_is_two(tmp_path):
+    each = "select(Folder).options(joinedload(Folder.notes))\n"
+    found = conclude("selectin-collections", tmp_path, f"FIRST = {each}SECOND = {each}")
+
+    assert len(found.findings) == 2
