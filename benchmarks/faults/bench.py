@@ -46,8 +46,8 @@ class Answer:
 
     @property
     def is_away(self) -> bool:
-        """The answer that a load balancer and a client understand: not now, come back."""
-        return self.status == 503 and self.comes_back
+        """The answer that a load balancer and a client understand: not now. ↻ says when, too."""
+        return self.status == 503
 
 
 class Bench:
@@ -145,7 +145,7 @@ class Bench:
 
     async def in_use(self) -> int:
         """Return how many connections stay checked out when every request is over; -1 if the server is past asking."""
-        async with httpx.AsyncClient(timeout=3) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
             for _ in range(10):
                 try:
                     number = int((await client.get(f"{self.url}/in-use")).text)

@@ -101,7 +101,7 @@ async def endless(session: AsyncSession) -> Any:
 @handler
 async def long(session: AsyncSession) -> Any:
     await session.execute(text("SELECT pg_sleep(1.5)"))
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(6)
     return STORED
 
 

@@ -249,7 +249,7 @@ async def test_a_stream_with_a_session_of_its_own_works(app, client, db):
     assert db.pool().in_use == 0
 
 
-@pytest.mark.parametrize("how", ["argument", "closure"])
+@pytest.mark.parametrize("how", ["argument", "closure", "method"])
 async def test_a_background_task_that_holds_the_session_is_refused_before_the_answer(app, client, db, admin, how):
     router = APIRouter(route_class=Route)
 
@@ -261,6 +261,8 @@ async def test_a_background_task_that_holds_the_session_is_refused_before_the_an
         await insert_note(session)
         if how == "argument":
             background.add_task(insert_note, session, 2)
+        elif how == "method":
+            background.add_task(session.execute, text("INSERT INTO note VALUES (2, 'two')"))
         else:
             background.add_task(later)
         return {}

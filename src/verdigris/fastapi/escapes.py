@@ -68,6 +68,7 @@ def _in_task(task: BackgroundTask) -> Iterator[Any]:
     while isinstance(function, functools.partial):
         yield from (*function.args, *function.keywords.values())
         function = function.func
+    yield getattr(function, "__self__", None)  # a method of the session holds it as well
     for cell in getattr(function, "__closure__", None) or ():
         try:
             yield cell.cell_contents
