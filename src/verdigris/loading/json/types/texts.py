@@ -12,7 +12,6 @@ from sqlalchemy import CHAR, String, Text, and_, case, cast, func, literal_colum
 from sqlalchemy.dialects.postgresql import CITEXT
 
 from verdigris.loading.json.types.choices import enum, members
-from verdigris.loading.json.types.containers import is_plain, json
 from verdigris.loading.json.types.numbers import decimal, mismatch
 from verdigris.loading.json.types.values import (
     Encoded,
@@ -197,7 +196,6 @@ def special(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported | None:
         return address(loaded, _ANY_ADDRESS[_function(schema)])
     if schema["type"] == "function-after" and repr(_function(schema)) == _VALUE_OF_ENUM:
         return enum(loaded, wanted.with_schema(schema["schema"]))
-    if schema["type"] == "json-or-python" and schema["json_schema"]["type"] == "any" and loaded.kind == "json":
-        named = schema["python_schema"].get("custom_error_type") == "invalid-json-value"
-        return json(loaded) if named and is_plain(wanted.with_schema({"type": "str"})) else None
+    if schema["type"] == "json-or-python" and schema["json_schema"]["type"] == "any":
+        return Unsupported("a JsonValue is written by the options of whichever model holds it")
     return None
