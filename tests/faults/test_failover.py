@@ -119,7 +119,8 @@ async def test_a_name_that_leads_elsewhere_is_followed_by_new_connections(pair, 
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     server = primary.server
-    db = Database(f"postgresql://{server.user}:{server.password}@db.example/postgres", pool_size=2, max_overflow=0)
+    url = f"postgresql://{server.user}:{server.password}@db.example/postgres?sslmode=disable"
+    db = Database(url, pool_size=2, max_overflow=0)
     await db.transaction(Work())
     await eventually(standby.caught_up)
 
