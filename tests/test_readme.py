@@ -43,6 +43,20 @@ def test_there_are_commands_in_the_readme() -> None:
     assert len(COMMANDS) >= 4
 
 
+def test_what_the_readme_links_to_is_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def test_every_page_is_linked_from_the_readme_or_a_page_of_it() -> None:
+    pages = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+    told = README + "".join(pages.values())
+
+    assert [name for name in pages if f"{name})" not in told] == []
+
+
 def test_the_report_in_the_readme_is_the_one_that_is_printed(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     shutil.copytree(ROOT / "examples" / "shop", shop, ignore=shutil.ignore_patterns("__pycache__"))
