@@ -98,7 +98,7 @@ class Connection(asyncpg.Connection):
         self.failed = None
         try:
             return await super().execute(query, timeout=timeout or self.settings.close_timeout)
-        except (OSError, asyncpg.PostgresConnectionError):
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError):
             self.terminate()  # a lost connection has rolled back: its failure must not hide the error before it
             return "ROLLBACK"
 
