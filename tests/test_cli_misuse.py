@@ -65,3 +65,18 @@ def test_settings_nested_without_end_are_no_toml(project, capsys):
 
     assert main(["check", str(project)]) == 2
     assert "is not TOML" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+@pytest.mark.parametrize("name", ["pyproject.toml", "alembic.ini", "pipe.py"])
+def test_a_pipe_among_the_files_is_named_and_not_waited_for(name, project):
+    os.mkfifo(project / name)
+
+    ran = subprocess.run(
+        [*RUN.split(), "check", ".", "--no-cache", "--select", "engine/pre-ping", "--output-format", "concise"],
+        cwd=project, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+    assert ran.returncode == 1
+    assert f"{name}: unread: it is no regular file" in ran.stdout

@@ -85,17 +85,9 @@ def parse(files: Files, relative: str) -> SourceFile | None:
 
 def _read_python(files: Files, path: Path, relative: str) -> None:
     role = role_of(relative)
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-            files.unread.append(Unread(relative, "it is no regular file", role))
-            return
-        if status.st_size > LARGEST:
-            files.unread.append(Unread(relative, f"it has {status.st_size:,} bytes; the limit is {LARGEST:,}", role))
-            return
-        data = path.read_bytes()
-    except OSError as error:
-        files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}", role))
+    data = _content(path)
+    if isinstance(data, str):
+        files.unread.append(Unread(relative, data, role))
         return
     if not RELEVANT.search(data):
         files.irrelevant.append(relative)
@@ -145,10 +137,24 @@ def _why(error: BaseException, data: bytes) -> str:
 
 
 def _read_settings(files: Files, path: Path, relative: str) -> None:
+    data = _content(path)
+    if isinstance(data, str):
+        files.unread.append(Unread(relative, data))
+    else:
+        files.settings[relative] = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _content(path: Path) -> bytes | str:
+    """Return what is in a file, or why it was not read."""
     try:
-        files.settings[relative] = path.read_text("utf-8", errors="replace")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            return "it is no regular file"
+        if status.st_size > LARGEST:
+            return f"it has {status.st_size:,} bytes; the limit is {LARGEST:,}"
+        return path.read_bytes()
     except OSError as error:
-        files.unread.append(Unread(relative, f"it cannot be opened: {error.strerror}"))
+        return f"it cannot be opened: {error.strerror}"
 
 
 @contextmanager
