@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from verdigris.demo import stage
+
 ROOT = Path(__file__).parents[2]
 WHOLE = 240.0  # seconds; on two cores it takes less than a fifth of that
 
@@ -105,3 +107,12 @@ def processes_of_group(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(entry.parent.name))
     return found
+
+
+def test_what_the_shop_lacks_is_named_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(stage, "NEEDED", ("fastapi", "no_such_distribution"))
+
+    with pytest.raises(stage.StageError, match="no_such_distribution is not installed") as raised:
+        stage.equipped()
+
+    assert "verdigris[demo]" in str(raised.value)

@@ -12,7 +12,7 @@ from verdigris import embedded
 from verdigris.checklist.verdict import Verdict
 from verdigris.cli.options import Parser
 from verdigris.demo.figures import figures
-from verdigris.demo.stage import Stage, StageError, free_port, shop_directory
+from verdigris.demo.stage import Stage, StageError, equipped, free_port, shop_directory
 from verdigris.evidence.recording.artefact import Recording
 from verdigris.report.style import style_for
 
@@ -46,6 +46,7 @@ def main(given: list[str]) -> int:
 
 def _run(options: Namespace) -> int:
     started = time.perf_counter()
+    equipped()
     output = Path(options.output or tempfile.mkdtemp(prefix="verdigris-demo-"))
     output.mkdir(parents=True, exist_ok=True)
     port = free_port(options.port)

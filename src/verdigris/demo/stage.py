@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -24,10 +25,22 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PATIENCE = 60.0  # seconds for the shop to answer, and to stop
+NEEDED = ("alembic", "asyncpg", "fastapi", "httpx", "python_multipart", "sqlalchemy", "uvicorn", "websockets")
 
 
 class StageError(UsageError):
     """A step of the demo failed; what it wrote is part of the message."""
+
+
+def equipped() -> None:
+    """Ask for what the shop imports before anything is started; raise `StageError` that names what is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StageError(
+            f"The shop cannot run here: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
+            why="The demo serves a whole application, which needs more than the checker.",
+            do=('pip install "verdigris[demo]"   # in a clone: pip install ".[demo]", or make demo',),
+        )
 
 
 def shop_directory() -> Path:
