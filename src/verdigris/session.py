@@ -20,6 +20,7 @@ from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
 from verdigris._places import Place
 from verdigris._sync_sessions import closes_at_once
+from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
@@ -109,8 +110,8 @@ class AsyncSession(_AsyncSession):
         return "_unbuilt" in self.__dict__
 
     def __del__(self) -> None:
-        guard = getattr(self, "guard", None)
-        if guard is None or guard.closed or self._unused or not self.sync_session.in_transaction():
+        inner = self.__dict__.get("sync_session")  # none where nothing was asked of it, or its making failed
+        if inner is None or self.guard.closed or not inner.in_transaction():
             return
         what = f"a session was dropped without being closed; it was made at {Place(*self.made) if self.made else '?'}"
         warnings.warn(f"{what}. Its work is rolled back.", ResourceWarning, source=self, stacklevel=1)
@@ -143,20 +144,6 @@ class AsyncSession(_AsyncSession):
         self.guard.closed = self.guard.dies
         await self._close()
 
-    def after_commit(self, hook: Callable[[], object]) -> None:
-        """Run a hook, plain or async, when the transaction in progress is stored: for effects outside the database.
-
-        It runs after COMMIT was answered and the connection given back, in the order given, and before a request's
-        answer leaves. It does not run when the transaction, or the savepoint that it was given in, is rolled back, nor
-        when nobody knows the outcome. A hook that fails is logged: what is stored stays stored. It needs a session of
-        its own for statements. Hooks live in this process: what must not be lost belongs into a table (an outbox).
-        """
-        if self.guard.closed:
-            raise gone(self.info)
-        if self.guard.after is None:
-            self.guard.after = AfterCommit(self.sync_session)
-        self.guard.after.add(self.sync_session, hook)
-
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -180,6 +167,30 @@ class AsyncSession(_AsyncSession):
         if self.guard.closed:
             raise gone(self.info)
         super().add_all(instances)
+
+
+def after_commit(session: _AsyncSession, hook: Callable[[], object]) -> None:
+    """Run a hook, plain or async, when a session's transaction in progress is stored: for effects outside the database.
+
+    It runs after COMMIT was answered and the connection given back, in the order given, and before a request's
+    answer leaves. It does not run when the transaction, or the savepoint that it was given in, is rolled back, nor
+    when nobody knows the outcome. A hook that fails is logged: what is stored stays stored. It needs a session of
+    its own for statements. Hooks live in this process: what must not be lost belongs into a table (an outbox).
+
+    Raises ConfigurationError for a session that no `Database` made, and SessionClosedError.
+    """
+    if not isinstance(session, AsyncSession):
+        raise ConfigurationError(
+            f"after_commit() got a {type(session).__name__} that no Database made.",
+            why="What runs after COMMIT needs to know how COMMIT ended, and the sessions of a Database do.",
+            do=["async with db.session() as session: ..."],
+            page="fastapi/commit-or-rollback",
+        )
+    if session.guard.closed:
+        raise gone(session.info)
+    if session.guard.after is None:
+        session.guard.after = AfterCommit(session.sync_session)
+    session.guard.after.add(session.sync_session, hook)
 
 
 class RequestUnit:

@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from tests.faults.rig import Fate, Postgres, Proxy, Standby, eventually, within
-from verdigris import Database
+from verdigris import Database, after_commit
 from verdigris.errors import OutcomeUnknownError
 
 ADD = text("UPDATE account SET balance = balance + 1 WHERE id = 1")
@@ -168,7 +168,7 @@ async def test_a_commit_without_an_answer_is_resolved_where_the_unit_asks_for_it
 
     async def work(session):
         runs.append(1)
-        session.after_commit(lambda: effects.append(len(runs)))
+        after_commit(session, lambda: effects.append(len(runs)))
         await add(session)
         return "done"
 
@@ -226,7 +226,7 @@ async def test_an_outcome_that_nobody_can_tell_stays_unknown(proxy, postgres, da
     effects = []
 
     async def work(session):
-        session.after_commit(lambda: effects.append(1))
+        after_commit(session, lambda: effects.append(1))
         await add(session)
 
     async def vanish():
@@ -275,7 +275,7 @@ async def test_a_cancelled_commit_without_an_answer_is_resolved_in_the_backgroun
     effects = []
 
     async def work(session):
-        session.after_commit(lambda: effects.append(1))
+        after_commit(session, lambda: effects.append(1))
         await add(session)
 
     with pytest.raises(TimeoutError):

@@ -10,9 +10,11 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemySession
 
+from verdigris import after_commit
 from verdigris.engine import Database
-from verdigris.errors import CommitRefusedError, SessionClosedError
+from verdigris.errors import CommitRefusedError, ConfigurationError, SessionClosedError
 from verdigris.fastapi import Route, install, retrying
 from verdigris.session import AsyncSession
 
@@ -66,10 +68,10 @@ WAYS = [explicit, block, inner_block, unit]
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_hook_runs_when_the_work_is_stored_and_its_connection_free(db, seen, way):
     async def work(session):
-        session.after_commit(seen.look)
+        after_commit(session, seen.look)
         await insert(session)
         assert seen == []
-        session.after_commit(lambda: seen.append(db.pool().in_use))
+        after_commit(session, lambda: seen.append(db.pool().in_use))
 
     await way(db, work)
 
@@ -80,7 +82,7 @@ async def test_a_hook_runs_when_the_work_is_stored_and_its_connection_free(db, s
 async def test_a_hook_does_not_run_when_the_work_is_rolled_back(db, seen, way):
     async def work(session):
         await insert(session)
-        session.after_commit(seen.look)
+        after_commit(session, seen.look)
         raise KeyError("no")
 
     with pytest.raises(KeyError):
@@ -90,7 +92,7 @@ async def test_a_hook_does_not_run_when_the_work_is_rolled_back(db, seen, way):
 
 async def test_a_hook_does_not_run_when_commit_fails_or_is_refused(db, seen, admin):
     async def swallow(session):
-        session.after_commit(seen.look)
+        after_commit(session, seen.look)
         with pytest.raises(exc.DBAPIError):
             await session.execute(text("SELECT 1/0"))
 
@@ -101,16 +103,16 @@ async def test_a_hook_does_not_run_when_commit_fails_or_is_refused(db, seen, adm
 
 async def test_a_hook_of_a_savepoint_that_was_rolled_back_does_not_run_and_the_others_do(db, seen):
     async with db.session.begin() as session:
-        session.after_commit(lambda: seen.append("outer"))
+        after_commit(session, lambda: seen.append("outer"))
         await insert(session)
         with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
             async with session.begin_nested():
-                session.after_commit(lambda: seen.append("undone"))
+                after_commit(session, lambda: seen.append("undone"))
                 async with session.begin_nested():
-                    session.after_commit(lambda: seen.append("undone with it"))
+                    after_commit(session, lambda: seen.append("undone with it"))
                 raise KeyError(1)
         async with session.begin_nested():
-            session.after_commit(lambda: seen.append("released"))
+            after_commit(session, lambda: seen.append("released"))
         assert seen == []
 
     assert seen == ["outer", "released"]
@@ -118,13 +120,13 @@ async def test_a_hook_of_a_savepoint_that_was_rolled_back_does_not_run_and_the_o
 
 async def test_each_transaction_of_a_session_has_its_own_hooks(db, seen):
     async with db.session() as session:
-        session.after_commit(lambda: seen.append("first"))
+        after_commit(session, lambda: seen.append("first"))
         await session.commit()
         await insert(session)
-        session.after_commit(lambda: seen.append("undone"))
+        after_commit(session, lambda: seen.append("undone"))
         await session.rollback()
         await insert(session)
-        session.after_commit(lambda: seen.append("second"))
+        after_commit(session, lambda: seen.append("second"))
         await session.commit()
 
     assert seen == ["first", "second"]
@@ -135,7 +137,7 @@ async def test_a_unit_that_is_repeated_runs_the_hooks_of_the_attempt_that_was_st
 
     async def work(session):
         tries.append(1)
-        session.after_commit(partial(seen.append, len(tries)))
+        after_commit(session, partial(seen.append, len(tries)))
         await insert(session)
         if len(tries) == 1:
             await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
@@ -150,8 +152,8 @@ async def test_a_hook_that_fails_is_logged_and_neither_the_work_nor_the_others_s
         raise RuntimeError("the mail server is down")
 
     async with db.session.begin() as session:
-        session.after_commit(fail)
-        session.after_commit(seen.look)
+        after_commit(session, fail)
+        after_commit(session, seen.look)
         await insert(session)
 
     assert seen == [[1]]
@@ -166,7 +168,7 @@ async def test_hooks_go_on_when_the_caller_is_cancelled_while_they_run(db, seen)
 
     async def work(session):
         await insert(session)
-        session.after_commit(slow)
+        after_commit(session, slow)
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(db.transaction(work), 0.1)
@@ -181,8 +183,8 @@ async def test_a_hook_may_open_a_session_of_its_own_although_the_pool_is_one_con
             await insert(session, 2)
 
     async with db.session.begin() as session:
-        session.after_commit(follow_up)
-        session.after_commit(seen.look)
+        after_commit(session, follow_up)
+        after_commit(session, seen.look)
         await insert(session)
 
     assert seen == [[1, 2]]
@@ -193,7 +195,7 @@ async def test_a_closed_session_takes_no_hook(db):
         pass
 
     with pytest.raises(SessionClosedError):
-        session.after_commit(print)
+        after_commit(session, print)
 
 
 @pytest.mark.parametrize("route_class", [None, Route])
@@ -204,7 +206,7 @@ async def test_the_hooks_of_a_request_run_before_its_answer_and_only_if_it_is_st
 
     @router.post("/notes/{number}")
     async def create(session: session_of, number: int):
-        session.after_commit(seen.look)
+        after_commit(session, seen.look)
         await insert(session, number)
         if number == 2:
             raise HTTPException(409)
@@ -240,7 +242,7 @@ async def test_a_request_that_is_repeated_runs_its_hooks_once(db, seen, caplog):
     @retrying(resolve=True)
     async def create(session: Annotated[AsyncSession, Depends(db.request_session, scope="function")]):
         calls.append(1)
-        session.after_commit(seen.look)
+        after_commit(session, seen.look)
         await insert(session)
         if len(calls) == 1:
             await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
@@ -252,3 +254,9 @@ async def test_a_request_that_is_repeated_runs_its_hooks_once(db, seen, caplog):
 
     assert answer.status_code == 200
     assert (len(calls), seen) == (2, [[1]])
+
+
+async def test_a_session_that_no_database_made_is_refused_by_name(db):
+    async with SQLAlchemySession(db.engine) as session:
+        with pytest.raises(ConfigurationError, match="AsyncSession that no Database made"):
+            after_commit(session, print)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from verdigris import embedded
+from verdigris import after_commit, embedded
 from verdigris.embedded import Machine
 from verdigris.engine import Database
 from verdigris.errors import ShuttingDownError, classify
@@ -74,7 +74,7 @@ async def test_hooks_that_still_run_at_the_end_are_waited_for_and_may_use_the_da
 
     async def work(session):
         await insert(session, 1)
-        session.after_commit(hook)
+        after_commit(session, hook)
 
     working = asyncio.create_task(db.transaction(work))
     while not await stored(admin):

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from verdigris import Base, Database, __version__, bulk, embedded, errors, explain_plan, load
+from verdigris import Base, Database, __version__, after_commit, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
 from verdigris.fastapi import Route, install
 from verdigris.testing import QueryLog, Sandbox
@@ -82,6 +82,7 @@ async def sessions() -> None:
         assert_type(await session.scalar(select(Order).options(load(Order, OrderOut))), Order | None)
     async with db.session.begin() as session:
         session.add(Order(id=1))
+        after_commit(session, lambda: print("stored"))
     async with db.read() as session:
         assert_type((await session.scalars(select(Order.id))).all(), Sequence[int])
     async with db.lifespan():

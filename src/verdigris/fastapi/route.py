@@ -61,7 +61,7 @@ def retrying(
     """Mark an endpoint whose whole request may be repeated after a transient fault; it needs `route_class=Route`.
 
     Each attempt has fresh dependencies and a fresh session; the failed one is closed first. Effects outside the
-    database happen again, unless they wait in `session.after_commit()`. A body of up to `max_body` bytes is kept in
+    database happen again, unless they wait in `after_commit()`. A body of up to `max_body` bytes is kept in
     memory so that it can be read again; forms are, with their uploaded files rewound. A request whose body can't be
     read again is not repeated, and the log says why. `idempotent` and `resolve` are those of `db.transaction()`.
 
