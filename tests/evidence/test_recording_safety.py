@@ -170,3 +170,15 @@ def test_a_session_that_was_open_when_the_recording_began_works_on(tmp_path, pos
         return recorder.artefact()
 
     assert asyncio.run(main()).recorder_errors == ()
+
+
+@pytest.mark.parametrize("root", ["app", "lib/site-packages/app"])
+def test_an_application_that_is_installed_is_one_and_what_lies_below_it_installed_is_not(root, tmp_path):
+    places = Places(tmp_path / root)
+    seen = {}
+
+    for name in ("routes.py", "venv/lib/site-packages/other.py"):
+        exec(compile("spot = places.here()", str(tmp_path / root / name), "exec"), {"places": places}, inside := {})
+        seen[name] = inside["spot"] is not None
+
+    assert seen == {"routes.py": True, "venv/lib/site-packages/other.py": False}

@@ -194,9 +194,10 @@ class Places:
         if filename.endswith(_ENDS):
             return _END
         path = os.path.realpath(filename)
-        if not path.startswith(self._prefix) or path.startswith(_PACKAGE):
+        if not path.startswith(self._prefix) or (path.startswith(_PACKAGE) and not self._prefix.startswith(_PACKAGE)):
             return _FOREIGN
-        if any(part in path for part in _INSTALLED) or path.startswith(self._environments):
+        below = path[len(self._prefix) - 1 :]  # the root itself may be installed: the demo's shop in the wheel is
+        if any(part in below for part in _INSTALLED) or path.startswith(self._environments):
             return _FOREIGN
         return _APPLICATION
 
