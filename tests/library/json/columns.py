@@ -292,7 +292,7 @@ def kinds() -> list[Kind]:
             (bytes, Any, Annotated[bytes, Field(min_length=1, max_length=10)]),
             python=(str,),
         ),
-        Kind("json", sa.JSON(), _JSON, (Any, JsonValue), python=(int, str)),
+        Kind("json", sa.JSON(), _JSON, (Any,), python=(int, str, JsonValue)),
         Kind(
             "jsonb",
             pg.JSONB(),
