@@ -250,6 +250,9 @@ async def test_a_request_reads_its_own_writes_in_whatever_task(make, pair):
 
 @pytest.mark.slow
 async def test_a_replica_that_dies_is_left_and_taken_again(make, pair, caplog):
+    async def told():
+        return "is not used" in caplog.text
+
     db, (_, standby) = make(), pair
     await eventually(lambda: elsewhere_on_replica(db))
     async with db.read() as session:
@@ -258,10 +261,10 @@ async def test_a_replica_that_dies_is_left_and_taken_again(make, pair, caplog):
     await asyncio.to_thread(standby.stop, at_once=True)
     answers = [await within(5, elsewhere_on_replica(db)) for _ in range(20)]
     assert answers[-1] is False
+    assert await eventually(told, seconds=10)
     await asyncio.to_thread(standby.start)
 
     assert await eventually(lambda: elsewhere_on_replica(db), seconds=20)
-    assert "is not used" in caplog.text
 
 
 @pytest.mark.slow

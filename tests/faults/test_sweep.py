@@ -278,5 +278,5 @@ def test_sqlalchemys_own_sweep_finds_nothing_left_behind(postgres, database, sce
 
     found = asyncio.run(cancellation.sweep(engine, work, warm=warm, cancels=cancels))
 
-    assert len(databases) > 2
+    assert len(databases) > 1  # one engine a point, and one for the whole; a warm read waits at one point only
     assert found == []
