@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -52,6 +53,10 @@ class Mark(NamedTuple):
     life: str
 
 
+#: Not reachable at the moment. TimeoutError is an OSError; SQLAlchemy 2.0 lets the driver's own through when connecting.
+_NOT_NOW = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
 class Resolver:
     """Asks what became of transactions, for at most so many seconds each."""
 
@@ -76,7 +81,7 @@ class Resolver:
             try:
                 async with asyncio.timeout(left):
                     status = await self._status(mark, end=clock() - began > _PATIENCE)
-            except (SQLAlchemyError, OSError):  # TimeoutError is one of them: not reachable now
+            except _NOT_NOW:
                 status = "unreachable"
             if status not in {"in progress", "unreachable"}:
                 return {"committed": True, "aborted": False}.get(status)
