@@ -53,7 +53,7 @@ class Mark(NamedTuple):
     life: str
 
 
-#: Not reachable at the moment. TimeoutError is an OSError; SQLAlchemy 2.0 lets the driver's own through when connecting.
+#: Not reachable now. TimeoutError is an OSError; SQLAlchemy 2.0 lets the driver's own errors through when connecting.
 _NOT_NOW = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
