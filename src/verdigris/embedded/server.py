@@ -58,6 +58,7 @@ class Server:
     """A private server that runs: where it listens, and the URLs that lead to it.
 
     `password` is None where the data directory came from another tool, whose own pg_hba.conf then decides.
+    `programs` holds psql, pg_dump and the rest, in a place that the server's own account can enter.
     """
 
     host: str
@@ -68,6 +69,7 @@ class Server:
     socket_dir: Path
     data: Path
     log: Path
+    programs: Path
     version: str
     process_id: int
     _running: Running = field(repr=False, compare=False)
@@ -238,6 +240,7 @@ class _Start:
             socket_dir=sockets,
             data=self.cluster.data,
             log=self._log,
+            programs=self.installation.programs,
             version=self.installation.version,
             process_id=process.pid,
             _running=self.running,

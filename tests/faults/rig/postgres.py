@@ -13,7 +13,6 @@ import asyncpg
 from tests.faults.rig.waits import eventually
 from verdigris import embedded
 from verdigris.embedded.account import server_account
-from verdigris.embedded.provider import find_installation
 
 # A crash of processes must lose nothing that was acknowledged; only a crash of the machine may.
 _SETTINGS = {
@@ -149,7 +148,7 @@ class Standby(Postgres):
         account.own(self.home)
         subprocess.run(
             [
-                str(find_installation(None).programs / "pg_basebackup"),
+                str(self.primary.server.programs / "pg_basebackup"),
                 *("-h", str(self.primary.server.socket_dir), "-p", str(self.primary.port)),
                 *("-U", self.primary.server.user, "-D", str(self.data)),
                 *("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"),
