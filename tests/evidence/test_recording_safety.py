@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import Pool
 from starlette.applications import Starlette
 
+from verdigris import Database
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording import record
 from verdigris.evidence.recording.places import Places
@@ -182,3 +183,19 @@ def test_an_application_that_is_installed_is_one_and_what_lies_below_it_installe
         seen[name] = inside["spot"] is not None
 
     assert seen == {"routes.py": True, "venv/lib/site-packages/other.py": False}
+
+
+async def test_a_pool_that_is_sized_at_the_start_is_recorded_as_it_was_then(tmp_path, postgres):
+    with record(tmp_path) as recorder:
+        db = Database(postgres.url)
+        async with db.lifespan(), asyncio.TaskGroup() as group:
+            for _ in range(12):
+                group.create_task(db.transaction(_wait_a_moment))
+        recording = recorder.artefact()
+
+    assert recording.engines[0].pool_size + recording.engines[0].max_overflow == recording.pools[0].capacity
+    assert 10 < recording.pools[0].high_water <= recording.pools[0].capacity
+
+
+async def _wait_a_moment(session):
+    await session.execute(text("SELECT pg_sleep(0.5)"))

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import random
 import warnings
 
 import pytest
-from sqlalchemy import exc, text
+from sqlalchemy import event, exc, text
 
 from tests.faults.service import ADD, Service, Work, name_of
 from verdigris import Database
@@ -155,3 +156,36 @@ async def test_a_session_dropped_unclosed_warns_with_the_line_that_made_it_and_i
 
     assert ["test_sessions.py" in each for each in told] == [True]
     assert await whole()
+
+
+@pytest.mark.parametrize("take", ["sessions", "reads"])
+async def test_a_pool_never_has_more_connections_open_than_it_may(postgres, database, take):
+    db = Database(postgres.url_for(database), pool_size=3, max_overflow=2, pool_timeout=5)
+    draw, drivers, most = random.Random(1), [], 0
+
+    @event.listens_for(db.engine.sync_engine, "connect")
+    def connected(connection, _):
+        nonlocal most
+        drivers.append(connection.driver_connection)
+        most = max(most, sum(not each.is_closed() for each in drivers))
+
+    async def use():
+        opened = db.session() if take == "sessions" else db.read()
+        async with asyncio.timeout(draw.choice([5, 5, 0.002])), opened as session:
+            pid = await session.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.001)"))
+            if draw.random() < 0.1:
+                await postgres.run("SELECT pg_terminate_backend($1)", pid)
+
+    async def user():
+        for _ in range(15):
+            with contextlib.suppress(exc.SQLAlchemyError, TimeoutError):
+                await use()
+
+    await asyncio.gather(*(user() for _ in range(20)))
+    backends = len(await postgres.backends(database))
+    status = db.pool()
+    await db.dispose()
+
+    assert most == 5
+    assert backends <= 5
+    assert (status.in_use, status.waiting) == (0, 0)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from verdigris.engine import Database, sizing
-from verdigris.engine.driver import Connection
+from verdigris.engine.driver import Connection, ours
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
     CommitRefusedError,
@@ -585,6 +585,36 @@ async def test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings(databas
     assert await backend(db) == first
     async with db.lifespan():
         assert (db.pool().size, db.pool().max_overflow) == (4, 2)
+
+
+class TheirConnection(asyncpg.Connection):
+    def named(self):
+        return "theirs"
+
+
+@pytest.mark.parametrize("made", ["by us", "by them"])
+async def test_a_connection_class_of_the_teams_own_gets_the_guards_before_it(database_url, made):
+    told = {"connection_class": TheirConnection}
+    if made == "by us":
+        db = Database(database_url, connect_args=told)
+    else:
+        db = Database.from_engine(create_async_engine(database_url, connect_args=told))
+
+    with pytest.raises(CommitRefusedError):
+        await swallow(db)
+    async with db.session() as session:
+        driver = (await (await session.connection()).get_raw_connection()).driver_connection
+        assert driver.named() == "theirs"
+        assert ours(driver) is driver
+    await db.dispose()
+
+
+async def test_only_connections_of_our_class_are_ours(database_url):
+    plain = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+
+    assert isinstance(plain, Connection)  # which is asyncpg's doing: any of its connections is an instance of any class
+    assert ours(plain) is None
+    await plain.close()
 
 
 async def swallow(db):

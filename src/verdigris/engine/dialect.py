@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy.util import await_only
 
 from verdigris.engine import pooler, tls
-from verdigris.engine.driver import Connection
+from verdigris.engine.driver import ours
 from verdigris.engine.pooler import Pooler
 from verdigris.engine.secrecy import without_frames
 from verdigris.engine.state import Tracked
@@ -76,6 +76,7 @@ class DialectOverrides:
     pooler: Pooler
     verifies: bool  # nobody has decided about TLS, and the database is on another machine
     circuit: Circuit = field(default_factory=Circuit)
+    made: dict[type | None, type[asyncpg.Connection]] = field(default_factory=dict)  # classes, by the one below them
 
     def do_ping(self, dbapi_connection: Any) -> bool:
         """Tell whether a pooled connection lives: for free when the driver knows, else in one round trip.
@@ -107,7 +108,8 @@ class DialectOverrides:
         if driver is not None and driver.is_closed():
             return
         savepoint = self.dialect.identifier_preparer.quote(name)
-        if not isinstance(driver, Connection) or not await_only(driver.rollback_to(savepoint)):
+        mine = ours(driver)
+        if mine is None or not await_only(mine.rollback_to(savepoint)):
             self.stock_rollback_to(connection, name)
 
     def do_close(self, dbapi_connection: Any) -> None:
@@ -119,7 +121,7 @@ class DialectOverrides:
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         """Connect with the guarded connection class and limits, and name what the driver raises bare."""
         settings = self.settings
-        cparams.setdefault("connection_class", self.connection_class)
+        cparams["connection_class"] = self.connection_class(cparams.get("connection_class"))
         cparams.setdefault("timeout", settings.connect_timeout)
         cparams.setdefault("command_timeout", settings.command_timeout)
         if self.verifies:
@@ -178,10 +180,12 @@ class DialectOverrides:
         self.pooler.found("the process that it names is not the one that answers")
         return None
 
-    @cached_property
-    def connection_class(self) -> type[asyncpg.Connection]:
-        """The class of every connection of this engine: with its settings on it, as asyncpg takes no factory."""
-        return type("Connection", (self.settings.connection_class(), Tracked), {})
+    def connection_class(self, given: type[asyncpg.Connection] | None) -> type[asyncpg.Connection]:
+        """Return the class of every connection of this engine: the guards, before what the engine was told to use."""
+        if given not in self.made:
+            above = () if given is None else (given,)
+            self.made[given] = type("Connection", (self.settings.connection_class(), Tracked, *above), {})
+        return self.made[given]
 
     @cached_property
     def verifying(self) -> ssl.SSLContext:

@@ -133,6 +133,11 @@ class Connection(asyncpg.Connection):
         return outcome_unknown(error)
 
 
+def ours(driver: object) -> Connection | None:
+    """Return a driver's connection if it is of our class; `isinstance()` says yes to every class of asyncpg's."""
+    return driver if hasattr(driver, "committing") else None  # type: ignore[return-value]  # only ours has it
+
+
 async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) -> None:
     """Send a CancelRequest for a backend, on a connection of its own; asyncpg knows how to reach the server."""
     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):

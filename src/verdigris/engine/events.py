@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import event
 
-from verdigris.engine.driver import Connection
+from verdigris.engine.driver import ours
 from verdigris.engine.pool import jitter
 from verdigris.errors import StatementTimeoutError, sqlstate_of
 
@@ -36,10 +36,10 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     if isinstance(original, TimeoutError) and not isinstance(original, StatementTimeoutError):
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         return _too_slow()
-    driver = context.connection.connection.driver_connection
+    driver = ours(context.connection.connection.driver_connection)
     if sqlstate_of(original) == _READ_ONLY_SERVER and not _asked_for_read_only(context):
         context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
-    elif isinstance(driver, Connection) and not driver.is_closed() and driver.is_in_transaction():
+    elif driver is not None and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
     return None
 

@@ -126,7 +126,7 @@ class _Builder:
                 loop_crossings=self.by_site(state.crossings),
                 query_listeners=_listeners(state, "before_cursor_execute", "after_cursor_execute"),
                 pool_listeners=_listeners(state, "checkout", "checkin", "connect", pool=True),
-                **state.facts,
+                **state.last_facts(),
             )
             for state in self.recorder.engines.states.values()
         )
@@ -135,7 +135,8 @@ class _Builder:
         return tuple(self._pool(state) for state in self.recorder.engines.states.values() if state.waits.count)
 
     def _pool(self, state: EngineState) -> artefact.Pool:
-        size, overflow = state.facts["pool_size"], state.facts["max_overflow"]
+        facts = state.last_facts()
+        size, overflow = facts["pool_size"], facts["max_overflow"]
         waits, held = state.waits.counts(), state.held.counts()
         longest_wait, longest_held = state.waits.longest / 1e6, state.held.longest / 1e6
         return artefact.Pool(

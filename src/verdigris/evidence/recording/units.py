@@ -14,6 +14,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording import statements
+from verdigris.evidence.recording.facts import engine_facts
 from verdigris.evidence.recording.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -233,6 +234,11 @@ class EngineState:
         self.muted = 0
         self.engines: list[weakref.ref[Any]] = []
         self.clear()
+
+    def last_facts(self) -> dict[str, Any]:
+        """Return the settings of its last engine that lives, as they are by now: a pool may be sized at the start."""
+        alive = [engine for ref in self.engines if (engine := ref()) is not None]
+        return engine_facts(alive[-1]) if alive else self.facts
 
     def clear(self) -> None:
         """Start counting anew."""
