@@ -17,6 +17,7 @@ from sqlalchemy import exc as sa_exc
 
 from verdigris._places import Place, place_in, request_name
 from verdigris.errors import SessionClosedError, SessionSharedError
+from verdigris.errors.classify import met_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -127,6 +128,9 @@ async def _alone(  # noqa: PLR0917 - once a statement, from one place: keywords 
     except sa_exc.InvalidRequestError as error:
         if guard.closed and not isinstance(error, SessionClosedError):
             raise gone(target.info) from error
+        raise
+    except asyncio.CancelledError as cancelled:
+        met_database(cancelled)
         raise
     finally:
         if outer is None:

@@ -173,5 +173,6 @@ async def gather(
     except BaseExceptionGroup as raised:
         failures = raised
     if failures is not None:  # outside the except block, so that the error keeps its own cause
-        raise failures.exceptions[0]
+        unknown = (each for each in failures.exceptions if classify(each).name == OUTCOME_UNKNOWN.name)
+        raise next(unknown, failures.exceptions[0])  # what may be stored is not hidden behind what is not
     return [task.result() for task in tasks]

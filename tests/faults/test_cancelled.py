@@ -7,9 +7,10 @@ import logging
 import anyio
 import pytest
 from sqlalchemy import exc, text
+from starlette.responses import Response
 
 from tests.faults.rig import Fate, eventually, within
-from tests.faults.service import ADD, Work
+from tests.faults.service import ADD, Work, name_of
 from verdigris import Database
 from verdigris.errors import PoolExhaustedError, StatementTimeoutError, classify
 
@@ -159,6 +160,38 @@ async def test_a_query_over_the_statement_timeout_answers_504_and_keeps_its_conn
     assert work.pids == after.pids
     assert await balance() == 1
     await db.dispose()
+
+
+async def in_time(session):
+    async with asyncio.timeout(0.15):
+        await session.execute(SLEEP)
+
+
+async def waited_for(session):
+    await asyncio.wait_for(session.execute(SLEEP), 0.15)
+
+
+@pytest.mark.parametrize("bounded", [in_time, waited_for])
+@pytest.mark.parametrize("way", ["plain", "route", "retried"])
+async def test_a_handlers_own_timeout_around_a_statement_answers_504(service, balance, whole, way, bounded):
+    answer = await service.ask(way, work := Work(bounded))
+
+    assert (answer.status_code, name_of(answer)) == (504, "too-slow")
+    assert work.attempts == 1
+    assert await balance() == 0
+    assert await whole()
+
+
+async def test_a_timeout_of_the_applications_own_stays_its_own(service, balance, whole):
+    async def elsewhere(session):
+        async with asyncio.timeout(0.05):
+            await asyncio.sleep(10)
+
+    assert (await service.ask("route", Work(elsewhere))).status_code == 500
+    service.app.add_exception_handler(OSError, lambda *_: Response(status_code=418))
+    assert (await service.ask("route", Work(elsewhere))).status_code == 418
+    assert await balance() == 0
+    assert await whole()
 
 
 async def test_a_full_pool_answers_503_in_pool_timeout_and_is_not_repeated(proxy, postgres, database, service):

@@ -51,6 +51,54 @@ async def test_a_swallowed_error_fails_the_unit_and_the_request_and_never_report
     assert await whole()
 
 
+def failing_side_by_side(db, sqlstate):
+    async def fail(session):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+            group.create_task(broken())
+
+    async def broken():
+        async with db.session.begin() as session:
+            await session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$"))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "way", "status"),
+    [("40001", "plain", 503), ("40001", "retried", 200), ("23505", "route", 409), ("23505", "retried", 409)],
+)
+async def test_a_group_of_errors_is_answered_and_repeated_as_the_worst_of_them(
+    db, service, balance, whole, sqlstate, way, status
+):
+    answer = await service.ask(way, work := Work(failing_side_by_side(db, sqlstate)))
+
+    assert answer.status_code == status
+    assert work.attempts == (2 if status == 200 else 1)
+    assert await balance() == (1 if status == 200 else 0)
+    assert await whole()
+
+
+async def test_a_group_with_an_error_of_the_applications_own_is_a_500_and_not_repeated(service, balance, whole):
+    async def fail(session):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")))
+            group.create_task(broken())
+
+    async def broken():
+        try:
+            await asyncio.sleep(10)
+        finally:
+            raise KeyError
+
+    answer = await service.ask("retried", work := Work(fail))
+
+    assert answer.status_code == 500
+    assert work.attempts == 1
+    assert await balance() == 0
+    assert await whole()
+
+
 async def test_an_error_swallowed_in_a_savepoint_is_loud_at_its_release(db, balance, whole):
     async def block(session):
         async with session.begin_nested():

@@ -394,6 +394,20 @@ async def test_the_first_failure_cancels_the_others_and_is_raised_as_it_is(db, a
     assert await value(admin) == 0
 
 
+async def test_an_unknown_outcome_among_failures_side_by_side_is_the_one_that_is_raised(db):
+    async def fails(session):
+        raise KeyError
+
+    async def ends_unknown(session):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            raise OutcomeUnknownError("COMMIT was sent")
+
+    with pytest.raises(OutcomeUnknownError):
+        await db.gather(fails, ends_unknown)
+
+
 async def test_a_schema_that_changed_under_a_running_service_repeats_the_unit(db, admin):
     tries = []
 

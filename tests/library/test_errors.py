@@ -123,6 +123,56 @@ def test_what_is_not_the_databases_is_unclassified():
         assert classify(error) is UNCLASSIFIED
 
 
+def of(sqlstate):
+    error = asyncpg.PostgresError("text")
+    error.sqlstate = sqlstate
+    return error
+
+
+@pytest.mark.parametrize(
+    ("errors", "name", "retry"),
+    [
+        ([of("40001")], "serialization", RetryLevel.UNIT),
+        ([of("53300"), of("40P01")], "deadlock", RetryLevel.UNIT),
+        ([of("40001"), of("25006")], "read-only", RetryLevel.UNIT),  # the one that may be repeated the fewest times
+        ([of("40001"), of("57014")], "too-slow", RetryLevel.NEVER),
+        ([of("57014"), of("23505"), of("40001")], "duplicate", RetryLevel.NEVER),
+        ([of("23505"), of("42601")], "wrong-statement", RetryLevel.NEVER),
+        ([of("40001"), ExceptionGroup("inner", [of("23505")])], "duplicate", RetryLevel.NEVER),
+        ([of("40001"), ValueError()], "database-error", RetryLevel.NEVER),
+        ([of("42601"), errors.OutcomeUnknownError("COMMIT")], "outcome-unknown", RetryLevel.NEVER),
+        ([ValueError(), errors.OutcomeUnknownError("COMMIT")], "outcome-unknown", RetryLevel.NEVER),
+    ],
+)
+def test_a_group_of_errors_is_the_worst_of_them(errors, name, retry):
+    group = ExceptionGroup("unhandled errors in a TaskGroup", errors)
+    wrapped = RuntimeError("the application's own")
+    wrapped.__cause__ = group
+
+    for error in (group, wrapped):
+        assert (classify(error).name, classify(error).retry) == (name, retry)
+
+
+def test_a_group_of_the_applications_own_errors_is_unclassified():
+    assert classify(ExceptionGroup("", [ValueError(), KeyError()])) is UNCLASSIFIED
+
+
+async def test_a_timeout_that_cancelled_a_statement_is_told_from_any_other(db):
+    async def sleep(session, seconds):
+        async with asyncio.timeout(seconds):
+            await session.execute(text("SELECT pg_sleep(10)"))
+
+    with pytest.raises(TimeoutError) as slow:
+        await db.transaction(lambda session: sleep(session, 0.1))
+    with pytest.raises(TimeoutError) as waited:
+        await asyncio.wait_for(db.transaction(lambda session: sleep(session, 10)), 0.1)
+    with pytest.raises(TimeoutError) as other:
+        await asyncio.wait_for(db.transaction(lambda _: asyncio.sleep(10)), 0.1)
+
+    assert classify(slow.value).name == classify(waited.value).name == "too-slow"
+    assert classify(other.value) is UNCLASSIFIED
+
+
 async def test_a_constraint_is_named_with_its_columns_and_never_its_values(db):
     fault = classify(await failure(db, "INSERT INTO stock VALUES (4711, 1), (4711, 1)"))
 

@@ -8,6 +8,7 @@ new connection, for one to come free, for a ping over the wire, for what listene
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.coalescing import Together
 from verdigris.engine.pool import Pool
+from verdigris.errors.classify import met_database
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -82,6 +84,9 @@ class Lane:
             return await self._fetch(work)
         except _ConnectionDiedError as died:
             error = died.error
+        except asyncio.CancelledError as cancelled:
+            met_database(cancelled)
+            raise
         if not (again and self._budget.spend()):
             raise error
         try:

@@ -38,6 +38,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
 )
 # DETAIL says `Key (email)=(a@x) already exists.`, in the server's language; the columns are ours, the values are not.
 _KEY = re.compile(r"\(([^()]+)\)=\(")
+_MET_DATABASE = "__verdigris_met_database__"
 _COLUMN = re.compile(r"[A-Za-z_]\w*\Z")
 
 
@@ -46,11 +47,20 @@ def classify(error: BaseException) -> Fault:
 
     The answer rests on the SQLSTATE of the server, wherever it is found on the way to the driver's own exception;
     where the driver gives none, on `DRIVER_TEXTS`. It carries names only: no SQL, no value, no message.
+
+    A group of exceptions, as `asyncio.TaskGroup` raises, is the worst of them; unclassified if one is none of the
+    database's, unless an outcome is unknown. A TimeoutError that `asyncio.timeout()` made of a cancelled statement is
+    `too-slow`; any other is unclassified.
     """
     causes = list(_causes(error))
     fault = next((fault for cause in causes for kind, fault in _OWN if isinstance(cause, kind)), None)
     if fault is not None:  # also where the application has wrapped it: an unknown outcome stays one
         return fault.at(sqlstate_of(error))
+    group = next((cause for cause in causes if isinstance(cause, BaseExceptionGroup)), None)
+    if group is not None:
+        return max(map(classify, group.exceptions), key=_gravity)
+    if any(map(_timed_out, causes)):
+        return table.TOO_SLOW
     if not _from_database(causes):
         return table.UNCLASSIFIED
     text = next((fault for cause in causes if (fault := _by_text(cause)) is not None), None)
@@ -71,6 +81,25 @@ def sqlstate_of(error: BaseException) -> str | None:
         if isinstance(sqlstate, str):
             return sqlstate
     return None
+
+
+def met_database(cancelled: BaseException) -> None:
+    """Note on a cancellation that it ended something of the database's: a TimeoutError made of it says so."""
+    setattr(cancelled, _MET_DATABASE, True)
+
+
+def _timed_out(error: BaseException) -> bool:
+    """Tell whether this is what `asyncio.timeout()` and `wait_for()` make of a cancellation that met a query."""
+    return isinstance(error, TimeoutError) and getattr(error.__cause__, _MET_DATABASE, False) is True
+
+
+def _gravity(fault: Fault) -> tuple[int, int]:
+    """Order faults: the outcome nobody knows, what is wrong here, at the client, at the server; then what repeats."""
+    if fault.name == table.OUTCOME_UNKNOWN.name:
+        return 5, 0
+    if fault.retry is table.RetryLevel.NEVER:
+        return (4 if fault.status == 500 else 3 if fault.status < 500 else 2), fault.status
+    return (1 if fault.retry is table.RetryLevel.UNIT else 0), -fault.repeats
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

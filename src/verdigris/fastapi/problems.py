@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import random
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from verdigris._places import request_name
-from verdigris.errors import Fault, VerdigrisError, classify
+from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
 from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _HANDLED = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+# What Python makes of errors in a task group, and of what a timeout cancelled: the database's, or others'.
+_PERHAPS_OURS = (ExceptionGroup, TimeoutError)
 
 
 def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
@@ -48,9 +51,21 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
             fault = replace(fault, columns=await columns.of(fault, app.state.verdigris))
         return problem(fault, fields, explanation=str(error) if app.debug else None)
 
+    async def answer_if_ours(connection: HTTPConnection, error: Exception) -> Any:
+        if classify(error) is not UNCLASSIFIED:
+            return await answer(connection, error)
+        others = (handlers.get(kind) for kind in type(error).__mro__[1:])
+        other = next((each for each in others if each not in {None, answer_if_ours}), None)
+        if other is None:
+            raise error
+        answered = other(connection, error)
+        return await answered if inspect.isawaitable(answered) else answered
+
     handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
+    for kind in _PERHAPS_OURS:
+        handlers.setdefault(kind, answer_if_ours)
 
 
 def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanation: str | None = None) -> Response:
