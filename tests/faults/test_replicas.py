@@ -6,12 +6,12 @@ import contextlib
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import select, text
+from sqlalchemy import exc, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
 from verdigris import Base, Database
-from verdigris.errors import ConfigurationError
+from verdigris.errors import ConfigurationError, classify
 from verdigris.fastapi import install
 
 
@@ -281,6 +281,77 @@ async def test_a_replica_that_freezes_is_left_within_the_lag(make, pair):
 
     assert not any(answers)
     assert await eventually(lambda: elsewhere_on_replica(db), seconds=20)
+
+
+SLEEPING = text("SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()")
+
+
+async def struck(standby, strike):
+    """Wait until something sleeps on the replica, and strike it."""
+
+    async def sleeper():
+        return next((row["pid"] for row in await standby.run(SLEEPING.text)), None)
+
+    await strike(await eventually(sleeper))
+
+
+READS = {
+    "text": lambda session: session.scalar(text("SELECT pg_is_in_recovery() FROM pg_sleep(0.4)")),
+    "rows": lambda session: session.scalars(text("SELECT pg_is_in_recovery() FROM pg_sleep(0.4)")),
+    "objects": lambda session: session.execute(select(Note, func.pg_is_in_recovery(), func.pg_sleep(0.4))),
+}
+
+
+@pytest.mark.parametrize("read", [*READS])
+async def test_a_read_whose_replica_dies_under_it_is_answered_by_the_primary(make, pair, read):
+    db, (primary, standby) = make(), pair
+    await primary.run("INSERT INTO note VALUES (7)")
+    await eventually(standby.caught_up)
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with db.read() as session:
+        note = await session.get(Note, 7)
+        reading = asyncio.create_task(READS[read](session))
+        await struck(standby, lambda pid: standby.run("SELECT pg_terminate_backend($1)", pid))
+        answer = await within(10, reading)
+        row = answer if read == "text" else answer.one()
+        again = await session.scalar(text("SELECT pg_is_in_recovery()"))
+        assert (await session.get(Note, 7), note.id) == (note, 7)
+
+    assert (row[1] if read == "objects" else row) is False
+    assert again is False
+    assert db.pool().in_use == 0
+    assert await eventually(lambda: elsewhere_on_replica(db))
+
+
+async def test_a_read_that_recovery_cancels_is_answered_by_the_primary(make, pair):
+    db, (primary, standby) = make(), pair
+    await standby.run("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    await standby.run("SELECT pg_reload_conf()")
+    await eventually(lambda: elsewhere_on_replica(db))
+    question = text("SELECT pg_is_in_recovery(), count(note.id) FROM pg_sleep(0.4), note")
+
+    async with db.read() as session:
+        reading = asyncio.create_task(session.execute(question))
+        await struck(standby, lambda _: primary.run("TRUNCATE note"))
+        answer = (await within(10, reading)).one()
+
+    assert tuple(answer) == (False, 0)
+    await standby.run("ALTER SYSTEM RESET max_standby_streaming_delay")
+    await standby.run("SELECT pg_reload_conf()")
+
+
+async def test_a_snapshot_whose_replica_dies_is_an_error(make, pair):
+    db, (_, standby) = make(), pair
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with db.read(snapshot=True) as session:
+        reading = asyncio.create_task(READS["text"](session))
+        await struck(standby, lambda pid: standby.run("SELECT pg_terminate_backend($1)", pid))
+        with pytest.raises(exc.DBAPIError) as lost:
+            await within(10, reading)
+
+    assert classify(lost.value).name == "connection-lost"
 
 
 @pytest.mark.slow

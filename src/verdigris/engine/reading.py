@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
+from sqlalchemy.util import greenlet_spawn
 
+from verdigris import _lean
+from verdigris._guard import guarded
 from verdigris._sync_sessions import ReadSession
 from verdigris.engine.lane import Lane
 from verdigris.engine.lean import LeanReads
 from verdigris.engine.pool import Pool
 from verdigris.engine.replicas import Replica, Replicas, position_of
+from verdigris.errors import RetryLevel, classify
 from verdigris.session import AsyncSession
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
     from verdigris.concurrency import Budget
+
+log = logging.getLogger("verdigris")
 
 
 @dataclass(slots=True)
@@ -55,8 +64,30 @@ class Reading:
         return LeanReads(replica.engine.sync_engine, Lane(replica.engine, self.budget))
 
 
+def _or_on_primary(method: Any) -> Any:
+    """Run a read once more on the primary where the replica failed it: it ran alone, and a standby changes nothing."""
+
+    @functools.wraps(method)
+    async def call(self: _OnReplica, *args: Any, **options: Any) -> Any:
+        try:
+            return await method(self, *args, **options)
+        except (SQLAlchemyError, OSError) as error:
+            if self.turned or not self.alone or classify(error).retry is RetryLevel.NEVER:
+                raise
+            log.info("a read runs again on the primary: its replica failed it (%s)", classify(error).name)
+        await self.turn()
+        return await method(self, *args, **options)
+
+    return call
+
+
 class _OnReplica(AsyncSession):
-    """A session on a replica, which turns to the primary when its block begins and no connection is to be had."""
+    """A session on a replica, which turns to the primary where the replica can't be reached or fails a read.
+
+    One that has turned stays there. A snapshot is one transaction, which cannot go on elsewhere.
+    """
+
+    turned = False
 
     def __init__(self, replica: Replica, instead: tuple[AsyncEngine, LeanReads | None], **options: Any) -> None:
         super().__init__(**options)
@@ -71,7 +102,22 @@ class _OnReplica(AsyncSession):
             async with self._replica.engine.connect():
                 pass
         except (SQLAlchemyError, OSError):
-            self._replica.down()
-            self.sync_session.bind = self._instead[0].sync_engine
-            self.bind, self.lean = self._instead
+            await self.turn()
         return self
+
+    if not TYPE_CHECKING:  # as in the class above
+        execute = guarded(_or_on_primary(_lean.execute))
+        scalar = guarded(_or_on_primary(_lean.scalar))
+        get = guarded(_or_on_primary(_lean.get))
+    get_one = guarded(_or_on_primary(_AsyncSession.get_one))
+    stream = guarded(_or_on_primary(_AsyncSession.stream))
+
+    async def turn(self) -> None:
+        """Read from the primary from now on; what was read stays loaded."""
+        self.turned = True
+        self._replica.down()
+        transaction = self.sync_session.get_transaction()
+        if transaction is not None:  # not rolled back, which would expire what it has loaded
+            await greenlet_spawn(transaction.close, invalidate=True)
+        self.sync_session.bind = self._instead[0].sync_engine
+        self.bind, self.lean = self._instead
