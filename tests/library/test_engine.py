@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from verdigris.engine import Database, sizing
+from verdigris.engine.build import lacking
 from verdigris.engine.driver import Connection, ours
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
@@ -585,6 +586,73 @@ async def test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings(databas
     assert await backend(db) == first
     async with db.lifespan():
         assert (db.pool().size, db.pool().max_overflow) == (4, 2)
+
+
+async def test_a_teams_own_engine_gets_the_servers_limits_and_keeps_its_own_words(database_url):
+    engine = create_async_engine(database_url, connect_args={"server_settings": {"statement_timeout": "1500"}})
+    db = Database.from_engine(engine, transaction_timeout=120, idle_in_transaction_timeout=None, close_timeout=1)
+    asked = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout")
+    async with db.read() as session:
+        told = [await session.scalar(text(f"SELECT current_setting('{name}')")) for name in asked]
+        with pytest.raises(exc.DBAPIError) as failed:
+            await session.execute(text("SELECT 1/0 WHERE :secret <> ''"), {"secret": "mine"})
+
+    assert told == ["1500ms", "2min", "0"]
+    assert "mine" not in str(failed.value)
+    assert engine.dialect.verdigris.settings.close_timeout == 1
+    await db.dispose()
+
+
+async def test_what_an_engine_that_was_taken_over_lacks_is_named_at_the_start(database_url, caplog):
+    weak = Database.from_engine(create_async_engine(database_url))
+    strong = Database.from_engine(create_async_engine(database_url, pool_timeout=3, pool_recycle=1800))
+    loose = Database.from_engine(create_async_engine(database_url, poolclass=NullPool))
+    lines = []
+    for db in (weak, strong, loose):
+        caplog.clear()
+        async with db.lifespan():
+            lines.append([each.getMessage() for each in caplog.records if "taken over" in each.getMessage()])
+
+    assert [len(each) for each in lines] == [2, 0, 1]
+    assert "pool_timeout=3" in lines[0][0]
+    assert "pool_recycle=1800" in lines[0][1]
+    assert "NullPool" in lines[2][0]
+
+
+def test_an_unverified_certificate_of_another_machine_is_among_what_it_lacks():
+    engine = create_async_engine("postgresql+asyncpg://app@db.example/shop", pool_timeout=3, pool_recycle=1800)
+    Database.from_engine(engine)
+    assert list(lacking(engine)) == []  # not connected: nothing is known
+
+    engine.dialect.verdigris.trusts_anybody = True
+
+    assert [line.rpartition(": ")[2] for line in lacking(engine)] == ["'verify-full'}"]
+
+
+async def test_connections_that_would_be_made_past_the_guards_are_refused(database_url):
+    made = []
+
+    async def connect():
+        made.append(await asyncpg.connect(database_url.replace("+asyncpg", "")))
+        return made[-1]
+
+    with pytest.raises(ConfigurationError, match="creator"):
+        Database(database_url, async_creator=connect)
+    db = Database.from_engine(create_async_engine("postgresql+asyncpg://", async_creator=connect))
+    with pytest.raises(ConfigurationError, match="creator"):
+        await backend(db)
+    assert [each.is_closed() for each in made] == [True]
+    assert db.pool().in_use == 0
+
+
+async def test_a_function_of_ones_own_may_connect_with_what_it_is_given(database_url):
+    async def connect(*args, **options):
+        return await asyncpg.connect(*args, **options)
+
+    db = Database(database_url, connect_args={"async_creator_fn": connect})
+    with pytest.raises(CommitRefusedError):
+        await swallow(db)
+    await db.dispose()
 
 
 class TheirConnection(asyncpg.Connection):

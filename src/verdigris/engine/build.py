@@ -17,7 +17,11 @@ from verdigris.engine.secrecy import Password
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.engine.url import Address
+
+_PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,17 @@ class EngineSettings:
     guard_commit: bool = True
     pgbouncer: bool | None = None
     reset: bool = True
+    hide_parameters: bool = True
     options: dict[str, Any] = field(default_factory=dict)  # of create_async_engine
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The server's own limits, as they are sent when connecting."""
+        return server_limits(
+            statement=self.statement_timeout,
+            transaction=self.transaction_timeout,
+            idle_in_transaction=self.idle_in_transaction_timeout,
+        )
 
 
 def build(found: Address, settings: EngineSettings) -> AsyncEngine:
@@ -49,11 +63,8 @@ def build(found: Address, settings: EngineSettings) -> AsyncEngine:
     options = dict(settings.options)
     arguments = {**found.connect, **options.pop("connect_args", {})}
     server = {**found.settings, **arguments.pop("server_settings", {})}
-    limits = server_limits(
-        statement=settings.statement_timeout,
-        transaction=settings.transaction_timeout,
-        idle_in_transaction=settings.idle_in_transaction_timeout,
-    )
+    if options.keys() & {"async_creator", "creator"}:
+        raise events.unguarded()
     arguments.setdefault("async_creator_fn", connector())
     if found.url.password is not None:
         arguments.setdefault("password", Password(str(found.url.password)))
@@ -75,7 +86,7 @@ def build(found: Address, settings: EngineSettings) -> AsyncEngine:
     )
     engine = create_async_engine(
         found.url,
-        connect_args={**arguments, "server_settings": {**limits, **server}},
+        connect_args={**arguments, "server_settings": {**settings.limits, **server}},
         pool_pre_ping=settings.pool_pre_ping,
         pool_recycle=settings.pool_recycle,
         **options,
@@ -91,7 +102,7 @@ def build(found: Address, settings: EngineSettings) -> AsyncEngine:
 
 
 def take_over(engine: AsyncEngine, settings: EngineSettings) -> None:
-    """Put the guards on an engine that exists already; its own settings stay."""
+    """Put the guards and the limits on an engine that exists already; what it was told itself stays."""
     if engine.dialect.driver != "asyncpg":
         raise ConfigurationError(
             f"from_engine() got an engine on {engine.dialect.name}+{engine.dialect.driver}.",
@@ -116,8 +127,23 @@ def take_over(engine: AsyncEngine, settings: EngineSettings) -> None:
         settings.close_timeout,
         guard_commit=settings.guard_commit,
     )
-    adapt(cast("Any", engine.sync_engine.dialect), driver, pgbouncer=settings.pgbouncer)
+    adapt(cast("Any", engine.sync_engine.dialect), driver, pgbouncer=settings.pgbouncer, limits=settings.limits)
+    engine.sync_engine.hide_parameters = engine.sync_engine.hide_parameters or settings.hide_parameters
     _finish(engine, settings)
+
+
+def lacking(engine: AsyncEngine) -> Iterator[str]:
+    """Yield what an engine that was taken over lacks of ours, and what to write; ask when it has connected."""
+    pool, dialect = engine.sync_engine.pool, cast("Any", engine.sync_engine.dialect)
+    seconds, recycle = getattr(pool, "_timeout", 0.0), pool._recycle  # noqa: SLF001 - settings without a public name
+    if not isinstance(pool, Pool):
+        yield f"its {type(pool).__name__} has no line, names no holders and clears nothing that is left in a session"
+    elif seconds > _PATIENCE:
+        yield f"callers wait {seconds:g} s for a connection, longer than their clients: pool_timeout=3"
+    if isinstance(pool, QueuePool) and recycle < 0:
+        yield "connections live for ever, also those to an address that moved: pool_recycle=1800"
+    if dialect.verdigris.trusts_anybody and not all(map(tls.is_local, tls.hosts_of(engine.url))):
+        yield "nobody verifies the server's certificate: connect_args={'ssl': 'verify-full'}"
 
 
 def _finish(engine: AsyncEngine, settings: EngineSettings) -> None:

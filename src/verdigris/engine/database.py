@@ -17,7 +17,7 @@ from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
 from verdigris.engine import lifecycle
-from verdigris.engine.build import EngineSettings, build, take_over
+from verdigris.engine.build import EngineSettings, build, lacking, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
 from verdigris.engine.lean import LeanReads
@@ -68,6 +68,7 @@ class Database(JSONReads):
     """
 
     _drain_timeout, _dispose_timeout, _resolve_timeout = 10.0, 5.0, 5.0
+    _adopted = False
 
     def __init__(
         self,
@@ -163,14 +164,26 @@ class Database(JSONReads):
         pgbouncer: bool | None = None,
         connect_timeout: float = 5.0,
         command_timeout: float = 60.0,
+        statement_timeout: float | None = 30.0,
+        transaction_timeout: float | None = 300.0,
+        idle_in_transaction_timeout: float | None = 60.0,
+        commit_timeout: float = 10.0,
+        close_timeout: float = 2.0,
+        drain_timeout: float = 10.0,
+        dispose_timeout: float = 5.0,
+        resolve_timeout: float = 5.0,
+        hide_parameters: bool = True,
         guard_commit: bool = True,
         **options: Any,
     ) -> Database:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
 
-        Added: the COMMIT guard, bounded waits, the cheap ping (and pre-ping itself), the pool that names its holders,
-        and the session factory. Kept: the engine's URL, its pool's size and timeout, its own connect arguments, TLS as
-        it is. Call it before the engine is first used: connections that are open already would lack the guards.
+        Added: the COMMIT guard, bounded waits, the server's own limits, the cheap ping (and pre-ping itself), the pool
+        that names its holders, values hidden in errors, and the session factory. Kept: the engine's URL, its connect
+        arguments where they say otherwise, its pool's size, timeout and recycle, TLS as it is; the start names what of
+        these is weaker than in a Database of our own making. Call it before the engine is first used: connections that
+        are open already would lack the guards. Raises ConfigurationError for one that is in use or of another driver;
+        so does the first connection where the engine has an `async_creator`, which goes past every guard.
         """
         self = cls.__new__(cls)
         settings = EngineSettings(
@@ -179,9 +192,21 @@ class Database(JSONReads):
             pgbouncer=pgbouncer,
             connect_timeout=connect_timeout,
             command_timeout=command_timeout,
+            statement_timeout=statement_timeout,
+            transaction_timeout=transaction_timeout,
+            idle_in_transaction_timeout=idle_in_transaction_timeout,
+            commit_timeout=commit_timeout,
+            close_timeout=close_timeout,
+            hide_parameters=hide_parameters,
             guard_commit=guard_commit,
         )
         take_over(engine, settings)
+        self._adopted = True
+        self._drain_timeout, self._dispose_timeout, self._resolve_timeout = (
+            drain_timeout,
+            dispose_timeout,
+            resolve_timeout,
+        )
         pool = engine.sync_engine.pool
         self._chosen = (pool.size(), pool._max_overflow) if isinstance(pool, AsyncAdaptedQueuePool) else (None, None)  # noqa: SLF001
         self._attach(engine, **options)
@@ -357,8 +382,8 @@ class Database(JSONReads):
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
 
         Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
-        already. The first failure cancels the others and is raised; so is PoolExhaustedError, at once, where units
-        could only wait for connections whose holders wait for such units.
+        already. The first failure cancels the others and is raised, an unknown outcome before it; so is
+        PoolExhaustedError, at once, where units could only wait for connections whose holders wait for such units.
         """
         results = await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units])
         if self.replicas:
@@ -393,6 +418,8 @@ class Database(JSONReads):
         """Ask the servers for their limits, size the pools by them and log a line for each that explains it."""
         for engine in self._engines():
             await lifecycle.size_pool(engine, self.workers, self._chosen)
+        for weaker in lacking(self.engine) if self._adopted else ():
+            log.warning("the engine that was taken over: %s", weaker)
 
     async def stop(self) -> None:
         """Hand out no connection any more, wait `drain_timeout` seconds for the work in progress, then dispose.

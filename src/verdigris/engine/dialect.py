@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 
 from verdigris.engine import pooler, tls
 from verdigris.engine.driver import ours
+from verdigris.engine.limits import connector
 from verdigris.engine.pooler import Pooler
 from verdigris.engine.secrecy import without_frames
 from verdigris.engine.state import Tracked
@@ -19,7 +20,7 @@ from verdigris.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -63,7 +64,7 @@ class Circuit:
         self.failures = self.pauses = 0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DialectOverrides:
     """The methods that an engine's dialect gets on the instance, by `adapt`; the rest stays the dialect's own."""
 
@@ -75,7 +76,9 @@ class DialectOverrides:
     stock_close: Callable[[Any], None]
     pooler: Pooler
     verifies: bool  # nobody has decided about TLS, and the database is on another machine
+    limits: dict[str, str]  # of the server, for engines whose connect arguments are the team's own
     circuit: Circuit = field(default_factory=Circuit)
+    trusts_anybody: bool = False  # the last connection was made without a word about TLS: asyncpg verifies nothing
     made: dict[type | None, type[asyncpg.Connection]] = field(default_factory=dict)  # classes, by the one below them
 
     def do_ping(self, dbapi_connection: Any) -> bool:
@@ -126,6 +129,10 @@ class DialectOverrides:
         cparams.setdefault("command_timeout", settings.command_timeout)
         if self.verifies:
             cparams["ssl"] = self.verifying
+        self.trusts_anybody = not tls.is_told(cparams)
+        if self.limits:
+            cparams["server_settings"] = {**self.limits, **(cparams.get("server_settings") or {})}
+            cparams.setdefault("async_creator_fn", self.creator)
         began = time.monotonic()
         self.circuit.check(cparams["timeout"])
         try:
@@ -188,6 +195,11 @@ class DialectOverrides:
         return self.made[given]
 
     @cached_property
+    def creator(self) -> Callable[..., Awaitable[asyncpg.Connection]]:
+        """What connects, to servers before PostgreSQL 17 too."""
+        return connector()
+
+    @cached_property
     def verifying(self) -> ssl.SSLContext:
         """The context that verifies the server; reading the system's authorities takes some 20 ms, so once."""
         return tls.verifying()
@@ -203,7 +215,12 @@ def _lane_executed(
 
 
 def adapt(
-    dialect: PGDialect_asyncpg, settings: DriverSettings, *, pgbouncer: bool | None = None, verifies: bool = False
+    dialect: PGDialect_asyncpg,
+    settings: DriverSettings,
+    *,
+    pgbouncer: bool | None = None,
+    verifies: bool = False,
+    limits: dict[str, str] | None = None,
 ) -> None:
     """Put the overrides on the dialect that an engine has; its class, the engine and its events stay as they are."""
     overrides = DialectOverrides(
@@ -215,6 +232,7 @@ def adapt(
         dialect.do_close,
         Pooler(pgbouncer, told=pgbouncer is not None),
         verifies,
+        limits or {},
     )
     vars(dialect).update(
         do_ping=overrides.do_ping,

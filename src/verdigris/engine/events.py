@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
 from verdigris.engine.driver import ours
 from verdigris.engine.pool import jitter
-from verdigris.errors import StatementTimeoutError, sqlstate_of
+from verdigris.errors import ConfigurationError, StatementTimeoutError, sqlstate_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 _READ_ONLY_SERVER = "25006"
 
@@ -21,12 +20,15 @@ _READ_ONLY_SERVER = "25006"
 def listen(engine: Engine, recycle: float) -> None:
     """Attach the listeners to an engine; they travel with it to `execution_options()` copies and new pools."""
 
-    def connected(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        jitter(record, recycle)
+    def connected(connection: Any, record: ConnectionPoolEntry) -> None:
+        if ours(connection.driver_connection) is None:
+            connection.driver_connection.terminate()
+            raise unguarded()
+        if recycle > 0:
+            jitter(record, recycle)
 
     event.listen(engine, "handle_error", _on_error)
-    if recycle > 0:
-        event.listen(engine, "connect", connected)
+    event.listen(engine, "connect", connected)
 
 
 def _on_error(context: ExceptionContext) -> BaseException | None:
@@ -42,6 +44,19 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     elif driver is not None and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
     return None
+
+
+def unguarded() -> ConfigurationError:
+    """Return the error for an engine whose connections are made past its dialect, and with it past every guard."""
+    return ConfigurationError(
+        "an engine with a creator of its own makes connections that the guards are not on.",
+        why="COMMIT would report success where nothing was stored, and nothing would bound a wait.",
+        do=[
+            "Let the function take asyncpg.connect()'s arguments, and pass them on:",
+            '  connect_args={"async_creator_fn": connect}   in the place of   async_creator=connect',
+        ],
+        page="errors/rollback-then-raise",
+    )
 
 
 def _asked_for_read_only(context: ExceptionContext) -> bool:

@@ -34,7 +34,7 @@ _HANDLED = (
     asyncpg.InternalClientError,
 )
 # What Python makes of errors in a task group, and of what a timeout cancelled: the database's, or others'.
-_PERHAPS_OURS = (ExceptionGroup, TimeoutError)
+_PERHAPS_OURS: tuple[type[Exception], ...] = (ExceptionGroup, TimeoutError)
 
 
 def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
@@ -64,8 +64,8 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
     handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
-    for kind in _PERHAPS_OURS:
-        handlers.setdefault(kind, answer_if_ours)
+    for perhaps in _PERHAPS_OURS:
+        handlers.setdefault(perhaps, answer_if_ours)
 
 
 def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanation: str | None = None) -> Response:
