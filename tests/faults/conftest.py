@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 
 import pytest
 
@@ -7,6 +8,29 @@ from tests.faults.service import Service
 from verdigris import Database
 
 _NAME = "faults"
+_LOOPS = {"asyncio": asyncio.new_event_loop}
+with contextlib.suppress(ImportError):  # which Windows has not
+    import uvloop
+
+    _LOOPS["uvloop"] = uvloop.new_event_loop
+_ON_EACH = {"test_cancelled", "test_commit", "test_sweep"}  # what depends on how an event loop cancels
+_ALWAYS = (  # of these; the others run there in `make faults`
+    "test_a_cancelled_commit_is_waited_for_and_its_outcome_is_told[uvloop",
+    "test_a_unit_cancelled_mid_query_leaves_no_backend_and_no_slot_behind_and_is_not_repeated[uvloop",
+    "test_a_cancellation_at_any_suspension_leaves_nothing_behind[uvloop-a_unit-warm-once",
+)
+
+
+def pytest_asyncio_loop_factories(item):
+    """Run what cancels on the event loop that uvicorn takes in production, too."""
+    return _LOOPS if item.path.stem in _ON_EACH else {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "[uvloop" in item.name and not item.name.startswith(_ALWAYS):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
