@@ -1,12 +1,12 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.faults.rig import NotHere, PgBouncer
+from tests.faults.rig import NotHere, PgBouncer, eventually, within
 from verdigris import Database
-from verdigris.errors import ConfigurationError, SessionStateError
+from verdigris.errors import ConfigurationError, SessionStateError, StatementTimeoutError, classify
 
 SETTINGS = "statement_timeout,transaction_timeout,idle_in_transaction_session_timeout"
 
@@ -149,6 +149,41 @@ async def test_isolation_levels_and_snapshots_hold_behind_it(bouncer, make):
     assert await db.transaction(
         lambda s: s.scalar(text("SHOW transaction_isolation")), isolation_level="SERIALIZABLE"
     ) == ("serializable")
+
+
+SLEEP = text("SELECT pg_sleep(20)")
+
+
+async def through_a_session(db):
+    async with db.read() as session:
+        await session.execute(SLEEP)
+
+
+async def through_the_lane(db):
+    await db.lane.fetchval(SLEEP.text)
+
+
+async def among_others(db):
+    await db.lane.fetch_each(SLEEP.text, [(), ()])
+
+
+@pytest.mark.parametrize("read", [through_a_session, through_the_lane, among_others])
+async def test_a_read_without_a_transaction_ends_by_statement_timeout_too(bouncer, make, postgres, database, read):
+    db = make(bouncer, "?pgbouncer=true", statement_timeout=0.4)
+
+    with pytest.raises(StatementTimeoutError) as slow:
+        await within(5, read(db))
+    with pytest.raises(exc.DBAPIError) as in_a_transaction:
+        await db.transaction(lambda session: session.execute(SLEEP))
+
+    async def stopped():
+        return not [each for each in await postgres.backends(database, busy=True) if "pg_sleep" in each["query"]]
+
+    assert (classify(slow.value).status, classify(in_a_transaction.value).sqlstate) == (504, "57014")
+    assert await eventually(stopped, seconds=5)
+    assert db.pool().in_use == 0
+    async with db.read() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
 
 
 async def test_a_setting_that_no_pooler_keeps_is_refused_with_the_edit(bouncer, make):

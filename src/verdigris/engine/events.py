@@ -66,8 +66,9 @@ def _asked_for_read_only(context: ExceptionContext) -> bool:
 
 def _too_slow() -> StatementTimeoutError:
     return StatementTimeoutError(
-        "a statement got no answer within command_timeout; its connection was closed and its transaction is lost.",
-        why="The server is overloaded or unreachable: statement_timeout, its own limit, should have ended it sooner.",
+        "a statement got no answer in time; its connection was closed and its transaction is lost.",
+        why="command_timeout was over: a server that is well ends sooner, by its own statement_timeout. Behind a pooler"
+        " the driver keeps to that for a read outside of a transaction.",
         do=["Make the statement faster, or give it longer:   Database(statement_timeout=..., command_timeout=...)"],
         page="errors/connection-errors",
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
 
 from verdigris.engine.state import Effect, Tracked
 from verdigris.errors import ConfigurationError, SessionStateError
@@ -21,15 +22,42 @@ log = logging.getLogger("verdigris")
 _PAGE = "engine/async-driver"
 # PgBouncer follows these from client to client.
 _FOLLOWED = frozenset({"application_name", "client_encoding", "datestyle", "timezone", "standard_conforming_strings"})
-# Limits: set with BEGIN, in the same round trip. A read outside of a transaction goes without; command_timeout ends it.
+# Limits: set with BEGIN, in the same round trip. Where there is no BEGIN, the driver keeps to statement_timeout.
 _LIMITS = frozenset({"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"})
+
+
+class _Timed(PreparedStatement):
+    """A prepared statement that, outside of a transaction, is given up and stopped after `statement_timeout`."""
+
+    __slots__ = ()
+    _connection: PooledConnection
+
+    async def fetch(self, *args: Any, timeout: float | None = None, **options: Any) -> Any:  # noqa: ASYNC109 - asyncpg's
+        return await super().fetch(*args, timeout=timeout or self._connection.limit(), **options)
 
 
 class PooledConnection(Tracked):
     """A connection whose transactions may each run on another server connection."""
 
     limits: ClassVar[dict[str, str]] = {}
+    seconds: ClassVar[float | None] = None  # of a statement that has no transaction to carry its limit
     begin_with: str | None = None
+
+    def limit(self) -> float | None:
+        """Return what a statement has now, in seconds; None where the server or `command_timeout` sees to it."""
+        return None if self.is_in_transaction() else self.seconds
+
+    async def prepare(self, query: str, **options: Any) -> Any:
+        statement = await super().prepare(query, **options)
+        if type(statement) is PreparedStatement:
+            statement.__class__ = _Timed
+        return statement
+
+    async def fetch(self, query: str, *args: object, timeout: float | None = None, **options: Any) -> Any:  # noqa: ASYNC109 - as above
+        return await super().fetch(query, *args, timeout=timeout or self.limit(), **options)
+
+    async def fetchmany(self, query: str, args: Any, *, timeout: float | None = None, **options: Any) -> Any:  # noqa: ASYNC109 - as above
+        return await super().fetchmany(query, args, timeout=timeout or self.limit(), **options)
 
     def changes(self, found: tuple[Effect, ...], args: tuple[object, ...]) -> None:
         """Refuse a statement that would leave something behind: here there is nobody to clear it."""
@@ -81,8 +109,16 @@ class Pooler:
             **given,
             "statement_cache_size": 0,  # asyncpg then parses an unnamed statement with each use: none is left behind
             "server_settings": {name: value for name, value in settings.items() if name in _FOLLOWED},
-            "connection_class": type("Connection", (connection_class, PooledConnection), {"limits": limits}),
+            "connection_class": type(
+                "Connection", (connection_class, PooledConnection), {"limits": limits, "seconds": _seconds(limits)}
+            ),
         }
+
+
+def _seconds(limits: dict[str, str]) -> float | None:
+    """Return `statement_timeout` as the driver takes it; None where it is off, or in words of PostgreSQL's."""
+    milliseconds = limits.get("statement_timeout", "")
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() and int(milliseconds) else None
 
 
 async def stands_before(connection: asyncpg.Connection, *, seconds: float) -> bool:
