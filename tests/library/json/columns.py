@@ -292,7 +292,14 @@ def kinds() -> list[Kind]:
             (bytes, Any, Annotated[bytes, Field(min_length=1, max_length=10)]),
             python=(str,),
         ),
-        Kind("json", sa.JSON(), _JSON, (Any,), python=(int, str, JsonValue)),
+        Kind(
+            "json",
+            sa.JSON(),
+            _JSON,
+            (Any, dict[str, Any]),
+            ('\'{"a":"\\ud800"}\'', '\'{"a": 1, "a" : "\\u0000"}\''),
+            python=(int, str, JsonValue),
+        ),
         Kind(
             "jsonb",
             pg.JSONB(),

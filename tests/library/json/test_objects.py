@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from sqlalchemy import Float, LargeBinary, Numeric, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.library.json.models import Order
@@ -78,6 +78,28 @@ async def test_objects_of_plain_models_come_from_one_text(db, caplog):
     await db.fetch(select(Order), list[PaidOut])
 
     assert caplog.text == ""
+
+
+async def test_what_a_model_refuses_as_json_is_made_of_instances(db, caplog):
+    class Whole(BaseModel):
+        id: int
+        note: Annotated[str | None, AfterValidator(lambda note: None if note is None else note + "!")]
+
+        @model_validator(mode="after")
+        def small(self):
+            if self.id > 2:
+                raise ValueError("too many")
+            return self
+
+    statement = select(Order).order_by(Order.id)
+
+    found = await db.fetch(statement.limit(2), list[Whole])
+    with pytest.raises(ValidationError, match=r"too many.*input_type=Order") as raised:
+        await db.fetch(statement.limit(4), list[Whole])
+
+    assert [one.note for one in found] == ["note 1!", "note 2!"]
+    assert [error["loc"] for error in raised.value.errors()] == [(2,), (3,)]
+    assert "refuses as JSON" in caplog.text
 
 
 @pytest.mark.parametrize("model", [SampleOut, Untyped, Either], ids=lambda model: model.__name__)

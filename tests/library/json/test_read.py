@@ -10,6 +10,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
+    StringConstraints,
     TypeAdapter,
     ValidationError,
     create_model,
@@ -411,6 +413,29 @@ async def test_attributes_that_only_subclasses_have_fall_back_to_their_default(d
     statement = select(Employee).order_by(Employee.id)
 
     assert await written(db, statement, list[Anyone]) == await by_loading(db, statement, list[Anyone])
+
+
+class Status(RootModel[Annotated[str, StringConstraints(to_upper=True)]]):
+    pass
+
+
+class Lines(RootModel[list[LineOut]]):
+    pass
+
+
+class Rooted(BaseModel):
+    status: Status
+    lines: Lines
+    seller: RootModel[SellerOut] | None
+
+
+async def test_a_root_model_is_written_as_what_it_holds(db):
+    statement = select(Order).order_by(Order.id)
+
+    body = await written(db, statement, RootModel[list[Rooted]])
+
+    assert body == await by_loading(db, statement, list[Rooted])
+    assert b'"status":"OPEN"' in body
 
 
 async def test_a_wide_model_is_one_statement(db):

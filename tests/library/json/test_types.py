@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import ConfigDict, create_model
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.library.json.columns import Kind, kinds
-from tests.library.json.comparing import EXAMPLES, REFUSED, Source, Tally, adapter, dumped, examples, field_schema, same
+from tests.library.json.comparing import EXAMPLES, Source, Tally, adapter, dumped, examples, field_schema, same
 
 from verdigris.loading.json.types import Encoded, Unsupported, encode
 
@@ -98,19 +98,13 @@ def encoded(table: sa.Table, kind: Kind):
 def compared(tally: Tally, kind: Kind, field: tuple[Any, ...], loaded: Any, text: str | None):
     """Count one comparison; yield it if it is a difference."""
     annotation, config, model = field
-    tally.pairs += 1
     want = None if isinstance(loaded, Exception) else dumped(model, Source(loaded))
     want = None if want is None else want.removeprefix('{"f":').removesuffix("}")
-    if loaded is None:
-        tally.equal += text is None
-        if text is not None:
-            yield annotation, config, loaded, text, want
-    elif text is not None and REFUSED in text:
-        tally.refused += want is None
-        tally.fallback += want is not None
-    elif same(text, want, as_values=kind.name in VALUES):
-        tally.equal += 1
-    else:
+
+    def is_equal() -> bool:
+        return text is None if loaded is None else same(text, want, as_values=kind.name in VALUES)
+
+    if tally.differs(text, want, is_equal):
         yield annotation, config, loaded, text, want
 
 

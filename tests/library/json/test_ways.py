@@ -12,11 +12,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
     StringConstraints,
     ValidationError,
     computed_field,
     field_serializer,
     field_validator,
+    model_serializer,
 )
 from sqlalchemy import Integer, bindparam, event, func, select, text
 from sqlalchemy.exc import ProgrammingError
@@ -213,6 +215,24 @@ class Serialized(BaseModel):
         return str(value)
 
 
+class Sku(RootModel[int]):
+    @model_serializer
+    def worded(self) -> str:
+        return f"No. {self.root}"
+
+
+class Numbered(BaseModel):
+    id: Sku
+
+
+class Maybe(RootModel[int | None]):
+    pass
+
+
+class Perhaps(BaseModel):
+    id: Maybe
+
+
 class Labelled(BaseModel):
     label: str
 
@@ -240,6 +260,8 @@ REASONS = [
     (Order, Shouted, "Shouted.twice is computed in Python"),
     (Order, Validated, "Validated.id: it is validated by Validated.positive()"),
     (Order, Serialized, "Serialized.id: it has a serializer of its own"),
+    (Order, Numbered, "Numbered.id: Sku has a serializer of its own"),
+    (Order, Perhaps, "Perhaps.id: a Maybe that holds None is not None"),
     (Order, Inside, "Labelled.label: Line.label is read in Python"),
 ]
 

@@ -68,7 +68,7 @@ def answer(entity: type, type_: Any, options: Options) -> Answer:
     models: tuple[type, ...] = ()
     try:
         reader = Reader(options.purpose, options.by_alias)
-        schema, optional = reader.bare(reader.of(type_))
+        schema, optional, _ = reader.unrooted(reader.of(type_))
         models = _models(reader, schema)
         items = reader.items(schema)
         if items is not None:
@@ -102,14 +102,17 @@ def _page(
     reader: Reader, schema: Schema, mapper: Mapper[Any], options: Options
 ) -> tuple[tuple[PageMember, ...], Schema] | None:
     """Return the members of a page and the schema of its rows: a model with a list that is not the entity's own."""
-    if schema["type"] != "model" or schema.get("root_model"):
+    if schema["type"] != "model":
         return None
     rows: list[Schema] = []
     members = []
     model = reader.model(schema)
     for field in model.fields:
-        bare, _ = reader.bare(field.schema)
-        items = reader.items(bare)
+        try:
+            bare, _, _ = reader.unrooted(field.schema)
+            items = reader.items(bare)
+        except InPython as reason:
+            raise InPython(reason.args[0], reason.at or field) from None
         part: Part = _COUNTED.get(field.name, "constant") if bare["type"] == "int" else "constant"
         if items is not None and not rows and any(True for _ in reader.models(items)):
             if field.name in mapper.all_orm_descriptors or hasattr(mapper.class_, field.name):

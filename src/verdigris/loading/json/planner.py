@@ -27,7 +27,7 @@ from verdigris.loading.json.nodes import (
     nullable,
 )
 from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function, readable
-from verdigris.loading.json.types import Unsupported, encode
+from verdigris.loading.json.types import Unsupported, encode, is_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,12 +72,10 @@ class Planner:
 
         `told` is the attribute that told this member of a union apart, and its value.
         """
-        bare, optional = self.reader.bare(schema)
+        bare, optional, _ = self.reader.unrooted(schema)
         self._refuse(bare)
         if bare["type"] == "tagged-union":
             return self._tagged(mapper, bare, above, optional=optional)
-        if bare["type"] == "model" and bare.get("root_model"):
-            return self.object(mapper, bare["schema"]["root"] if "root" in bare["schema"] else bare["schema"], above)
         if bare["type"] != "model":
             raise InPython(f"which {_said(bare)} a {mapper.class_.__name__} becomes is decided in Python")
         model = self.reader.model(bare)
@@ -159,15 +157,15 @@ class Planner:
         raise InPython(f"{mapper.class_.__name__}.{name} is read in Python")
 
     def _value(self, asked: _Asked, mapper: Mapper[Any], name: str) -> Node:
-        schema, optional = self.reader.bare(asked.schema)
-        config = asked.model.config
+        schema, optional, own = self.reader.unrooted(asked.schema)
+        config = asked.model.config if own is None else own
         schema = self.reader.inlined(schema)
-        if self.options.purpose == "load":
-            config = readable(schema, config)
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
         refuse_overridden(mapper, name)
         column = expression(mapper, name)
+        if self.options.purpose == "load":
+            config = readable(schema, config, is_json=is_json(column.type))
         found = encode(column, column.type, schema, config)
         if isinstance(found, Unsupported):
             validator = function(schema)
@@ -182,7 +180,7 @@ class Planner:
         _refuse_order(prop)
         if rest and not asked.proxied(prop, rest):
             return None  # a list has no such attribute
-        schema, optional = self.reader.bare(asked.schema)
+        schema, optional, _ = self.reader.unrooted(asked.schema)
         self._refuse(schema)
         items = self.reader.items(schema)
         if rest and asked.model.config.get("strict"):

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from sqlalchemy import Select, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -135,9 +136,14 @@ class Reads:
             async with self.database.session() as own:
                 return await self.value(replace(asked, session=own))
         found, written, body = await self._written(asked)
-        if not written:
-            return await self._objects(asked, found)
-        return None if body is None else adapter(asked.type_).validate_json(body, by_alias=False, by_name=True)
+        if written and body is None:
+            return None
+        if written and body is not None:
+            try:
+                return adapter(asked.type_).validate_json(body, by_alias=False, by_name=True)
+            except ValidationError:  # as it sees the text: what it says of the instances is what counts
+                self._say(f"{found}: an answer was read by load(), for a value that its model refuses as JSON")
+        return await self._objects(asked, found)
 
     async def _written(self, asked: Asked) -> tuple[Found, bool, bytes | None]:
         """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""

@@ -13,6 +13,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic_core import SchemaSerializer
 
+from verdigris.loading.json.types.texts import is_address
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -39,8 +41,10 @@ _READABLE = frozenset(
         "time",
         "timedelta",
     }
-    | {"list", "set", "frozenset", "dict", "nullable", "default"}
+    | {"list", "tuple", "set", "frozenset", "dict", "nullable", "default"}
 )
+#: The types that JSON has itself: of a union of these Pydantic takes the one that the text has.
+_JSON_OWN = frozenset({"int", "bool", "str", "float"})
 
 
 class InPython(Exception):  # noqa: N818 - not an error: the answer is made another way
@@ -120,6 +124,19 @@ class Reader:
             if self.purpose == "dump":
                 refuse_serializer(schema)
             schema = schema["schema"]
+
+    def unrooted(self, schema: Schema) -> tuple[Schema, bool, Schema | None]:
+        """Return the same as `bare`, for a root model what it holds; and the config of the root model, if it is one."""
+        bare, nullable = self.bare(schema)
+        config: Schema | None = None
+        while bare["type"] == "model" and bare.get("root_model"):
+            cls = bare["cls"]
+            self._refuse_code(bare, cls)
+            config = bare.get("config", {})
+            bare, may_be_none = self.bare(bare["schema"])
+            if may_be_none:
+                raise InPython(f"a {cls.__name__} that holds None is not None")
+        return bare, nullable, config
 
     def models(self, schema: Schema) -> Iterator[Schema]:
         """Yield the models that a value of this schema may be or hold, as far as lists and unions go."""
@@ -247,18 +264,27 @@ class Reader:
             raise InPython(f"{cls.__name__} has a model_post_init")
 
 
-def readable(schema: Schema, config: Schema) -> Schema:
+def readable(schema: Schema, config: Schema, *, is_json: bool) -> Schema:
     """Return a config under which Pydantic reads a printed value back as it was; raises InPython where nothing says so.
 
-    A union or a field without a type would take the text itself for the value.
+    A union or a field without a type would take the text itself for the value, unless what was printed is a value of
+    JSON's own types (`is_json`).
     """
     waiting = [schema]
     while waiting:
         each = waiting.pop()
+        if is_address(each) or (is_json and (each["type"] == "any" or _is_of_json(each))):
+            continue
         if each["type"] not in _READABLE:
             raise InPython("what its JSON text becomes may be something else than the value")
-        waiting += [each[key] for key in ("schema", "items_schema", "keys_schema", "values_schema") if key in each]
+        for key in ("schema", "items_schema", "keys_schema", "values_schema"):
+            inside = each.get(key, ())
+            waiting += [inside] if isinstance(inside, dict) else inside
     return {**config, "ser_json_inf_nan": "strings", "ser_json_bytes": config.get("val_json_bytes", "utf8")}
+
+
+def _is_of_json(schema: Schema) -> bool:
+    return schema["type"] == "union" and all(each["type"] in _JSON_OWN for each in choices(schema))
 
 
 def choices(schema: Schema) -> list[Schema]:

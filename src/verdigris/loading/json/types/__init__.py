@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import literal_column
+
 from verdigris.loading.json.types import choices, containers, numbers, texts, times
 from verdigris.loading.json.types.loaded import loaded
 from verdigris.loading.json.types.values import REFUSED, Encoded, Loaded, Unsupported, Wanted
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     Schema = Mapping[str, Any]
 
-__all__ = ["REFUSED", "Encoded", "Unsupported", "encode"]
+__all__ = ["REFUSED", "Encoded", "Unsupported", "encode", "is_json"]
 
 
 def encode(
@@ -41,6 +43,17 @@ def encode(
     if isinstance(found, Unsupported):
         return found
     return _encoded(found, Wanted(schema, config or {}))
+
+
+def is_json(type_: TypeEngine[Any]) -> bool:
+    """Whether what the ORM loads for a column of a type is what anybody reads from its JSON text."""
+    value = loaded(literal_column("NULL", type_), type_)
+    if isinstance(value, Unsupported):
+        return False
+    if value.kind == "list":
+        array: Any = value.type
+        return is_json(array.item_type)
+    return value.kind in {"int", "bool", "str", "json", "hstore"}
 
 
 def _encoded(value: Loaded, wanted: Wanted) -> Encoded | Unsupported:

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from verdigris.loading.json.types.choices import enum, members
 from verdigris.loading.json.types.numbers import decimal, mismatch
 from verdigris.loading.json.types.values import (
+    BLANKS,
     Encoded,
     Loaded,
     Unsupported,
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-#: What Rust's trim() takes for white space.
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+    from verdigris.loading.json.types.values import Schema
 
 
 def text(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
@@ -47,7 +47,7 @@ def text(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     if loaded.kind != "str":
         return mismatch(loaded, "a str")
     if strip:
-        loaded = Loaded("str", func.btrim(loaded.sql, word(_SPACE), type_=Text()), Text())
+        loaded = Loaded("str", func.btrim(loaded.sql, word(BLANKS), type_=Text()), Text())
     conditions: list[ColumnElement[bool]] = []
     value = loaded.sql
     if lower or upper:  # beyond ASCII the database's locale decides
@@ -184,16 +184,24 @@ _EITHER: tuple[Any, ...] = (IPvAnyAddress, IPvAnyInterface, IPvAnyNetwork)
 _ANY_ADDRESS: dict[Any, Any] = {_function(TypeAdapter(cls).core_schema): cls for cls in _EITHER}
 
 
+def is_address(schema: Schema) -> bool:
+    """Whether a schema is one of a network address, an interface or a network."""
+    return _address_of(schema) is not None
+
+
+def _address_of(schema: Schema) -> Any:
+    if schema["type"] == "lax-or-strict":
+        cls = schema["strict_schema"].get("python_schema", {}).get("cls")
+        return cls if cls in _ADDRESSES else None
+    return _ANY_ADDRESS.get(_function(schema)) if schema["type"] == "function-plain" else None
+
+
 def special(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported | None:
     """Print what Pydantic and the standard library define with functions that are known here; None for all else."""
     schema = wanted.schema
-    if schema["type"] == "lax-or-strict":
-        strict = schema["strict_schema"]
-        cls = strict.get("python_schema", {}).get("cls")
-        if cls in _ADDRESSES:
-            return address(loaded, cls)
-    if schema["type"] == "function-plain" and _function(schema) in _ANY_ADDRESS:
-        return address(loaded, _ANY_ADDRESS[_function(schema)])
+    cls = _address_of(schema)
+    if cls is not None:
+        return address(loaded, cls)
     if schema["type"] == "function-after" and repr(_function(schema)) == _VALUE_OF_ENUM:
         return enum(loaded, wanted.with_schema(schema["schema"]))
     if schema["type"] == "json-or-python" and schema["json_schema"]["type"] == "any":

@@ -50,6 +50,8 @@ class Loaded:
     type: TypeEngine[Any]
 
 
+#: What Rust's trim() takes for white space.
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _SAID_ELSEWHERE = frozenset({"type", "metadata", "ref", "strict"})
 _OFF: tuple[Any, ...] = (None, False)
 
