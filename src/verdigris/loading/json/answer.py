@@ -49,6 +49,11 @@ class Answer:
     models: tuple[type, ...] = ()
 
     @property
+    def is_list(self) -> bool:
+        """Whether it holds any number of rows."""
+        return self.form in {"many", "page"}
+
+    @property
     def row(self) -> Any:
         """What a row may become, as `load()` takes it."""
         return functools.reduce(operator.or_, self.models) if self.models else None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.util import LoaderCriteriaOption
     from sqlalchemy.sql.compiler import SQLCompiler
 
+    from verdigris.loading.json.page import Beside
+
 _ONE: ColumnElement[int] = literal_column("1")
 COMMA: ColumnElement[str] = literal_column("','", Text)
 _NULL: ColumnElement[str] = literal_column("'null'", Text)
@@ -47,6 +49,11 @@ def _chain(element: chain, compiler: SQLCompiler, **options: Any) -> str:
     return f"({' || '.join(compiler.process(part, **options) for part in element.clauses)})"
 
 
+def in_order(item: ColumnElement[Any], order: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
+    """Return the aggregate that joins items by commas."""
+    return func.string_agg(item, aggregate_order_by(COMMA, *order) if order else COMMA)
+
+
 def listed(items: ColumnElement[Any]) -> ColumnElement[str]:
     """Return the list around items that are joined already, NULL if there are none."""
     return chain(word("["), func.coalesce(items, _NOTHING), word("]"))
@@ -60,6 +67,9 @@ class Row(Protocol):
 
     def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
         """Return the condition under which `target`, an alias of the other side, belongs to this row."""
+
+    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
+        """Return how rows of `target` are found for many such rows at once; None where they are found for each."""
 
     def correlated(self, statement: Select[Any]) -> Select[Any]:
         """Return a sub-select in which this row's columns are those of the statement around it."""
@@ -77,6 +87,9 @@ class AliasRow:
     def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
         condition: Any = getattr(self.alias, prop.key).of_type(target)
         return clause_of(condition)
+
+    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
+        return None
 
     def correlated(self, statement: Select[Any]) -> Select[Any]:
         return statement.correlate(self.alias)
@@ -101,6 +114,9 @@ class RootRow:
         condition: Any = getattr(self.entity, prop.key).of_type(target)
         replaced: ColumnElement[bool] = visitors.replacement_traverse(clause_of(condition), {}, self._replaced)
         return replaced
+
+    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
+        return None
 
     def correlated(self, statement: Select[Any]) -> Select[Any]:
         return statement.correlate(None)
@@ -191,11 +207,15 @@ class Builder:
         text = self.text(node.node, AliasRow(target))
         if node.missing is not None:  # None of the other side is not the same as no other side
             text = func.coalesce(_as_text(text), _NULL if nullable(node.node) else REFUSED)
-        statement = self._from(target, row.related(node.prop, target)).with_only_columns(text)
-        statement = statement.order_by(*_order(node.prop, target, statement))
-        if node.prop.direction is not RelationshipDirection.MANYTOONE:
-            statement = statement.limit(_ONE)
-        found = row.correlated(statement).scalar_subquery()
+        beside = row.beside(node.prop, target)
+        if beside is not None:
+            found = beside.one(self._from(target, beside.condition), text)
+        else:
+            statement = self._from(target, row.related(node.prop, target)).with_only_columns(text)
+            statement = statement.order_by(*_order(node.prop, target, statement))
+            if node.prop.direction is not RelationshipDirection.MANYTOONE:
+                statement = statement.limit(_ONE)
+            found = row.correlated(statement).scalar_subquery()
         return found if node.missing is None else func.coalesce(found, word(node.missing))
 
     def _many(self, node: Many, row: Row) -> ColumnElement[Any]:
@@ -204,11 +224,12 @@ class Builder:
         item = _as_text(word(text) if isinstance(text, str) else text)
         if not isinstance(node.node, Object):  # which is never NULL: string_agg() would drop it
             item = func.coalesce(item, REFUSED)
-        statement = self._from(target, row.related(node.prop, target))
-        order = _order(node.prop, target, statement)
-        agg = func.string_agg(item, aggregate_order_by(COMMA, *order) if order else COMMA)
-        found = row.correlated(statement.with_only_columns(agg)).scalar_subquery()
-        return listed(found)
+        beside = row.beside(node.prop, target)
+        statement = self._from(target, row.related(node.prop, target) if beside is None else beside.condition)
+        agg = in_order(item, _order(node.prop, target, statement))
+        if beside is not None:
+            return listed(beside.many(statement, agg))
+        return listed(row.correlated(statement.with_only_columns(agg)).scalar_subquery())
 
     def _end(self, prop: RelationshipProperty[Any], row: Row) -> ColumnElement[Any]:
         target = _aliased(prop.mapper)

@@ -97,6 +97,10 @@ class Compiled:
         self._key = key
         self._limit = self._index(statement._limit_clause)  # noqa: SLF001 - said in no other way
         self._offset = self._index(statement._offset_clause)  # noqa: SLF001
+        self._begin()
+
+    def _begin(self) -> None:
+        self._version = self._dialect.server_version_info
         self.bound = self._compile(None, starts_at_zero=False)
         self._texts: dict[tuple[int | None, bool], Text] = {}
 
@@ -111,6 +115,8 @@ class Compiled:
 
     def text(self, given: Given, params: Mapping[str, Any]) -> Text:
         """Return the text that serves these values."""
+        if self._dialect.server_version_info is not self._version:  # known since the first connection
+            self._begin()
         if self._limit is None and self._offset is None:
             return self.bound
         limit = None if self._limit is None else given.value(self._limit, params)
@@ -130,7 +136,7 @@ class Compiled:
             statement = statement.limit(literal_column(str(limit)))
         if starts_at_zero:
             statement = statement.offset(None)
-        return Text(written(statement, self.answer), self._dialect, self._key)
+        return Text(written(statement, self.answer, most=limit), self._dialect, self._key)
 
     def _index(self, clause: Any) -> int | None:
         return next((index for index, known in enumerate(self._key.bindparams) if known is clause), None)

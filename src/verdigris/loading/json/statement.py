@@ -9,14 +9,15 @@ from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.types import LargeBinary
 
-from verdigris.loading.json.builder import COMMA, Builder, RootRow, chain, listed, merged
+from verdigris.loading.json.builder import Builder, RootRow, chain, in_order, listed, merged
+from verdigris.loading.json.page import LARGEST, SMALLEST, PageRow
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.types.values import word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.orm import Mapper
 
     from verdigris.loading.json.answer import Answer
@@ -36,22 +37,33 @@ def entity_of(statement: Any) -> Any:
     return entity
 
 
-def written(statement: Select[Any], answer: Answer, delivery: Delivery = "whole") -> Select[Any]:
-    """Return the statement that writes an answer from the rows of a select(), as bytes in the client's encoding."""
+def written(
+    statement: Select[Any], answer: Answer, delivery: Delivery = "whole", *, most: int | None = None
+) -> Select[Any]:
+    """Return the statement that writes an answer from the rows of a select(), as bytes in the client's encoding.
+
+    `most` is how many rows there are at most, if that is known: see `verdigris.loading.json.page`.
+    """
     if answer.node is None:
         raise InPython(answer.reason or "")
     entity = entity_of(statement)
     criteria = criteria_of(statement)
-    root = RootRow(entity)
+    at_once = most is not None and SMALLEST <= most <= LARGEST and delivery == "whole" and answer.is_list
+    root = PageRow(entity) if at_once else RootRow(entity)
     text = Builder(criteria).text(answer.node, root)
     keys = [root.column(root.mapper.get_property_by_column(column).key) for column in root.mapper.primary_key]
-    rows = _rows(statement, root).subquery(RootRow.name)
+    rows: FromClause
+    order: list[ColumnElement[Any]] = []
+    if isinstance(root, PageRow) and root.joins:
+        rows, order = root.whole(_rows(statement, root)), [root.place]
+    else:
+        rows = _rows(statement, root).subquery(RootRow.name)
     if delivery == "rows":
         made = select(_sent(text), *keys)
     elif answer.form in {"one", "optional"}:
         made = select(_sent(text)).limit(literal_column("1"))
     else:
-        items = listed(func.string_agg(text, COMMA))
+        items = listed(in_order(text, order))
         made = select(_sent(chain(*merged(_page(statement, answer, items, root))) if answer.page else items))
     return made.select_from(rows).options(*criteria)  # options of a sub-select are not heard: only the outermost's
 

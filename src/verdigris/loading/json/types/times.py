@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Date, DateTime, Double, Text, Time, and_, case, cast, func, literal_column
+from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from verdigris.loading.json.types.numbers import _float_text, mismatch
 from verdigris.loading.json.types.values import (
@@ -80,7 +81,7 @@ def moment(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     conditions += _bounds(column, wanted, dt.datetime, literal, aware=aware)
     zulu = '"Z\\""' if aware else '\\"'
     local = _utc(loaded) if aware else column
-    whole = func.date_trunc(word("second"), local) == local
+    whole = cast(local, TIMESTAMP(precision=0)) == local
     form = '\\"YYYY-MM-DD"T"HH24:MI:SS'
     pattern = case((whole, word(form + zulu)), else_=word(form + ".US" + zulu))
     return Encoded(checked(loaded, and_(*conditions), func.to_char(local, pattern, type_=Text())))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Text, case, cast, func, literal_column
+from sqlalchemy import Text, case, cast, literal_column
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import ColumnElement
+    from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
 
     Schema = Mapping[str, Any]
@@ -119,9 +123,28 @@ def quoted(sql: ColumnElement[Any]) -> ColumnElement[str]:
     return joined('"', sql, '"')
 
 
+class as_json(FunctionElement[Any]):  # noqa: N801 - reads as a function
+    """One value, no array, as JSON.
+
+    `JSON_SCALAR`, of PostgreSQL 17 and later, learns the value's type when the statement starts, `to_json` each time:
+    for a short text it takes half as long.
+    """
+
+    name = "as_json"
+    type = JSON()
+    inherit_cache = True
+
+
+@compiles(as_json)
+def _as_json(element: as_json, compiler: SQLCompiler, **options: Any) -> str:
+    version = compiler.dialect.server_version_info  # None before the first connection
+    function = "json_scalar" if version is not None and version >= (17,) else "to_json"
+    return f"{function}({compiler.process(element.clauses, **options)})"
+
+
 def escaped(sql: ColumnElement[Any]) -> ColumnElement[str]:
     """Return what PostgreSQL's own JSON is for a value; it escapes text as Pydantic does."""
-    return cast(func.to_json(sql), Text)
+    return cast(as_json(sql), Text)
 
 
 def checked(
