@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import EMPTY_DICT
 
 from verdigris._sync_sessions import closes_at_once, nothing_to_commit
+from verdigris.engine import ending
 
 if TYPE_CHECKING:
     from verdigris.session import AsyncSession
@@ -62,7 +63,9 @@ async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> An
 
 async def commit(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, and nothing where that is what it would come to."""
-    if not (self._unused and not self.guard.closed) and not nothing_to_commit(self.sync_session):
+    if (self._unused and not self.guard.closed) or nothing_to_commit(self.sync_session):
+        return
+    if not (self.lean is not None and self.guard.enabled and await ending.commit(self.sync_session)):
         await _AsyncSession.commit(self)
 
 

@@ -150,7 +150,7 @@ class Ears:
         return any(lists)
 
 
-_OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
+OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
 _OF_CLOSE = Ears("persistent_to_detached", "pending_to_transient")
 
 
@@ -164,7 +164,7 @@ def nothing_to_commit(session: Any) -> bool:
         and session._close_state is not _SessionCloseState.CLOSED
         and not (session._new or session._deleted or session.identity_map._modified)
         and not (session.expire_on_commit and session.identity_map)
-        and not _OF_COMMIT.hear(session)
+        and not OF_COMMIT.hear(session)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import asyncpg
 from sqlalchemy.util import await_only
 
 from verdigris.engine import pooler, tls
+from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.driver import ours
 from verdigris.engine.limits import connector
 from verdigris.engine.pooler import Pooler
@@ -71,6 +73,7 @@ class DialectOverrides:
     dialect: PGDialect_asyncpg
     settings: DriverSettings
     stock_connect: Callable[..., Any]
+    stock_commit: Callable[[Any], None]
     stock_rollback: Callable[[Any], None]
     stock_rollback_to: Callable[[Any, str], None]
     stock_close: Callable[[Any], None]
@@ -97,6 +100,18 @@ class DialectOverrides:
             driver.terminate()  # at once: a graceful close would wait for the same silence again
             return False
         return True
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit, or raise what a COMMIT that was awaited before has raised (`ending.commit`)."""
+        driver = dbapi_connection.driver_connection
+        error = getattr(driver, "unfinished", None)
+        if error is None:
+            self.stock_commit(dbapi_connection)
+            return
+        driver.unfinished = None
+        if isinstance(error, Exception):
+            dbapi_connection._handle_exception(error)  # noqa: SLF001 - the adapter's own translation
+        raise error
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """Roll back, which a lost connection has done already: its failure must not hide the error before it."""
@@ -127,6 +142,7 @@ class DialectOverrides:
         cparams["connection_class"] = self.connection_class(cparams.get("connection_class"))
         cparams.setdefault("timeout", settings.connect_timeout)
         cparams.setdefault("command_timeout", settings.command_timeout)
+        cparams.setdefault("loop", Deadlines(asyncio.get_running_loop()))
         if self.verifies:
             cparams["ssl"] = self.verifying
         self.trusts_anybody = not tls.is_told(cparams)
@@ -227,6 +243,7 @@ def adapt(
         dialect,
         settings,
         dialect.connect,
+        dialect.do_commit,
         dialect.do_rollback,
         dialect.do_rollback_to_savepoint,
         dialect.do_close,
@@ -236,6 +253,7 @@ def adapt(
     )
     vars(dialect).update(
         do_ping=overrides.do_ping,
+        do_commit=overrides.do_commit,
         do_rollback=overrides.do_rollback,
         do_rollback_to_savepoint=overrides.do_rollback_to_savepoint,
         do_close=overrides.do_close,

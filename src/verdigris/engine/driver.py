@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 from asyncpg import connect_utils
 
 from verdigris._background import background
 from verdigris._commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
+from verdigris.engine.deadlines import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 log = logging.getLogger("verdigris")
 
+_LONGEST_END = 16  # COMMIT and ROLLBACK with some room round them
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -46,14 +52,20 @@ class Connection(asyncpg.Connection):
     committing: bool = False
     closing: bool = False  # a graceful close is under way: asyncpg calls the connection closed already
     failed: BaseException | None = None  # the error that aborted the transaction in progress
+    unfinished: BaseException | None = None  # what a COMMIT that was sent already has raised, for do_commit to raise
 
-    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
-        verb = query.rstrip("; \n").upper() if len(query) < 16 else ""
-        if verb == "COMMIT" and self.settings.guard_commit:
-            return await self._commit(query, timeout)
-        if verb == "ROLLBACK":
-            return await self._rollback(query, timeout)
-        return await super().execute(query, *args, timeout=timeout)
+    def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:
+        super().__init__(protocol, transport, plain(loop), *rest)
+
+    # Not async itself: a coroutine less to step through, in each BEGIN and COMMIT.
+    def execute(self, query: str, *args: object, timeout: float | None = None) -> Coroutine[Any, Any, str]:
+        if len(query) < _LONGEST_END:
+            verb = _verb(query)
+            if verb == "COMMIT" and self.settings.guard_commit:
+                return self._commit(query, timeout)
+            if verb == "ROLLBACK":
+                return self._rollback(query, timeout)
+        return super().execute(query, *args, timeout=timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
         self.closing = not self.is_closed()
@@ -136,6 +148,11 @@ class Connection(asyncpg.Connection):
 def ours(driver: object) -> Connection | None:
     """Return a driver's connection if it is of our class; `isinstance()` says yes to every class of asyncpg's."""
     return driver if hasattr(driver, "committing") else None  # type: ignore[return-value]  # only ours has it
+
+
+@lru_cache(maxsize=64)
+def _verb(query: str) -> str:
+    return query.rstrip("; \n").upper()
 
 
 async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
 from verdigris._background import in_background
+from verdigris.engine.driver import ours
 from verdigris.engine.handoff import HandOffQueue
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, described
@@ -152,7 +153,7 @@ class Pool(AsyncAdaptedQueuePool):
 
     def _is_ready(self, record: Any) -> bool:
         """Tell whether handing out a connection would neither replace it nor ask it over the wire."""
-        driver = _ours(record)
+        driver = driver_of(record)
         return (
             driver is not None
             and not driver.is_closed()
@@ -215,7 +216,7 @@ class Pool(AsyncAdaptedQueuePool):
         return record
 
     def _hold(self, extras: _Extras, record: ConnectionPoolEntry, task: asyncio.Task[Any] | None) -> None:
-        driver = _ours(record)
+        driver = driver_of(record)
         if driver is not None:
             driver.released = 0.0
             if driver.left:  # by listeners that set it up: not a user's leavings
@@ -288,7 +289,7 @@ class Pool(AsyncAdaptedQueuePool):
             if held.home is not extras.home:
                 _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
                 return
-        driver = _ours(record)
+        driver = driver_of(record)
         try:
             if driver is not None:
                 if driver.left:
@@ -362,11 +363,10 @@ def _shutting_down() -> ShuttingDownError:
     )
 
 
-def _ours(record: Any) -> Any:
-    """Return the driver's connection if it is of our class: `isinstance()` says yes to any, as asyncpg has it."""
+def driver_of(record: Any) -> Any:
+    """Return a record's connection of the driver, if it is of our class."""
     adapter = record.dbapi_connection
-    driver = None if adapter is None else adapter.driver_connection
-    return driver if hasattr(driver, "furnished") else None
+    return None if adapter is None else ours(adapter.driver_connection)
 
 
 def adopt(pool: AsyncAdaptedQueuePool) -> Pool:

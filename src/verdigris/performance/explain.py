@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from verdigris.performance.fingerprint import fingerprint, parameters_of
+from verdigris.performance.pool import when_disposed
 from verdigris.performance.timing import MUTED
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Explainer:
         self._last: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        event.listen(engine, "engine_disposed", lambda _engine: self._give_up())
+        when_disposed(engine, self._give_up)
 
     def submit(self, text: str, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
         """Ask for the plan of a statement that was slow; returns at once."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from verdigris.performance.queries import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine, Pool
 
@@ -50,7 +50,7 @@ class Gauges:
         self.waits = Histogram()
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._wrap(engine.pool)
-        event.listen(engine, "engine_disposed", lambda disposed: self._wrap(disposed.pool))
+        when_disposed(engine, lambda: self._wrap(engine.pool))
 
     def _wrap(self, pool: Pool) -> None:
         if "connect" in vars(pool):
@@ -118,6 +118,16 @@ class Gauges:
             wait_p99=_quantile(waits, 0.99),
             wait_max=waits[-1] if waits else 0.0,
         )
+
+
+def when_disposed(engine: Engine, then: Callable[[], None]) -> None:
+    """Call back when an engine is disposed of, and have no statement pay for it.
+
+    SQLAlchemy sends the statements of an engine that has any listener of its own through all its events: 35 µs each.
+    """
+    listened_to = engine._has_events  # noqa: SLF001 - no public way to say that this listener is not for statements
+    event.listen(engine, "engine_disposed", lambda _: then())
+    engine._has_events = listened_to  # noqa: SLF001
 
 
 def _figure(pool: Any, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -69,21 +70,18 @@ class _Tally:
     total: float = 0.0
     max: float = 0.0
 
-    def add(self, seconds: float, *, failed: bool) -> None:
+    def add(self, seconds: float, failed: bool) -> None:  # noqa: FBT001 - twice a statement: keywords would cost
         self.count += 1
         self.failed += failed
         self.total += seconds
-        self.max = max(self.max, seconds)
+        if seconds > self.max:  # noqa: PLR1730 - as above
+            self.max = seconds
 
 
 @dataclass(slots=True)
-class _Entry:
-    text: str
-    operation: str
-    reads: bool
-    tally: _Tally = field(default_factory=_Tally)
-    sites: dict[tuple[Place | None, str | None], _Tally] = field(default_factory=dict)
-    plan: Explained | None = None
+class _AtSite(_Tally):
+    place: Place | None = None
+    route: str | None = None
 
 
 @dataclass(slots=True)
@@ -96,11 +94,19 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one value."""
         self.total += seconds
-        for position, edge in enumerate(BUCKETS):
-            if seconds <= edge:
-                self.counts[position] += 1
-                return
-        self.counts[-1] += 1
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+
+
+@dataclass(slots=True)
+class _Entry:
+    text: str
+    operation: Histogram
+    reads: bool
+    tally: _Tally = field(default_factory=_Tally)
+    sites: dict[tuple[int, int, str | None], _AtSite] = field(
+        default_factory=dict
+    )  # by the code's identity: it is kept
+    plan: Explained | None = None
 
 
 class Queries:
@@ -165,12 +171,15 @@ class Queries:
         if entry is None:
             entry = self._enter(statement)
         place, route = calling_place(), current_route()
-        entry.tally.add(seconds, failed=failed)
-        site = entry.sites.get((place, route))
+        key = (
+            (0, 0, route) if place is None else (id(place.code), place.instruction, route)
+        )  # a code's hash reads it all
+        site = entry.sites.get(key)
         if site is None:
-            site = entry.sites[place, route] = _Tally()
-        site.add(seconds, failed=failed)
-        self.operations.setdefault(entry.operation, Histogram()).add(seconds)
+            site = entry.sites[key] = _AtSite(place=place, route=route)
+        entry.tally.add(seconds, failed)
+        site.add(seconds, failed)
+        entry.operation.add(seconds)
         for listener in self._listeners:
             listener(entry.text, place)
         if seconds >= self.slow_query:
@@ -187,7 +196,8 @@ class Queries:
         text = fingerprint(statement)
         entry = self._entries.pop(text, None)
         if entry is None:
-            entry = _Entry(text, operation(text), is_read(statement))
+            histogram = self.operations.setdefault(operation(text), Histogram())
+            entry = _Entry(text, histogram, is_read(statement))
         self._entries[text] = entry  # last, as the most recently seen
         if len(self._entries) > _KEPT:
             oldest = next(iter(self._entries))
@@ -207,8 +217,8 @@ class Queries:
 
 def _query(entry: _Entry) -> Query:
     sites = [
-        Site(str(place) if place else None, route, tally.count, tally.total, tally.max)
-        for (place, route), tally in entry.sites.items()
+        Site(str(site.place) if site.place else None, site.route, site.count, site.total, site.max)
+        for site in entry.sites.values()
     ]
     sites.sort(key=lambda site: site.total, reverse=True)
     tally = entry.tally
