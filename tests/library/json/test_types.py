@@ -21,6 +21,7 @@ CONFIGS: tuple[ConfigDict, ...] = (
     {},
     {"ser_json_inf_nan": "strings", "ser_json_timedelta": "float", "ser_json_bytes": "hex"},
     {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"},
+    {"strict": True, "use_enum_values": True},
     {"allow_inf_nan": False, "str_strip_whitespace": True, "coerce_numbers_to_str": True},
 )
 #: JSON is printed as the database keeps it: other white space, more digits, the same values.

@@ -27,6 +27,7 @@ CONFIGS: tuple[ConfigDict, ...] = (
     {"ser_json_bytes": "base64", "use_enum_values": True},
     {"str_strip_whitespace": True, "coerce_numbers_to_str": True},
     {"strict": True},
+    {"strict": True, "use_enum_values": True, "ser_json_inf_nan": "constants"},
 )
 
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import IPvAnyAddress, IPvAnyInterface, IPvAnyNetwork, TypeAdapter
-from sqlalchemy import CHAR, String, Text, and_, case, cast, func, literal_column, or_
+from sqlalchemy import CHAR, String, Text, and_, case, cast, func, literal_column, not_, or_
 from sqlalchemy.dialects.postgresql import CITEXT
 
 from verdigris.loading.json.types.choices import enum, members
@@ -144,8 +144,8 @@ def uuid(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     return Encoded(checked(loaded, condition, printed))
 
 
-def address(loaded: Loaded, cls: Any) -> Encoded | Unsupported:
-    """Print a network address: without its mask where the mask says nothing."""
+def address(loaded: Loaded, cls: Any, *, strict: bool) -> Encoded | Unsupported:
+    """Print a network address: without its mask where the mask says nothing; the driver makes no interface of such."""
     if loaded.kind not in {"inet", "cidr"}:
         return mismatch(loaded, cls.__name__)
     value = loaded.sql
@@ -164,6 +164,7 @@ def address(loaded: Loaded, cls: Any) -> Encoded | Unsupported:
             printed = case((full, host), else_=cast(value, Text))
         case ("inet", "Interface") | ("cidr", "Network"):
             printed = cast(value, Text)
+            conditions += [not_(full)] if strict and loaded.kind == "inet" and cls is not IPvAnyInterface else []
         case _:
             return mismatch(loaded, cls.__name__)
     return Encoded(checked(loaded, and_(*conditions), quoted(printed)))
@@ -201,8 +202,11 @@ def special(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported | None:
     schema = wanted.schema
     cls = _address_of(schema)
     if cls is not None:
-        return address(loaded, cls)
+        return address(loaded, cls, strict=bool(wanted.take("strict")))
     if schema["type"] == "function-after" and repr(_function(schema)) == _VALUE_OF_ENUM:
+        strict = wanted.take("strict") or schema["schema"].get("strict")
+        if strict and loaded.kind != "enum":
+            return mismatch(loaded, "a strict enum")
         return enum(loaded, wanted.with_schema(schema["schema"]))
     if schema["type"] == "json-or-python" and schema["json_schema"]["type"] == "any":
         return Unsupported("a JsonValue is written by the options of whichever model holds it")
