@@ -12,12 +12,13 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults suite check fix docs bench bench-reads equivalence lock clean help bench-faults
+.PHONY: demo test faults fuzz suite check fix docs bench bench-reads equivalence lock clean help bench-faults
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
 	@echo "make test    run the tests"
 	@echo "make faults  run the fault tests, the slow ones too: frozen, killed and promoted servers, lost answers"
+	@echo "make fuzz    requests made up by schemathesis before the shop: no answer may be a 5xx"
 	@echo "make check   lint, format, types, documentation"
 	@echo "make fix     repair what lint and format can repair"
 	@echo "make docs    check the documentation alone"
@@ -38,6 +39,10 @@ test: $(READY)
 
 faults: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/faults $(ARGS)
+
+# Two minutes; ARGS="--examples 500 --seed 7" for longer and other requests.
+fuzz: $(READY)
+	@VENV=$(VENV) tests/fuzz/run $(ARGS)
 
 # SQLAlchemy's own tests of its asyncio extension, with our classes for theirs; its source is fetched once.
 suite: $(READY)
