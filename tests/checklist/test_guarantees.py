@@ -60,3 +60,21 @@ def test_a_local_module_of_the_librarys_name_promises_nothing(tmp_path: Path) ->
     source = Source.read(tmp_path)
 
     assert list(source.engines) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "option", "told"),
+    [
+        ("postgresql://app@pgbouncer:6432/shop", "", True),
+        ("postgresql://app@pgbouncer:6432/shop", ", pgbouncer=False", False),
+        ("postgresql://app@db/shop", "", False),
+    ],
+)
+def test_what_the_library_does_behind_a_pooler_is_part_of_the_proof(
+    url: str, option: str, told: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(f'from verdigris import Database\n\ndb = Database("{url}"{option})\n')
+
+    (proof,) = boxes()["engine/async-driver"][1].conclude(Evidence(Source.read(tmp_path))).proofs
+
+    assert ("keeps no statement prepared" in proof.reason) is told

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database, __version__, after_commit, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
-from verdigris.fastapi import Route, install
+from verdigris.fastapi import Route, install, retrying
 from verdigris.testing import QueryLog, Sandbox
 
 assert_type(__version__, str)
@@ -53,7 +53,7 @@ class OrderOut(BaseModel):
 
 
 def a_database(engine: AsyncEngine) -> None:
-    assert_type(Database.from_engine(engine), Database)
+    assert_type(Database.from_engine(engine, statement_timeout=None, commit_timeout=5, resolve_timeout=2), Database)
     assert_type(Database("postgresql+asyncpg://localhost/shop", workers=4).engine, AsyncEngine)
 
 
@@ -87,6 +87,10 @@ async def sessions() -> None:
         assert_type((await session.scalars(select(Order.id))).all(), Sequence[int])
     async with db.lifespan():
         await db.dispose()
+    await db.start()
+    await db.stop()
+    async with db.read(snapshot=True, after=await db.position(), max_lag=0.5) as session:
+        assert_type(await session.scalar(select(Order)), Order | None)
 
 
 async def count(session: AsyncSession) -> int:
@@ -105,6 +109,7 @@ async def pay(session: AsyncSession, *, number: int) -> int:
 
 async def units() -> None:
     assert_type(await db.transaction(count, isolation_level="SERIALIZABLE", deadline=2.0), int)
+    assert_type(await db.transaction(count, resolve=True, idempotent=False), int)
     assert_type(await db.gather(count, count), tuple[int, int])
     assert_type(await db.gather(*[count]), tuple[int, ...])
     assert_type(await place(7), str)
@@ -125,8 +130,14 @@ def faults(error: Exception) -> None:
     assert_type(fault.sqlstate, str | None)
 
 
+@retrying(isolation_level="SERIALIZABLE", resolve=True)
+async def register(session: SessionDep, number: int) -> int:
+    return await pay(number=number) + await count(session)
+
+
 def an_app() -> FastAPI:
     app = FastAPI()
+    app.post("/register")(register)
     install(app, db, errors=False)
     app.include_router(APIRouter(route_class=Route))
     return app

@@ -96,7 +96,7 @@ class AsyncDriver(Box[Engine | RanEngine]):
                 return subject.proof(f"ran on {seen.dialect}+{seen.driver}{_note(seen.driver)}", kind=Kind.RECORDING)
         promise = guaranteed(subject.maker.dotted, "driver")
         if promise is not None:
-            return self._refused(subject, evidence) or subject.proof(promise.reason)
+            return self._refused(subject, evidence) or subject.proof(f"{promise.reason}{_behind(subject, evidence)}")
         pooled = self._through_pooler(subject, evidence) if isinstance(subject, Engine) else None
         if pooled is not None:
             return pooled
@@ -162,6 +162,15 @@ class AsyncDriver(Box[Engine | RanEngine]):
             if dialect == "postgresql":
                 message += ", 2.1 takes psycopg"
         return engine.finding(variant, message, fix=f"{base}+{right}://…", place=text.place)
+
+
+def _behind(subject: Engine | RanEngine, evidence: Evidence) -> str:
+    """Quote the library's promise about the pooler before an engine, unless the engine says that there is none."""
+    promise = guaranteed(subject.maker.dotted, "pgbouncer")
+    if promise is None or not isinstance(subject, Engine) or subject.option("pgbouncer") == Known(value=False):
+        return ""
+    behind = evidence.source.poolers.before(subject)
+    return "" if behind is None else f"; behind {behind.pooler} it {promise.promise}"
 
 
 class PrePing(Box[Engine | RanEngine]):

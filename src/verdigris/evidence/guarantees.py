@@ -1,7 +1,8 @@
 """What the library promises by construction: data for the checker, each promise with its opt-out and its proof.
 
 A box never holds because a name comes from `verdigris`. It holds because one of these guarantees covers the subject
-and the code does not use the opt-out; the named test runs the guarantee against a real server.
+and the code does not use the opt-out; the named test runs the guarantee against a real server. What no box asks for is
+not declared here: docs/security.md (verified TLS) and docs/faults.md (cleared session state) name its tests.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "reads postgres:// and postgresql:// as postgresql+asyncpg:// and refuses every other driver",
         "none: another driver is refused at construction",
         "tests/library/test_engine.py::test_every_spelling_of_postgresql_becomes_asyncpg",
+    ),
+    Guarantee(
+        "verdigris.Database",
+        "pgbouncer",
+        "found out",
+        ("engine/async-driver",),
+        "keeps no statement prepared, which it finds out by itself",
+        "pgbouncer=False",
+        "tests/faults/test_pooler.py::test_pgbouncer_works_out_of_the_box_said_or_not",
     ),
     Guarantee(
         "verdigris.Database",

@@ -61,7 +61,8 @@ class Poolers:
     def _host(self, engine: Engine) -> str | None:
         if engine.url is None:
             return None
-        texts = [text for text in engine.urls.drivers(engine.url) if "asyncpg" in (text.scheme or "")]
+        ours = engine.maker.dotted == "verdigris.Database"  # which reads every spelling as asyncpg
+        texts = [text for text in engine.urls.drivers(engine.url) if ours or "asyncpg" in (text.scheme or "")]
         for text in texts:
             if (found := _pooler(text.text)) is not None:
                 return found + (f" ({text.by})" if text.by else "")
