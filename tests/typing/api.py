@@ -90,7 +90,7 @@ async def sessions() -> None:
     await db.start()
     await db.stop()
     async with db.read(snapshot=True, after=await db.position(), max_lag=0.5) as session:
-        assert_type(await session.scalar(select(Order)), Order | None)
+        assert_type((await session.scalars(select(Order.id))).all(), Sequence[int])
 
 
 async def count(session: AsyncSession) -> int:
