@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
 from sqlalchemy import inspect
@@ -47,6 +47,8 @@ class Answer:
     reason: str | None = None
     #: The models that a row may become, for `load()`.
     models: tuple[type, ...] = ()
+    #: Whether a row is its only column, and no object.
+    is_scalar: bool = False
 
     @property
     def is_list(self) -> bool:
@@ -64,13 +66,45 @@ class Answer:
         return "\n".join(self.node.lines("PostgreSQL writes the answer, in one statement"))
 
 
+class Rows(Protocol):
+    """What each row of a statement holds: a mapped class, or columns."""
+
+    def has(self, name: str) -> bool:
+        """Whether something of a row has this name."""
+
+    def is_scalar(self, reader: Reader, schema: Schema) -> bool:
+        """Whether a row is its only column, and no object."""
+
+    def node(self, planner: Planner, schema: Schema) -> Node:
+        """Return the node that prints a row; raises InPython."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    mapper: Mapper[Any]
+
+    def has(self, name: str) -> bool:
+        return name in self.mapper.all_orm_descriptors or hasattr(self.mapper.class_, name)
+
+    def is_scalar(self, reader: Reader, schema: Schema) -> bool:
+        return False
+
+    def node(self, planner: Planner, schema: Schema) -> Node:
+        return planner.object(self.mapper, schema)
+
+
 @functools.lru_cache(maxsize=4096)
 def answer(entity: type, type_: Any, options: Options) -> Answer:
     """Return how a response type is written from rows of `entity`; made once for each pair."""
-    mapper: Mapper[Any] = inspect(entity)
+    return answer_of(_Objects(inspect(entity)), type_, options)
+
+
+def answer_of(rows: Rows, type_: Any, options: Options) -> Answer:
+    """Return how a response type is written from rows."""
     form: Form = "one"
     page: tuple[PageMember, ...] = ()
     models: tuple[type, ...] = ()
+    is_scalar = False
     try:
         reader = Reader(options.purpose, options.by_alias)
         schema, optional, _ = reader.unrooted(reader.of(type_))
@@ -78,15 +112,16 @@ def answer(entity: type, type_: Any, options: Options) -> Answer:
         items = reader.items(schema)
         if items is not None:
             form, schema = "many", items
-        elif found := _page(reader, schema, mapper, options):
+        elif found := _page(reader, schema, rows, options):
             form, (page, schema) = "page", found
             models = _models(reader, schema)
         elif optional:
             form = "optional"
-        node = Planner(reader, options).object(mapper, schema)
+        is_scalar = rows.is_scalar(reader, schema)
+        node = rows.node(Planner(reader, options), schema)
     except InPython as reason:
-        return Answer(form, None, page, str(reason), models)
-    return Answer(form, node, page, models=models)
+        return Answer(form, None, page, str(reason), models, is_scalar)
+    return Answer(form, node, page, models=models, is_scalar=is_scalar)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -103,13 +138,11 @@ def _models(reader: Reader, schema: Schema) -> tuple[type, ...]:
     return tuple({each["cls"]: None for each in reader.models(schema)})
 
 
-def _page(
-    reader: Reader, schema: Schema, mapper: Mapper[Any], options: Options
-) -> tuple[tuple[PageMember, ...], Schema] | None:
+def _page(reader: Reader, schema: Schema, rows: Rows, options: Options) -> tuple[tuple[PageMember, ...], Schema] | None:
     """Return the members of a page and the schema of its rows: a model with a list that is not the entity's own."""
     if schema["type"] != "model":
         return None
-    rows: list[Schema] = []
+    found: list[Schema] = []
     members = []
     model = reader.model(schema)
     for field in model.fields:
@@ -119,10 +152,10 @@ def _page(
         except InPython as reason:
             raise InPython(reason.args[0], reason.at or field) from None
         part: Part = _COUNTED.get(field.name, "constant") if bare["type"] == "int" else "constant"
-        if items is not None and not rows and any(True for _ in reader.models(items)):
-            if field.name in mapper.all_orm_descriptors or hasattr(mapper.class_, field.name):
+        if items is not None and not found and any(True for _ in reader.models(items)):
+            if rows.has(field.name):
                 return None
-            rows.append(items)
+            found.append(items)
             part = "items"
         elif part == "constant" and field.default is None:
             return None  # a field that only the entity could fill
@@ -132,4 +165,4 @@ def _page(
                 continue
             text = reader.default(field, model.config, exclude_none=options.exclude_none)
         members.append(PageMember(field.name, field.key if options.purpose == "dump" else field.name, part, text))
-    return (tuple(members), rows[0]) if rows else None
+    return (tuple(members), found[0]) if found else None

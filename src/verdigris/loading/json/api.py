@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from sqlalchemy import Select, inspect
+
 from verdigris.errors import ConfigurationError, NotFoundError
-from verdigris.loading.json.answer import answer
+from verdigris.loading.json.answer import answer, answer_of
 from verdigris.loading.json.planner import Options
 from verdigris.loading.json.read import Asked, Found, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
+from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.stream import StreamedAnswer, listed
 from verdigris.loading.planner import DEPTH, plan
 
@@ -195,8 +198,15 @@ def present(found: Found, value: Any) -> Any:
 def explain_plan(entity: Any, schema: Any, *, depth: int = DEPTH) -> str:
     """Return how rows of `entity` become `schema`: the shape that PostgreSQL writes, or the reason why `load()` reads.
 
-    `entity` is a mapped class. Raises ConfigurationError where no row could ever become the model.
+    `entity` is a mapped class, or a select() of columns. Raises ConfigurationError where no row could ever become the
+    model.
     """
+    rows = selected(entity) if isinstance(entity, Select) else entity
+    if isinstance(rows, Columns):
+        columns = answer_of(rows, schema, Options())
+        rows.refuse_missing(columns.models)
+        return f"{rows} -> {getattr(schema, '__name__', schema)}: {columns}"
+    entity = inspect(rows).mapper.class_
     made = answer(entity, schema, Options())
     title = f"{entity.__name__} -> {getattr(schema, '__name__', schema)}"
     if made.node is not None:

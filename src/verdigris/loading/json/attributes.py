@@ -53,10 +53,6 @@ def expression(mapper: Mapper[Any], name: str) -> Any:
         found: Any = getattr(mapper.class_, name)
     except Exception as error:
         raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression") from error
-    if getattr(found, "type", None) is None:
-        raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression")
-    if found.type._has_column_expression:  # noqa: SLF001 - SQLAlchemy's own question to a type
-        raise InPython("its type reads through an SQL expression of its own")
     return found
 
 

@@ -5,18 +5,30 @@ Every expression built here is NULL exactly where the value is None. What Pydant
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, and_, case, cast, exists, func, inspect, literal_column, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import RelationshipDirection, aliased
-from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.util import ClauseAdapter
 
-from verdigris.loading.json.nodes import Constant, End, Many, Node, Object, One, Subclass, Value, Variant, nullable
+from verdigris.loading.json.nodes import (
+    Constant,
+    End,
+    Many,
+    Node,
+    Object,
+    One,
+    Part,
+    Subclass,
+    Value,
+    Variant,
+    nullable,
+)
 from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.sources import AliasRow, RootColumns, Row
 from verdigris.loading.json.types import REFUSED, Unsupported, encode
 from verdigris.loading.json.types.values import word
 
@@ -27,8 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper, RelationshipProperty
     from sqlalchemy.orm.util import LoaderCriteriaOption
     from sqlalchemy.sql.compiler import SQLCompiler
-
-    from verdigris.loading.json.page import Beside
 
 _ONE: ColumnElement[int] = literal_column("1")
 COMMA: ColumnElement[str] = literal_column("','", Text)
@@ -59,81 +69,6 @@ def listed(items: ColumnElement[Any]) -> ColumnElement[str]:
     return chain(word("["), func.coalesce(items, _NOTHING), word("]"))
 
 
-class Row(Protocol):
-    """Where the columns of a node come from."""
-
-    def column(self, name: str) -> ColumnElement[Any]:
-        """Return the expression of an attribute."""
-
-    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
-        """Return the condition under which `target`, an alias of the other side, belongs to this row."""
-
-    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
-        """Return how rows of `target` are found for many such rows at once; None where they are found for each."""
-
-    def correlated(self, statement: Select[Any]) -> Select[Any]:
-        """Return a sub-select in which this row's columns are those of the statement around it."""
-
-
-class AliasRow:
-    """A row of an aliased class, selected by a sub-select."""
-
-    def __init__(self, alias: Any) -> None:
-        self.alias = alias
-
-    def column(self, name: str) -> ColumnElement[Any]:
-        return _expression(self.alias, name)
-
-    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
-        condition: Any = getattr(self.alias, prop.key).of_type(target)
-        return clause_of(condition)
-
-    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
-        return None
-
-    def correlated(self, statement: Select[Any]) -> Select[Any]:
-        return statement.correlate(self.alias)
-
-
-class RootRow:
-    """A row of the application's own select(), which becomes a sub-select named `_0` with the columns that are used."""
-
-    name = "_0"
-
-    def __init__(self, entity: Any) -> None:
-        self.entity = entity
-        inspected = inspect(entity)
-        self.mapper: Mapper[Any] = inspected.mapper
-        self._tables = set(inspected.selectable._from_objects)  # noqa: SLF001 - a join's own tables too
-        self.columns: dict[str, ColumnElement[Any]] = {}
-
-    def column(self, name: str) -> ColumnElement[Any]:
-        return self._named(name, _expression(self.entity, name))
-
-    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
-        condition: Any = getattr(self.entity, prop.key).of_type(target)
-        replaced: ColumnElement[bool] = visitors.replacement_traverse(clause_of(condition), {}, self._replaced)
-        return replaced
-
-    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
-        return None
-
-    def correlated(self, statement: Select[Any]) -> Select[Any]:
-        return statement.correlate(None)
-
-    def _replaced(self, element: Any, **_: Any) -> ColumnElement[Any] | None:
-        if getattr(element, "table", None) not in self._tables:
-            return None
-        plain = element._deannotate()  # noqa: SLF001 - the same column, whoever asks for it
-        same = (name for name, known in self.columns.items() if known._deannotate() is plain)  # noqa: SLF001
-        return self._named(next(same, f"{element.key}#"), element)  # no attribute's name
-
-    def _named(self, name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
-        self.columns.setdefault(name, expression)
-        quoted = name.replace('"', '""')
-        return literal_column(f'{self.name}."{quoted}"', expression.type)
-
-
 class Builder:
     """Builds the expression of one answer."""
 
@@ -159,6 +94,16 @@ class Builder:
                 return self._variant(node, row)
             case Subclass():
                 return self._subclass(node, row)
+            case Part():
+                return self._part(node, row)
+
+    def row(self, node: Node, row: Row, *, may_be_none: bool) -> ColumnElement[Any]:
+        """Return the expression of one row, which is NULL only where None is asked for instead of `null`."""
+        if isinstance(node, Object) or may_be_none:
+            return self.text(node, row)
+        found = self._never_null(node, row)
+        text = _as_text(word(found) if isinstance(found, str) else found)
+        return func.coalesce(text, REFUSED, type_=Text())
 
     def _object(self, node: Object, row: Row) -> ColumnElement[Any]:
         parts = list(self._sparse_members(node, row) if node.sparse else self._members(node, row))
@@ -253,6 +198,12 @@ class Builder:
         statement = self._from(target, same).with_only_columns(self.text(node.node, own))
         return row.correlated(statement).scalar_subquery()
 
+    def _part(self, node: Part, row: Row) -> ColumnElement[Any]:
+        assert isinstance(row, RootColumns)  # noqa: S101 - the planner puts parts nowhere else
+        part = row.part(node.name)
+        there = and_(*(key.is_not(None) for key in part.identity()))
+        return case((there, _as_text(self.text(node.node, part))))
+
     def _from(self, target: Any, condition: ColumnElement[bool]) -> Select[Any]:
         """Return a select of one side of a relationship, under the criteria that the application's select() carries."""
         statement = select(_ONE).select_from(target).where(condition)
@@ -270,18 +221,6 @@ def _value(node: Value, row: Row) -> ColumnElement[Any]:
     if isinstance(found, Unsupported):
         raise InPython(found.reason)
     return found.sql
-
-
-def clause_of(attribute: Any) -> ColumnElement[Any]:
-    """Return the expression of an attribute of a mapped class or alias."""
-    found: ColumnElement[Any] = (
-        attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
-    )
-    return found
-
-
-def _expression(entity: Any, name: str) -> ColumnElement[Any]:
-    return clause_of(getattr(entity, name))
 
 
 def _aliased(mapper: Mapper[Any]) -> Any:

@@ -8,6 +8,7 @@ from sqlalchemy import BindParameter, Select, select
 
 from verdigris.loading.json.answer import adapter
 from verdigris.loading.json.compiled import value_of
+from verdigris.loading.json.rows import Columns
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.statement import counted, plain
 from verdigris.loading.options import load
@@ -33,9 +34,12 @@ def loading(statement: Any, entity: Any, answer: Answer) -> Any:
     whole = isinstance(statement, Select) and not (
         statement._for_update_arg is not None or statement._group_by_clauses or statement._distinct  # noqa: SLF001
     )
-    option = load(entity, answer.row, for_update=not whole)
+    if isinstance(entity, Columns):
+        options = tuple(entity.options(answer.models))
+    else:
+        options = (load(entity, answer.row, for_update=not whole),)
     try:
-        return plain(statement).options(option)
+        return plain(statement).options(*options)
     except InPython:
         return statement
 
@@ -45,7 +49,8 @@ async def objects(session: AsyncSession, statement: Any, params: Mapping[str, An
 
     Raises pydantic.ValidationError where a row does not fit the response model.
     """
-    rows = await session.scalars(loading(statement, found.entity, found.answer), params)
+    result = await session.execute(loading(statement, found.entity, found.answer), params)
+    rows: Any = result.scalars() if _are_single(found) else result
     match found.answer.form:
         case "many":
             return adapter(found.type_).validate_python(rows.all(), from_attributes=True)
@@ -54,8 +59,16 @@ async def objects(session: AsyncSession, statement: Any, params: Mapping[str, An
             value[_items(found.answer).name] = rows.all()
             return adapter(found.type_).validate_python(value, from_attributes=True, by_name=True)
         case _:
-            row = rows.first()
-            return None if row is None else adapter(found.type_).validate_python(row, from_attributes=True)
+            row = result.first()
+            if row is None:
+                return None
+            one = row[0] if _are_single(found) else row
+            return adapter(found.type_).validate_python(one, from_attributes=True)
+
+
+def _are_single(found: Found) -> bool:
+    """Whether a row is the one thing that it holds."""
+    return found.answer.is_scalar or not isinstance(found.entity, Columns)
 
 
 def dumped(value: Any, type_: Any, options: Options) -> bytes:
@@ -68,7 +81,8 @@ def dumped(value: Any, type_: Any, options: Options) -> bytes:
 async def lines(session: AsyncSession, statement: Any, found: Found, options: Options) -> AsyncGenerator[bytes]:
     """Yield the rows of a list as Pydantic writes them, some hundred at a time."""
     statement = loading(statement, found.entity, found.answer).execution_options(yield_per=CHUNK)
-    async for part in (await session.stream_scalars(statement)).partitions():
+    result: Any = await session.stream(statement)
+    async for part in (result.scalars() if _are_single(found) else result).partitions():
         yield dumped(adapter(found.type_).validate_python(part, from_attributes=True), found.type_, options)[1:-1]
 
 
@@ -82,7 +96,7 @@ async def _page(session: AsyncSession, statement: Any, params: Mapping[str, Any]
     for member in found.answer.page:
         match member.part:
             case "total":
-                value[member.name] = await session.scalar(select(counted(statement, found.entity)), params)
+                value[member.name] = await session.scalar(select(counted(statement)), params)
             case "limit":
                 value[member.name] = _number(statement._limit_clause, params)  # noqa: SLF001 - said in no other way
             case "offset":

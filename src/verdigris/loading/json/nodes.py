@@ -27,14 +27,14 @@ class Constant:
 class Value:
     """An attribute of the row that SQL can print: a column, a column property, a hybrid."""
 
-    mapper: Mapper[Any]
+    owner: str
     name: str
     schema: Schema
     config: Schema
     nullable: bool
 
     def lines(self, label: str) -> Iterator[str]:
-        yield f"{label}: {self.mapper.class_.__name__}.{self.name}"
+        yield f"{label}: {self.owner}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,6 @@ class Member:
 class Object:
     """A row as a model."""
 
-    mapper: Mapper[Any]
     model: type
     members: tuple[Member, ...]
     #: Whether members that are None are left out.
@@ -141,7 +140,19 @@ class Subclass:
         yield from self.node.lines(f"{label}, as {self.mapper.class_.__name__}")
 
 
-Node = Constant | Value | One | Many | End | Variant | Object | Subclass
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several mapped classes that a row holds; it may be missing where it was joined."""
+
+    name: str
+    node: Node
+    nullable: bool
+
+    def lines(self, label: str) -> Iterator[str]:
+        yield from self.node.lines(f"{label}: {self.name}")
+
+
+Node = Constant | Value | One | Many | End | Variant | Object | Subclass | Part
 
 
 def nullable(node: Node) -> bool:

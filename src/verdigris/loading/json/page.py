@@ -15,7 +15,7 @@ from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression
 
-from verdigris.loading.json.builder import RootRow, clause_of
+from verdigris.loading.json.sources import RootRow, clause_of
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause, Select

@@ -30,11 +30,13 @@ from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reade
 from verdigris.loading.json.types import Unsupported, encode, is_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy.orm import Mapper, RelationshipProperty
 
     Schema = Mapping[str, Any]
+    Path = tuple[str | int, ...]
+    Find = Callable[["Asked", Path], Node | None]
 
 #: How deep models that contain themselves are followed in one statement.
 DEPTH = 4
@@ -78,27 +80,35 @@ class Planner:
             return self._tagged(mapper, bare, above, optional=optional)
         if bare["type"] != "model":
             raise InPython(f"which {_said(bare)} a {mapper.class_.__name__} becomes is decided in Python")
-        model = self.reader.model(bare)
-        asked = (_Asked(field, field.schema, model, (*above, model), told) for field in model.fields)
-        members = (self._member(each, mapper) for each in asked)
-        return Object(mapper, model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+        return self.model(bare, functools.partial(self._attribute, mapper=mapper), above, told)
 
-    def _member(self, asked: _Asked, mapper: Mapper[Any]) -> Member | None:
+    def model(
+        self, schema: Schema, find: Find, above: tuple[Model, ...] = (), told: tuple[str, Any] | None = None
+    ) -> Object:
+        """Return the node of a model whose fields are found, each by its attribute paths, in what is read."""
+        model = self.reader.model(schema)
+        asked = (Asked(field, field.schema, model, (*above, model), told) for field in model.fields)
+        members = (self._member(each, find) for each in asked)
+        return Object(model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+
+    def _member(self, asked: Asked, find: Find) -> Member | None:
         field = asked.field
         self._size += 1
         if self._size > LARGEST:
             raise InPython(f"the statement would have more than {LARGEST} parts")
         try:
-            node = self._field(asked, mapper)
+            node = self._field(asked, find)
         except InPython as reason:
             raise InPython(reason.args[0], reason.at or field) from None
         if node is None or (field.excluded and isinstance(node, Constant)):
             return None
         return Member(field.key if self.options.purpose == "dump" else field.name, node, shown=not field.excluded)
 
-    def _field(self, asked: _Asked, mapper: Mapper[Any]) -> Node | None:
+    def _field(self, asked: Asked, find: Find) -> Node | None:
         for path in asked.field.sources:
-            found = self._attribute(asked, mapper, path)
+            if not all(isinstance(part, str) for part in path):
+                raise InPython("its alias path takes an item by its index")
+            found = find(asked, path)
             if found is not None:
                 return found
         if self.options.omits_unset or (asked.field.excluded and asked.field.default is not None):
@@ -106,17 +116,15 @@ class Planner:
         text = self._default(asked.field, asked.model.config)
         return None if text == "null" and self.options.exclude_none else Constant(text)
 
-    def _attribute(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+    def _attribute(self, asked: Asked, path: Path, *, mapper: Mapper[Any]) -> Node | None:
         """Return the node of an attribute path, None where there is no such attribute."""
-        if not all(isinstance(part, str) for part in path):
-            raise InPython("its alias path takes an item by its index")
         refuse_listeners(mapper)
         found = self._of(asked, mapper, path)
         if found is not None:
             return found
         return self._of_subclasses(asked, mapper, path)
 
-    def _of_subclasses(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+    def _of_subclasses(self, asked: Asked, mapper: Mapper[Any], path: Path) -> Node | None:
         cases = []
         for sub in mapper.self_and_descendants:
             node = None if sub is mapper else self._of(asked, sub, path)
@@ -132,14 +140,14 @@ class Planner:
         maybe = any(nullable(case.node) for case in cases)
         return Variant(mapper, self._identity(mapper), tuple(cases), otherwise, maybe)
 
-    def _of(self, asked: _Asked, mapper: Mapper[Any], path: tuple[str | int, ...]) -> Node | None:
+    def _of(self, asked: Asked, mapper: Mapper[Any], path: Path) -> Node | None:
         name, rest = str(path[0]), path[1:]
         if name in mapper.synonyms and is_plain(mapper.synonyms[name]):
             return self._of(asked, mapper, (mapper.synonyms[name].name, *rest))
         if name in mapper.relationships:
             return self._relationship(asked, mapper.relationships[name], rest)
         if name in mapper.column_attrs:
-            _refuse_rest(rest, name)
+            refuse_rest(rest, name)
             return self._value(asked, mapper, name)
         if name in mapper.composites:
             raise InPython("a composite is made in Python")
@@ -152,27 +160,35 @@ class Planner:
         if isinstance(value, AssociationProxy):
             return self._of(asked, mapper, (value.target_collection, value.value_attr, *rest))
         if isinstance(value, hybrid_property):
-            _refuse_rest(rest, name)
+            refuse_rest(rest, name)
             return self._value(asked, mapper, name)
         raise InPython(f"{mapper.class_.__name__}.{name} is read in Python")
 
-    def _value(self, asked: _Asked, mapper: Mapper[Any], name: str) -> Node:
-        schema, optional, own = self.reader.unrooted(asked.schema)
-        config = asked.model.config if own is None else own
-        schema = self.reader.inlined(schema)
+    def _value(self, asked: Asked, mapper: Mapper[Any], name: str) -> Node:
+        schema = asked.schema if asked.told is None else self.reader.inlined(self.reader.bare(asked.schema)[0])
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
         refuse_overridden(mapper, name)
-        column = expression(mapper, name)
+        return self.value((mapper.class_.__name__, name), expression(mapper, name), asked.schema, asked.model.config)
+
+    def value(self, named: tuple[str, str], column: Any, schema: Schema, config: Schema) -> Value:
+        """Return the node of a single value: of whom it is and its name, its SQL, its schema and the config around."""
+        schema, optional, own = self.reader.unrooted(schema)
+        config = config if own is None else own
+        schema = self.reader.inlined(schema)
+        if getattr(column, "type", None) is None:
+            raise InPython(f"{'.'.join(named)} is no SQL expression")
+        if column.type._has_column_expression:  # noqa: SLF001 - SQLAlchemy's own question to a type
+            raise InPython("its type reads through an SQL expression of its own")
         if self.options.purpose == "load":
             config = readable(schema, config, is_json=is_json(column.type))
         found = encode(column, column.type, schema, config)
         if isinstance(found, Unsupported):
             validator = function(schema)
             raise InPython(found.reason if validator is None else f"it is validated by {validator}()")
-        return Value(mapper, name, schema, config, optional)
+        return Value(*named, schema, config, optional)
 
-    def _relationship(self, asked: _Asked, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> Node | None:
+    def _relationship(self, asked: Asked, prop: RelationshipProperty[Any], rest: Path) -> Node | None:
         if prop.lazy in {"dynamic", "write_only"}:
             raise InPython(f"{_dotted(prop)} is never loaded as a whole")
         if not prop.uselist:
@@ -188,7 +204,7 @@ class Planner:
         if items is None:
             raise InPython(f"{_dotted(prop)} becomes {_said(schema)}")
         if rest:
-            node = self._attribute(asked.inside(items), prop.mapper, rest)
+            node = self._attribute(asked.inside(items), rest, mapper=prop.mapper)
             if node is None or isinstance(node, Many):
                 raise InPython(f"what is collected from {_dotted(prop)} is no single value")
             return Many(prop, node, optional)
@@ -196,13 +212,13 @@ class Planner:
             return End(prop, optional)
         return Many(prop, self.object(prop.mapper, items, asked.above), optional)
 
-    def _one(self, asked: _Asked, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> Node | None:
+    def _one(self, asked: Asked, prop: RelationshipProperty[Any], rest: Path) -> Node | None:
         _, optional = self.reader.bare(asked.schema)
         if not rest:
             if self._ends(asked.above, asked.schema):
                 return End(prop, optional)
             return One(prop, self.object(prop.mapper, asked.schema, asked.above), optional)
-        node = self._attribute(asked, prop.mapper, rest)
+        node = self._attribute(asked, rest, mapper=prop.mapper)
         if node is None:
             return None
         if asked.proxied(prop, rest):
@@ -255,7 +271,7 @@ class Planner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A field on the way to its attribute."""
 
     field: Field
@@ -264,15 +280,16 @@ class _Asked:
     above: tuple[Model, ...]
     told: tuple[str, Any] | None = None
 
-    def inside(self, schema: Schema) -> _Asked:
+    def inside(self, schema: Schema) -> Asked:
         return replace(self, schema=schema)
 
-    def proxied(self, prop: RelationshipProperty[Any], rest: tuple[str | int, ...]) -> bool:
+    def proxied(self, prop: RelationshipProperty[Any], rest: Path) -> bool:
         """Whether an association proxy asks, and not an alias path."""
         return not any(path[-len(rest) - 1 :] == (prop.key, *rest) for path in self.field.sources)
 
 
-def _refuse_rest(rest: tuple[str | int, ...], name: str) -> None:
+def refuse_rest(rest: Path, name: str) -> None:
+    """Raise InPython where an alias path goes on behind a single value."""
     if rest:
         raise InPython(f"its alias path reads inside of {name}")
 

@@ -12,11 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
-from verdigris.loading.json.answer import Answer, adapter, answer
+from verdigris.loading.json.answer import Answer, adapter, answer, answer_of
 from verdigris.loading.json.compiled import Compiled, Given
 from verdigris.loading.json.listeners import as_listeners_make_it, has_a_say, has_listeners, minds_pending
+from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
-from verdigris.loading.json.statement import entity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,8 @@ class Found:
 
     def __str__(self) -> str:
         name = getattr(self.type_, "__name__", str(self.type_)) if isinstance(self.type_, type) else str(self.type_)
-        return f"{inspect(self.entity).mapper.class_.__name__} -> {name}"
+        rows = self.entity if isinstance(self.entity, Columns) else inspect(self.entity).mapper.class_.__name__
+        return f"{rows} -> {name}"
 
 
 _TRANSLATED = InPython("a schema_translate_map")
@@ -95,10 +96,14 @@ class Reads:
 
     def _made(self, statement: Any, type_: Any, options: Options, key: Any, *, translated: bool) -> Found:
         try:
-            entity = entity_of(statement)
+            entity = selected(statement)
         except InPython as reason:
-            raise _no_entity(str(reason)) from None
-        made = answer(inspect(entity).mapper.class_, type_, options)
+            raise _no_names(str(reason)) from None
+        if isinstance(entity, Columns):
+            made = answer_of(entity, type_, options)
+            entity.refuse_missing(made.models)
+        else:
+            made = answer(inspect(entity).mapper.class_, type_, options)
         loaded.loading(statement, entity, made)  # refuses an impossible pair here, and not in the first request
         try:
             if translated or "schema_translate_map" in self.database.engine.sync_engine.get_execution_options():
@@ -225,10 +230,10 @@ async def _translates(session: AsyncSession) -> bool:
     return "schema_translate_map" in connection.get_execution_options()
 
 
-def _no_entity(reason: str) -> ConfigurationError:
+def _no_names(reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"this statement cannot be read into a response model: {reason}.",
-        why="A response model is read from the attributes of one mapped class.",
-        do=("select(Order)", "or select(aliased(Order))"),
+        why="A field of the model is read from what has its name: an attribute of a mapped class, or a column.",
+        do=("select(Order)", 'or select(Order.status, func.count().label("orders"))'),
         page="loading/all-loaded",
     )

@@ -9,9 +9,11 @@ from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.types import LargeBinary
 
-from verdigris.loading.json.builder import Builder, RootRow, chain, in_order, listed, merged
+from verdigris.loading.json.builder import Builder, chain, in_order, listed, merged
 from verdigris.loading.json.page import LARGEST, SMALLEST, PageRow
+from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.sources import RootColumns, RootRow
 from verdigris.loading.json.types.values import word
 
 if TYPE_CHECKING:
@@ -28,15 +30,6 @@ Delivery = Literal["whole", "rows"]
 _OWN_CONTENT = frozenset({"noload", "write_only", "dynamic"})
 
 
-def entity_of(statement: Any) -> Any:
-    """Return the one mapped class, or alias of one, whose rows a statement returns; raises InPython for another."""
-    described: Any = getattr(statement, "column_descriptions", ())
-    entity = described[0]["entity"] if len(described) == 1 else None
-    if entity is None or described[0]["expr"] is not entity:
-        raise InPython("the statement returns something else than the rows of one mapped class")
-    return entity
-
-
 def written(
     statement: Select[Any], answer: Answer, delivery: Delivery = "whole", *, most: int | None = None
 ) -> Select[Any]:
@@ -46,12 +39,11 @@ def written(
     """
     if answer.node is None:
         raise InPython(answer.reason or "")
-    entity = entity_of(statement)
     criteria = criteria_of(statement)
     at_once = most is not None and SMALLEST <= most <= LARGEST and delivery == "whole" and answer.is_list
-    root = PageRow(entity) if at_once else RootRow(entity)
-    text = Builder(criteria).text(answer.node, root)
-    keys = [root.column(root.mapper.get_property_by_column(column).key) for column in root.mapper.primary_key]
+    root = _root(selected(statement), at_once=at_once)
+    text = Builder(criteria).row(answer.node, root, may_be_none=answer.form == "optional")
+    keys = root.identity() if isinstance(root, RootRow) else []
     rows: FromClause
     order: list[ColumnElement[Any]] = []
     if isinstance(root, PageRow) and root.joins:
@@ -64,7 +56,7 @@ def written(
         made = select(_sent(text)).limit(literal_column("1"))
     else:
         items = listed(in_order(text, order))
-        made = select(_sent(chain(*merged(_page(statement, answer, items, root))) if answer.page else items))
+        made = select(_sent(chain(*merged(_page(statement, answer, items))) if answer.page else items))
     return made.select_from(rows).options(*criteria)  # options of a sub-select are not heard: only the outermost's
 
 
@@ -81,19 +73,21 @@ def plain(statement: Select[Any]) -> Select[Any]:
     return stripped
 
 
-def _rows(statement: Select[Any], root: RootRow) -> Select[Any]:
+def _root(rows: Any, *, at_once: bool) -> RootRow | RootColumns:
+    if isinstance(rows, Columns):
+        return RootColumns(rows.selected)
+    return PageRow(rows) if at_once else RootRow(rows)
+
+
+def _rows(statement: Select[Any], root: RootRow | RootColumns) -> Select[Any]:
     """Return the application's select() with the columns that the answer uses."""
     if statement._distinct or statement._group_by_clauses:  # noqa: SLF001 - what is distinct are whole rows
-        for attribute in root.mapper.column_attrs:
-            if not attribute.deferred:
-                root.column(attribute.key)
+        root.keep()
     columns = [expression.label(name) for name, expression in root.columns.items()]
     return plain(statement).with_only_columns(*columns)
 
 
-def _page(
-    statement: Select[Any], answer: Answer, items: ColumnElement[Any], root: RootRow
-) -> Iterable[str | ColumnElement[Any]]:
+def _page(statement: Select[Any], answer: Answer, items: ColumnElement[Any]) -> Iterable[str | ColumnElement[Any]]:
     separator = "{"
     for member in answer.page:
         yield f'{separator}"{member.key}":'
@@ -102,7 +96,7 @@ def _page(
             case "items":
                 yield items
             case "total":
-                yield counted(statement, root.entity)
+                yield counted(statement)
             case "limit":
                 yield _number(statement._limit_clause)  # noqa: SLF001 - the select() says it in no other way
             case "offset":
@@ -112,16 +106,23 @@ def _page(
     yield "}"
 
 
-def counted(statement: Select[Any], entity: Any) -> ColumnElement[int]:
+def counted(statement: Select[Any]) -> ColumnElement[int]:
     """Return the number of rows of a select() without its limit and offset."""
-    mapper: Mapper[Any] = inspect(entity).mapper
-    keys = [getattr(entity, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
-    if statement._distinct or statement._group_by_clauses:  # noqa: SLF001
-        keys = [getattr(entity, attribute.key) for attribute in mapper.column_attrs if not attribute.deferred]
-    whole = plain(statement).with_only_columns(*keys).limit(None).offset(None)
+    whole = plain(statement).with_only_columns(*_counted(statement)).limit(None).offset(None)
     if not statement._distinct_on:  # noqa: SLF001 - whose order says which row of several stays
         whole = whole.order_by(None)
     return select(func.count()).select_from(whole.subquery()).scalar_subquery()
+
+
+def _counted(statement: Select[Any]) -> list[Any]:
+    """Return the columns without which the rows of a select() would be others in number."""
+    rows = selected(statement)
+    if isinstance(rows, Columns):
+        return list(rows.selected.values())
+    mapper: Mapper[Any] = inspect(rows).mapper
+    if statement._distinct or statement._group_by_clauses:  # noqa: SLF001
+        return [getattr(rows, attribute.key) for attribute in mapper.column_attrs if not attribute.deferred]
+    return [getattr(rows, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
 
 
 def _number(clause: ColumnElement[Any] | None, otherwise: str = "null") -> ColumnElement[Any]:

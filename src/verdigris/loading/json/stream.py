@@ -9,6 +9,7 @@ from sqlalchemy import inspect, select
 from starlette.responses import StreamingResponse
 
 from verdigris.loading.json import loaded
+from verdigris.loading.json.rows import Columns
 from verdigris.loading.json.statement import criteria_of, written
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def listed(reads: Reads, statement: Any, type_: Any, options: Options) -> 
     async with reads.database.session() as session:  # a cursor needs a transaction
         heard = await reads.heard(statement, session)
         found, _ = reads.find(heard, type_, options)
-        if found.compiled is None:
+        if found.compiled is None or isinstance(found.entity, Columns):  # which has no key to read a row again by
             parts = loaded.lines(session, statement, found, options)
         else:
             parts = _rows(session, heard, found, options)
