@@ -127,3 +127,15 @@ def imports_of(file):
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_nothing_is_shielded_that_nobody_waits_for():
+    """A unit of work in a bare `asyncio.shield()` leaks its connection when it is cancelled."""
+    shielding = {
+        str(path.relative_to(SOURCE / "verdigris"))
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "shield"
+    }
+
+    assert shielding == {"_after_commit.py", "embedded/__init__.py"}  # in tasks of `background()`; a server's start

@@ -187,6 +187,7 @@ def test_the_engine_is_built_as_the_checklist_asks():
     assert pool._pre_ping
     assert pool._recycle == 1800
     assert pool._timeout == 3.0
+    assert pool._pool.use_lifo
     assert (pool.size(), pool._max_overflow) == (sizing.DEFAULT_SIZE, sizing.DEFAULT_OVERFLOW)
     assert db.engine.sync_engine.hide_parameters
     assert isinstance(db.session, async_sessionmaker)

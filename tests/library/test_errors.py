@@ -113,6 +113,15 @@ def test_the_longer_code_wins_and_an_unknown_one_is_unclassified():
     assert fault_of("P0001").sqlstate == "P0001"
 
 
+def test_a_connection_that_sqlalchemy_gave_up_is_lost_whatever_the_text():
+    error = exc.DBAPIError("SELECT 1", {}, Exception("in words nobody has listed"))
+    assert classify(error) is UNCLASSIFIED
+
+    error.connection_invalidated = True
+
+    assert classify(error).name == "connection-lost"
+
+
 def test_what_is_not_the_databases_is_unclassified():
     for error in (
         ValueError("cached statement plan is invalid"),

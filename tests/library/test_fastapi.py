@@ -304,6 +304,22 @@ async def test_a_returned_error_rolls_back_with_the_route_class_and_not_without(
     assert await notes(admin) == [1]
 
 
+@pytest.mark.parametrize("router", [APIRouter, partial(APIRouter, route_class=Route)])
+async def test_a_returned_error_keeps_what_was_committed_for_it(app, client, db, admin, router):
+    router = router()
+
+    @router.post("/logins/{number}")
+    async def refuse(session: session_of(db), number: int):
+        await insert_note(session, number)  # a failed attempt that has to be counted
+        await session.commit()
+        return JSONResponse({}, 401)
+
+    app.include_router(router)
+
+    assert (await client.post("/logins/7")).status_code == 401
+    assert await notes(admin) == [7]
+
+
 async def test_a_response_that_breaks_its_model_rolls_back(app, client, db, admin):
     @app.post("/notes", response_model=int)
     async def create(session: session_of(db)):
