@@ -161,3 +161,10 @@ def test_a_process_that_outlives_the_recording_is_left_in_peace(output, tmp_path
             break
         time.sleep(0.1)
     assert (tmp_path / "done").exists()
+
+
+def test_pytest_with_every_warning_an_error_accepts_that_the_recorder_came_before_it(output, tmp_path):
+    marking = "from _pytest.config import get_config; from _pytest.assertion import install_importhook as hook\n"
+    marking += "hook(get_config()).mark_rewrite('verdigris')"  # as pytest does for the plugin of an installed package
+
+    assert run([sys.executable, "-W", "error", "-c", marking], output=output, root=tmp_path) == 0

@@ -17,6 +17,7 @@ from verdigris.evidence.values import Known, Missing, Unknown
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
     from verdigris.evidence.recording.artefact import DatabaseFailure
+    from verdigris.evidence.values import Place
 
 HANDLER = "install(app, db)   # or: @app.exception_handler(SQLAlchemyError), 409 for IntegrityError, 503 for the rest"
 ANSWER = "await session.rollback()\n    raise"
@@ -63,9 +64,7 @@ class Handled(Box[Application]):
                 f"{', '.join(dict.fromkeys(subject.handled))} has a handler; what other errors become is not known"
             )
         if clauses:
-            return subject.doubt(
-                f"{len(clauses)} places catch database errors (first {clauses[0]}); what the others become is not known"
-            )
+            return subject.doubt(f"{_places(clauses)}; what the other errors become is not known")
         if subject.installed is False:
             return subject.finding(
                 "none",
@@ -274,6 +273,12 @@ _ENDS = {
     "rolled back": "rolled back, or closed, before anyone goes on",
     "closed": "closed without further use, which rolls back",
 }
+
+
+def _places(clauses: list[Place]) -> str:
+    if len(clauses) == 1:
+        return f"one place catches database errors ({clauses[0]})"
+    return f"{len(clauses)} places catch database errors (first {clauses[0]})"
 
 
 def _errors(evidence: Evidence) -> tuple[DatabaseFailure, ...]:

@@ -138,7 +138,7 @@ def _line(report: Report, box: BoxReport, finding: Finding, style: Style) -> str
 
 
 def _doubts(report: Report, style: Style) -> Iterator[str]:
-    """Yield the unproven boxes grouped by what would settle them, each with its first reason."""
+    """Yield the unproven boxes by what would settle them, with their first reasons; a shared one is told once."""
     unproven = [box for box in report.boxes if box.doubts and box in report.unproven]
     if not unproven:
         return
@@ -148,13 +148,20 @@ def _doubts(report: Report, style: Style) -> Iterator[str]:
         groups.setdefault(box.doubts[0].settle, []).append(box)
     for settle, boxes in sorted(groups.items(), key=lambda group: -len(group[1])):
         yield from _wrapped(f"{len(boxes)} to settle: {clean(settle)}", style, "    ")
+        alike: dict[str, list[BoxReport]] = {}
         for box in boxes:
-            doubt = box.doubts[0]
-            where = f"{shown(report, doubt.place)} " if doubt.place is not None else ""
-            more = f" (and {len(box.doubts) - 1} more)" if len(box.doubts) > 1 else ""
-            text = f"{box.number} {box.name}: {where}{clean(doubt.reason)}{more}"
-            yield from _wrapped(text, style, "      ", dim=True, hang="    ")
+            alike.setdefault(_doubt(report, box), []).append(box)
+        for reason, same in alike.items():
+            who = f"{same[0].number} {same[0].name}" if len(same) == 1 else ", ".join(box.number for box in same)
+            yield from _wrapped(f"{who}: {reason}", style, "      ", dim=True, hang="    ")
     yield ""
+
+
+def _doubt(report: Report, box: BoxReport) -> str:
+    doubt = box.doubts[0]
+    where = f"{shown(report, doubt.place)} " if doubt.place is not None else ""
+    more = f" (and {len(box.doubts) - 1} more)" if len(box.doubts) > 1 else ""
+    return f"{where}{clean(doubt.reason)}{more}"
 
 
 def _proofs(report: Report, style: Style) -> Iterator[str]:

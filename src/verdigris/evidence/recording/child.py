@@ -15,6 +15,7 @@ from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import verdigris
 from verdigris.evidence.recording.patches import Arrivals
 from verdigris.evidence.recording.recorder import Recorder
 
@@ -86,6 +87,7 @@ def start() -> None:
     directory = Path(os.environ[DIRECTORY])
     if not directory.is_dir():
         return  # the recording is over; this process outlived it
+    _accept_being_early()
     recorder = Recorder(os.environ.get(ROOT, "."))
     recorder.start()
     keeper = Keeper(recorder, directory)
@@ -99,6 +101,11 @@ def start() -> None:
     if _PLUGIN not in plugins:
         os.environ["PYTEST_PLUGINS"] = f"{plugins},{_PLUGIN}" if plugins else _PLUGIN
     keeper.watch()
+
+
+def _accept_being_early() -> None:
+    """Tell pytest that this package may be imported before it: its warning would be an error in a strict project."""
+    verdigris.__doc__ = f"{verdigris.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
 def _save_on(name: str, save: Callable[[], None]) -> None:

@@ -51,11 +51,11 @@ class Engine(Subject):
     url: Argument | None = None
     adopted: bool = False  # by Database.from_engine
     passing: bool = False  # made, used and forgotten in one function
+    _judged: dict[int, bool | Unknown] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def option(self, name: str) -> Value:
         """Return an option's value over all ways in which this engine is pooled."""
-        ways = [way for way in self.ways if self._pooled(way) is not False] or list(self.ways)
-        return agree([self._option(way, name) for way in ways])
+        return agree([self._option(way, name) for way in self._pooling])
 
     def _option(self, way: Options, name: str) -> Value:
         added = guaranteed("verdigris.Database.from_engine", name) if self.adopted else None
@@ -80,10 +80,15 @@ class Engine(Subject):
 
     def given(self, name: str) -> bool | None:
         """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled."""
-        ways = [way for way in self.ways if self._pooled(way) is not False] or list(self.ways)
+        ways = self._pooling
         if any(name not in way.values and way.open is None for way in ways):
             return False
         return True if all(name in way.values for way in ways) else None
+
+    @property
+    def _pooling(self) -> list[Options]:
+        """The ways on which connections wait in a pool between uses; all of them where none is known to."""
+        return [way for way in self.ways if self._pooled(way) is not False] or list(self.ways)
 
     @property
     def pooled(self) -> Value:
@@ -97,6 +102,12 @@ class Engine(Subject):
         return reason if reason is not None else Known(False)
 
     def _pooled(self, way: Options) -> bool | Unknown:
+        mark = id(way)
+        if mark not in self._judged:  # every option asks
+            self._judged[mark] = self._judge(way)
+        return self._judged[mark]
+
+    def _judge(self, way: Options) -> bool | Unknown:
         if self._in_a_file(way):
             return False
         poolclass = self._option(way, "poolclass")

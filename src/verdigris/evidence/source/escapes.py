@@ -12,6 +12,7 @@ from verdigris.evidence.source.arguments import is_generator, short
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import Assigned, External
+from verdigris.evidence.source.nodes import DEFINITIONS, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,14 +226,8 @@ class Escapes:
 
 def _leaves(loop: ast.AsyncFor) -> bool:
     """Tell whether a loop ends before its iterator does: by return or break at its own level."""
-    stack: list[ast.AST] = list(loop.body)
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (ast.Return, ast.Break)):
-            return True
-        if not isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            stack.extend(ast.iter_child_nodes(node))
-    return False
+    other = DEFINITIONS | {ast.For, ast.AsyncFor, ast.While}
+    return any(isinstance(node, (ast.Return, ast.Break)) for node in inside(loop.body, other))
 
 
 def _leaf(node: ast.expr) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.names import Assigned, External, Names
+from verdigris.evidence.source.nodes import inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,12 +110,7 @@ def _always_raises(statement: ast.stmt) -> bool:
 
 def own(statements: list[ast.stmt]) -> Iterator[ast.AST]:
     """Yield the nodes of statements without those of functions and classes inside."""
-    stack: list[ast.AST] = list(reversed(statements))
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+    return inside(statements)
 
 
 def afterwards(

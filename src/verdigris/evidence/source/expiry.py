@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.ends import Ends
 from verdigris.evidence.source.loads import Loads, receiver
+from verdigris.evidence.source.nodes import inside
 from verdigris.evidence.source.paths import Paths, Stale, State
 from verdigris.evidence.values import Known, Missing
 
@@ -136,14 +137,14 @@ class _Walk(Paths):
 
     def _read(self, node: ast.expr, state: State) -> None:
         aliases: dict[str, str] = {}
-        for inner in _own(node):
+        for inner in inside([node]):
             if (
                 isinstance(inner, ast.comprehension)
                 and isinstance(inner.target, ast.Name)
                 and isinstance(inner.iter, ast.Name)
             ):
                 aliases[inner.target.id] = inner.iter.id
-        for inner in _own(node):
+        for inner in inside([node]):
             if not (
                 isinstance(inner, ast.Attribute)
                 and isinstance(inner.ctx, ast.Load)
@@ -343,21 +344,9 @@ class _Walk(Paths):
         state.sessions.pop(name, None)
 
 
-def _own(node: ast.AST) -> list[ast.AST]:
-    """All nodes of an expression in source order, bodies of lambdas left out."""
-    found: list[ast.AST] = []
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        found.append(current)
-        if not isinstance(current, ast.Lambda):
-            stack.extend(reversed(list(ast.iter_child_nodes(current))))
-    return found
-
-
 def _calls(node: ast.AST) -> list[ast.Call]:
     """The calls of an expression, innermost first, as they are made."""
-    return [inner for inner in reversed(_own(node)) if isinstance(inner, ast.Call)]
+    return [inner for inner in reversed(list(inside([node]))) if isinstance(inner, ast.Call)]
 
 
 def _given(call: ast.Call) -> set[str]:

@@ -27,6 +27,14 @@ class Mappings:
         """Use an evaluator's names, types and values."""
         self.evaluator = evaluator
         self._busy: set[tuple[int, str]] = set()
+        self._names: dict[ast.stmt, frozenset[str]] = {}
+
+    def mentions(self, statement: ast.stmt, name: str) -> bool:
+        """Tell whether a name occurs in a statement."""
+        if statement not in self._names:
+            nodes = ast.walk(statement)
+            self._names[statement] = frozenset(node.id for node in nodes if isinstance(node, ast.Name))
+        return name in self._names[statement]
 
     def options(self, call: ast.Call, scope: Scope, frame: Frame | None = None) -> list[Options]:
         """Return the keyword arguments of a call, one value for each way in which `**mappings` may have been built."""
@@ -218,7 +226,7 @@ class _Builder:
         return ways
 
     def _step(self, statement: ast.stmt, ways: list[Options]) -> list[Options]:  # noqa: PLR0911 - one case a statement
-        if not _mentions(statement, self.name):
+        if not self.mappings.mentions(statement, self.name):
             return [] if _leaves([statement]) and ways else ways
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name == self.name:
@@ -318,7 +326,3 @@ def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
 
 def _leaves(block: list[ast.stmt]) -> bool:
     return bool(block) and isinstance(block[-1], (ast.Return, ast.Raise))
-
-
-def _mentions(node: ast.AST, name: str) -> bool:
-    return any(isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node))

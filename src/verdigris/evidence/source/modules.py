@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
+from verdigris.evidence.source.nodes import DEFINITIONS, children, inside
 from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
@@ -152,26 +153,13 @@ class Scope:
     def nodes(self) -> Iterator[ast.AST]:
         """Yield every node of this scope's own body in source order; nested functions and classes are not entered."""
         if self.flat is None:
-            self.flat = tuple(self._walk())
+            body = [self.node.body] if isinstance(self.node, ast.Lambda) else self.node.body
+            self.flat = tuple(inside(body))
         return iter(self.flat)
 
-    def _walk(self) -> Iterator[ast.AST]:
-        body: list[ast.AST] = [self.node.body] if isinstance(self.node, ast.Lambda) else list(self.node.body)
-        stack = list(reversed(body))
-        while stack:
-            node = stack.pop()
-            yield node
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-                continue
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
-
-_DECLARING = frozenset(
+_DECLARING = DEFINITIONS | frozenset(
     {
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-        ast.ClassDef,
-        ast.Lambda,
         ast.Call,
         ast.Import,
         ast.ImportFrom,
@@ -188,11 +176,6 @@ _DECLARING = frozenset(
         ast.MatchAs,
         ast.MatchStar,
     }
-)
-_SHARED = frozenset(  # one object each, however often they occur: they have no one parent
-    kind
-    for base in (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
-    for kind in base.__subclasses__()
 )
 
 
@@ -262,20 +245,21 @@ class Module:
         while stack:
             node, scope = stack.pop()
             inner = self._declare(node, scope) if node.__class__ in _DECLARING else scope
-            found: list[tuple[ast.AST, Scope]] = []
-            for field_name in node._fields:
-                value = getattr(node, field_name, None)
-                within = inner if field_name == "body" else scope
-                if value.__class__ is list:
-                    for child in value:
-                        if isinstance(child, ast.AST) and child.__class__ not in _SHARED:
-                            parents[child] = node
-                            found.append((child, within))
-                elif isinstance(value, ast.AST) and value.__class__ not in _SHARED:
-                    parents[value] = node
-                    found.append((value, within))
-            found.reverse()
-            stack += found
+            if inner is scope:
+                found = children(node)
+                stack += [(child, scope) for child in reversed(found)]
+            else:
+                found = self._opened(node, scope, inner, stack)
+            for child in found:
+                parents[child] = node
+
+    def _opened(self, node: ast.AST, scope: Scope, inner: Scope, stack: list[tuple[ast.AST, Scope]]) -> list[ast.AST]:
+        """Lay out what is in a definition: its body belongs to it, decorators and defaults to what is around it."""
+        body = getattr(node, "body", None)
+        within = set(body) if isinstance(body, list) else {body}
+        found = children(node)
+        stack += [(child, inner if child in within else scope) for child in reversed(found)]
+        return found
 
     def _declare(self, node: ast.AST, scope: Scope) -> Scope:
         """Note what a node binds in its scope; return the scope that its body belongs to."""

@@ -95,6 +95,7 @@ class Names:
         self._dormant: dict[str, list[str]] = defaultdict(list)
         self._packages: set[str] = set()
         self._found: dict[tuple[str, str], Module | None] = {}
+        self._lineages: dict[Scope, tuple[Scope | External, ...]] = {}
         for file in files.python:
             self._add(Module(file))
         for path in files.irrelevant:
@@ -249,6 +250,13 @@ class Names:
 
     def lineage(self, owner: Scope, depth: int = 0) -> Iterator[Scope | External]:
         """Yield a class and all its bases, nearest first; bases from outside the tree as External."""
+        if depth:  # what is cut short at some depth is not remembered
+            return self._lineage(owner, depth)
+        if owner not in self._lineages:
+            self._lineages[owner] = tuple(self._lineage(owner, 0))
+        return iter(self._lineages[owner])
+
+    def _lineage(self, owner: Scope, depth: int) -> Iterator[Scope | External]:
         seen: set[Scope] = set()
         queue: list[Scope | External] = [owner]
         while queue:

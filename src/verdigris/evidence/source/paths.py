@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.nodes import children
+
 if TYPE_CHECKING:
     from verdigris.evidence.source.loads import Holding
     from verdigris.evidence.source.opened import Flags
@@ -139,7 +141,7 @@ class Paths(ABC):
                 ends = [self.block(case.body, state.copy()) for case in cases]
                 return _joined([*ends, state])
             case _:
-                for child in ast.iter_child_nodes(statement):
+                for child in children(statement):
                     if isinstance(child, ast.expr):
                         self.evaluate(child, state)
                 return state

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, TypeAlias
 
+from verdigris.evidence.source.nodes import DEFINITIONS, inside
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 Loop: TypeAlias = ast.For | ast.AsyncFor | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
 LOOPS = (ast.For, ast.AsyncFor, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _STATEMENTS = (ast.For, ast.AsyncFor)
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_ELSEWHERE = DEFINITIONS | {ast.While}  # what runs at another time, or in rounds of its own
 _FILLING = {"update", "setdefault", "add"}
 
 
@@ -27,16 +29,10 @@ def header(loop: Loop) -> tuple[ast.expr, ast.expr]:
 def rounds(loop: Loop) -> Iterator[ast.AST]:
     """Yield what a loop does in each round; what it goes over is evaluated once."""
     if isinstance(loop, _STATEMENTS):
-        stack: list[ast.AST] = list(reversed(loop.body))
-    else:
-        first = loop.generators[0]
-        results = [loop.key, loop.value] if isinstance(loop, ast.DictComp) else [loop.elt]
-        stack = [*results, *first.ifs, *loop.generators[1:]]
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, (*_FUNCTIONS, ast.While)):
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+        return inside(loop.body, _ELSEWHERE)
+    first = loop.generators[0]
+    results = [loop.key, loop.value] if isinstance(loop, ast.DictComp) else [loop.elt]
+    return inside([*reversed(loop.generators[1:]), *reversed(first.ifs), *reversed(results)], _ELSEWHERE)
 
 
 def names(node: ast.AST) -> Iterator[str]:

@@ -212,7 +212,7 @@ class Targets:
     @cached_property
     def destructive(self) -> Place | None:
         """Where tests create, drop or empty tables."""
-        for call in self.source.calls.named(*_DESTROYS, "run_sync", "execute"):
+        for call in self.source.calls.named(*sorted(_DESTROYS), "run_sync", "execute"):
             if call.module.role is Role.TEST:
                 text = ast.unparse(call.node)
                 if any(name in text for name in _DESTROYS) or _CLEAN.search(text):

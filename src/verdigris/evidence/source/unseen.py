@@ -29,9 +29,14 @@ def passed_on(source: Source, *makers: str) -> Iterator[str]:
         if module.role is not Role.APPLICATION or not any(maker in module.file.text for maker in makers):
             continue
         for scope in module.scope.walk():
+            meant: dict[str, bool] = {}  # a name may occur, and be bound, very often
             for node in _values(scope):
                 name = _named(node)
-                if not name or not (name in makers or _alias(name, scope, makers)) or not _is_passed(node, module):
+                if not name:
+                    continue
+                if name not in meant:
+                    meant[name] = name in makers or _alias(name, scope, makers)
+                if not meant[name] or not _is_passed(node, module):
                     continue
                 if isinstance(node, ast.Constant) or _is_maker(source, node, scope, makers):
                     yield f"{module.place(node)}: {name} is passed on, and what is made with it is not seen"

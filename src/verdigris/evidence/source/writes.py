@@ -13,6 +13,7 @@ from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.lengths import Lengths
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
+from verdigris.evidence.source.nodes import inside
 from verdigris.evidence.values import Missing, Place, Value
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Writes:
     def writers(self) -> list[Writer]:
         """Every function of application code that inserts."""
         functions: dict[Scope, None] = {}
-        for call in self.source.calls.named(*_ADDS, *_BULK):
+        for call in self.source.calls.named(*sorted(_ADDS | _BULK)):
             inside = call.module.role is Role.APPLICATION and call.scope.function is not None
             if inside and call.scope.function and self._on_session(call.node, call.scope, _ADDS | _BULK):
                 functions.setdefault(call.scope.function)
@@ -127,7 +128,7 @@ class Writes:
 
     def _row_wise(self, loop: ast.For, scope: Scope) -> tuple[ast.AST, str] | None:
         """Return what a loop sends to the server in each round: a flush after an add, an insert, a merge."""
-        body = [node for statement in loop.body for node in _own_nodes(statement)]
+        body = list(inside(loop.body))
         if any(isinstance(node, (ast.Break, ast.Return)) for node in body):
             return None
         added = [node for node in body if self._on_session(node, scope, {"add"})]
@@ -165,7 +166,7 @@ class Writes:
         if not (isinstance(function, Scope) and function.is_function):
             return None
         body = function.node.body if isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else []
-        plain = [node for statement in body for node in _own_nodes(statement)]
+        plain = list(inside(body))
         if any(isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.If, ast.Try, ast.AsyncWith)) for node in plain):
             return None  # it looks, decides or retries: no plain insert
         waits = [node.value for node in plain if isinstance(node, ast.Await)]
@@ -255,7 +256,7 @@ class Writes:
         return False
 
     def _listed(self) -> Iterator[BulkWrite]:
-        for call in self.source.calls.named(*_BULK):
+        for call in self.source.calls.named(*sorted(_BULK)):
             if (
                 call.module.role is Role.APPLICATION
                 and call.node.args
@@ -374,15 +375,6 @@ def _kept_in(target: ast.expr) -> set[str]:
         target = target.value
     parts = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
     return {part.id for part in parts if isinstance(part, ast.Name)}
-
-
-def _own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            stack.extend(ast.iter_child_nodes(node))
 
 
 def _annotated_list(annotation: ast.expr | None) -> bool:

@@ -55,17 +55,19 @@ class Attributes:
         ):
             return self._inherited(node, frame)
         base = self.machine.expressions.value(node.value, frame)
+        if not isinstance(base, Either):
+            return self.of(base, node.attr, node, frame)
         mixed = self._is_mixed(base, node.attr)
         frame.guarded += mixed
         try:
-            return either([self.of(arm, node.attr, node, frame) for arm in alternatives(base)])
+            return either([self.of(arm, node.attr, node, frame) for arm in base.values])
         finally:
             frame.guarded -= mixed
 
-    def _is_mixed(self, base: Value, name: str) -> bool:
+    def _is_mixed(self, base: Either, name: str) -> bool:
         """Tell whether some of the objects this may be have a relationship loaded: a condition may tell them apart."""
         states = set()
-        for arm in alternatives(base) if isinstance(base, Either) else ():
+        for arm in base.values:
             relation = self.source.relations.of(arm.model, name) if isinstance(arm, Entity) else None
             if isinstance(arm, Entity) and relation is not None:
                 states.add(self.machine.heap.read(arm, relation, whole=True).state in {State.MISSING, State.EMPTY})

@@ -31,6 +31,7 @@ from verdigris.evidence.source.flow.values import (
 )
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.source.names import External
+from verdigris.evidence.source.nodes import children
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Frame
@@ -49,8 +50,8 @@ class Expressions:
         """Return what an expression may be, and note what it reads."""
         self.machine.count()
         match node:
-            case ast.Constant(value=constant):
-                return Const(constant)
+            case ast.Constant():
+                return self.machine.reads.memory.constant(node)
             case ast.Name(id=name):
                 return self._name(name, node, frame)
             case ast.Await(value=inner):
@@ -97,7 +98,7 @@ class Expressions:
             case ast.BinOp(left=left, right=right):
                 return self._sum(self.value(left, frame), self.value(right, frame))
             case _:
-                for child in ast.iter_child_nodes(node):
+                for child in children(node):
                     if isinstance(child, ast.expr):
                         self.value(child, frame)
                 return Plain()
@@ -282,7 +283,9 @@ class Expressions:
             else:
                 opened = opened or not isinstance(made, (Plain, Const))
         call = Call(node, arguments, keywords, frame, awaited, opened)
-        return either([self.machine.library.call(arm, call) for arm in alternatives(callee)])
+        if not isinstance(callee, Either):
+            return self.machine.library.call(callee, call)
+        return either([self.machine.library.call(arm, call) for arm in callee.values])
 
     def _callee(self, node: ast.Call, frame: Frame) -> Value:
         callee = self.value(node.func, frame)

@@ -21,14 +21,15 @@ class Globals:
         self.machine = machine
         self.source = machine.source
         self._variables: dict[str, Value] = {}
+        self._known: dict[Scope | External, Value] = {}
 
     def meaning(self, found: object, name: str) -> Value:
         """Return the value of what a name resolves to outside of any call."""
         match found:
-            case Scope():
-                return Klass(found) if found.is_class else Func(found)
-            case External(dotted=dotted):
-                return Outside(dotted)
+            case Scope() | External():
+                if found not in self._known:
+                    self._known[found] = _fixed(found)
+                return self._known[found]
             case Module():
                 return Outside(f"module:{found.path}")
             case Assigned():
@@ -53,3 +54,9 @@ class Globals:
         if isinstance(value, Opaque):
             return typed(self.source.types.variable(found), f"`{found.name}` is not settled")
         return value
+
+
+def _fixed(found: Scope | External) -> Value:
+    if isinstance(found, External):
+        return Outside(found.dotted)
+    return Klass(found) if found.is_class else Func(found)

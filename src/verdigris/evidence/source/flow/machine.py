@@ -409,13 +409,20 @@ def _loading(target: ast.Name | ast.Attribute) -> ast.expr:
 
 
 def _joined(ways: list[dict[str, Value]]) -> dict[str, Value]:
+    """Join the variables of several ways; most are the same in all, for they stand from before the ways parted."""
     if len(ways) == 1:
         return ways[0]
-    joined: dict[str, Value] = {}
-    for name in dict.fromkeys(name for names in ways for name in names):
-        values = [names[name] for names in ways if name in names]
-        first = values[0]
-        joined[name] = first if all(value is first for value in values) else either(values)
+    joined = dict(ways[0])
+    changed: dict[str, None] = {}
+    for names in ways[1:]:
+        for name, value in names.items():
+            if name not in joined:
+                joined[name] = value
+                changed[name] = None
+            elif joined[name] is not value:
+                changed[name] = None
+    for name in changed:
+        joined[name] = either([names[name] for names in ways if name in names])
     return joined
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
     Awaitables,
+    Const,
     Either,
     Entity,
     Func,
@@ -66,14 +67,20 @@ class Memory:
         """Remember nothing yet."""
         self.source = source
         self.outcomes: dict[Key, Outcome] = {}
-        self._meanings: dict[int, Meaning | None] = {}
+        self._meanings: dict[ast.expr, Meaning | None] = {}
+        self._constants: dict[ast.Constant, Const] = {}
 
     def meaning(self, node: ast.expr, scope: Scope) -> Meaning | None:
-        """Resolve a name once; nodes live as long as the tree."""
-        key = id(node)
-        if key not in self._meanings:
-            self._meanings[key] = self.source.names.resolve(node, scope)
-        return self._meanings[key]
+        """Resolve a name once."""
+        if node not in self._meanings:
+            self._meanings[node] = self.source.names.resolve(node, scope)
+        return self._meanings[node]
+
+    def constant(self, node: ast.Constant) -> Const:
+        """Return a constant's value, the same object each time."""
+        if node not in self._constants:
+            self._constants[node] = Const(node.value)
+        return self._constants[node]
 
     def guarded(self, scope: Scope) -> bool:
         """Tell whether a function asks what is loaded before it reads."""

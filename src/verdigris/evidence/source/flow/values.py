@@ -203,6 +203,9 @@ def alternatives(value: Value) -> tuple[Value, ...]:
 
 def either(values: list[Value]) -> Value:
     """Join what a value may be; None and other plain values add nothing to one that matters."""
+    first = values[0] if values else None
+    if first is not None and all(value is first for value in values):
+        return first
     flat = tuple(dict.fromkeys(arm for value in values for arm in alternatives(value)))
     real = tuple(arm for arm in flat if not isinstance(arm, (Plain, Const)))
     if not real:
