@@ -9,6 +9,7 @@ from sqlalchemy.util import EMPTY_DICT
 
 from verdigris._sync_sessions import closes_at_once, nothing_to_commit
 from verdigris.engine import ending
+from verdigris.engine.lean import NOT_RUN
 
 if TYPE_CHECKING:
     from verdigris.session import AsyncSession
@@ -44,9 +45,9 @@ async def scalar(
 ) -> Any:
     """Do what SQLAlchemy's does."""
     if self.lean is not None and not (params or execution_options or bind_arguments or options):
-        result = await self.lean.run(self.sync_session, statement, alone=self.alone)
-        if result is not None:
-            return result.scalar()
+        value = await self.lean.scalar(self.sync_session, statement, alone=self.alone)
+        if value is not NOT_RUN:
+            return value
     return await _AsyncSession.scalar(
         self, statement, params, execution_options=execution_options, bind_arguments=bind_arguments, **options
     )
@@ -55,9 +56,9 @@ async def scalar(
 async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does; what is in the session already, expired or not, is left to it."""
     if self.lean is not None and not options:
-        statement = self.lean.by_key(self.sync_session, entity, ident)
-        if statement is not None:
-            return await scalar(self, statement)
+        found = await self.lean.get(self.sync_session, entity, ident, alone=self.alone)
+        if found is not NOT_RUN:
+            return found
     return await _AsyncSession.get(self, entity, ident, **options)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import methodcaller
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,8 @@ _SELECT: Any = vars(orm_context).get("_ORMSelectCompileState") or vars(orm_conte
 _UNBUFFERED: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True})
 _OPTIONS: immutabledict[str, Any] = _UNBUFFERED.union({"prebuffer_rows": True})
 
+_tuples: Any = methodcaller("_raw_all_tuples" if hasattr(IteratorResult, "_raw_all_tuples") else "_raw_all_rows")  # 2.0
+
 Source = tuple[int | None, "Callable[[Any], Any] | None", Any]
 
 
@@ -61,6 +64,7 @@ class Plan:
     compile_state: Any
     mapper: Any
     waits: bool  # loading may send more statements, or listeners of classes that joins load may
+    single: bool  # one entity or column, and rows that stand for themselves
     managers: tuple[Any, ...]  # of the classes that are loaded: they know who listens
     locks: bool
     repeatable: bool  # the text calls no functions, so that running it twice is running it once
@@ -73,11 +77,25 @@ class Plan:
             for place, process, constant in self.sources
         ]
 
+    def first(self, session: Session, statement: Select[Any], rows: list[Any]) -> Any:
+        """Return what `load(...).scalar()` comes to, for a `single` plan that needs not wait: no result in between."""
+        query: Any = self._query(session, statement)
+        query.runid, query.post_load_paths, query.partials = loading._new_runid(), {}, {}
+        cursor = self._cursor(rows)
+        made, _, _ = self.compile_state._entities[0].row_processor(query, cursor)
+        values = [made(row) for row in _tuples(cursor)]
+        return values[0] if values else None
+
+    @property
+    def loads_at_once(self) -> bool:
+        """Whether making objects of rows calls nobody who might wait."""
+        return not (self.waits or any(manager.dispatch.load or manager.dispatch.refresh for manager in self.managers))
+
     async def load(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
         """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""
-        if self.waits or any(manager.dispatch.load or manager.dispatch.refresh for manager in self.managers):
-            return await greenlet_spawn(self.instances, session, statement, rows)
-        return self.instances(session, statement, rows)
+        if self.loads_at_once:
+            return self.instances(session, statement, rows)
+        return await greenlet_spawn(self.instances, session, statement, rows)
 
     def instances(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
         return loading.instances(self._cursor(rows), self._query(session, statement))
@@ -185,6 +203,7 @@ def _made(
         compile_state=state,
         mapper=subject.mapper,
         waits=state.compound_eager_adapter is not None or bool(state.eager_joins) or _has_subclasses(state),
+        single=len(state._entities) == 1 and not state.multi_row_eager_loaders,
         managers=_managers(state),
         locks=statement._for_update_arg is not None,
         repeatable=not any(isinstance(part, FunctionElement | TextClause) for part in parts),

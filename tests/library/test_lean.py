@@ -43,7 +43,8 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from verdigris import Base, Database, _plans
+from verdigris import Base, Database
+from verdigris.engine.lean import LeanReads
 from verdigris.errors import ReadOnlyError, SessionClosedError
 
 
@@ -125,13 +126,15 @@ async def db(database_url):
 def lean(monkeypatch):
     """The statements that were run by a plan."""
     run = []
-    original = _plans.Plan.load
+    original = LeanReads._rows
 
-    async def spy(plan, session, statement, rows):
-        run.append(plan)
-        return await original(plan, session, statement, rows)
+    async def spy(reads, session, plan, binds, *, alone):
+        rows = await original(reads, session, plan, binds, alone=alone)
+        if rows is not None:
+            run.append(plan)
+        return rows
 
-    monkeypatch.setattr(_plans.Plan, "load", spy)
+    monkeypatch.setattr(LeanReads, "_rows", spy)
     return run
 
 

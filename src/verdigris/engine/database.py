@@ -30,10 +30,10 @@ from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.performance.timing import measure
-from verdigris.session import AsyncSession, RequestUnit
+from verdigris.session import AsyncSession, RequestUnit, until_answered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -264,14 +264,15 @@ class Database(JSONReads):
     def __repr__(self) -> str:
         return f"Database({self.url!r})"  # SQLAlchemy masks the password
 
-    async def request_session(self, connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async def request_session(self, connection: HTTPConnection) -> AsyncSession:
         """Give a request its session: `Depends(db.request_session, scope="function")`.
 
         The transaction is committed after the handler and before the response leaves, so that a failed commit is the
         answer. Any exception rolls back, an HTTPException too. The session closes on every path, for good.
         """
-        async with RequestUnit(self, connection.scope) as session:
-            yield session
+        unit = RequestUnit(self, connection.scope)
+        until_answered(connection.scope).push_async_exit(unit)
+        return unit.session
 
     def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
         """Open a session that only reads: `async with db.read() as session`, one round trip a statement.
@@ -392,11 +393,14 @@ class Database(JSONReads):
 
     def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
-        if isolation_level is None:
-            return self.session(**options)
-        if isolation_level not in self._levels:
-            self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
-        return self.session(bind=self._levels[isolation_level], **options)
+        if isolation_level is not None:
+            if isolation_level not in self._levels:
+                self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
+            options["bind"] = self._levels[isolation_level]
+        configured = self.session.kw
+        if "info" in configured:
+            return self.session(**options)  # which joins the two
+        return self.session.class_(**{**configured, **options})
 
     def pool(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError with `pool_metrics=False`."""

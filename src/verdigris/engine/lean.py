@@ -7,7 +7,8 @@ that are not one select() of mapped classes. A recording is such a listener: it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy
@@ -28,13 +29,31 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from sqlalchemy.engine import Connection, Result
 
+    from verdigris._plans import Plan
     from verdigris.engine.lane import Lane
 
 _UNKNOWN = object()
+NOT_RUN: Any = object()  # nothing was done: SQLAlchemy shall run it
 _IDENTS = frozenset({int, str, UUID})
 _KINDS = frozenset({Session, ReadSession})
 _OF_READS = Ears("do_orm_execute", "loaded_as_persistent")
 _OF_BEGINNING = Ears("after_begin", "after_transaction_create")
+
+
+@dataclass(slots=True)
+class _ByKey:
+    """How rows of one class are found by key: the column, and once it was learnt the statement and its plan."""
+
+    column: Any
+    kind: type | None = None  # of the key that it was learnt with
+    statement: Any = None
+    plan: Any = None
+
+
+class _Value(NamedTuple):
+    """Stands for a statement's bound value."""
+
+    value: Any
 
 
 class LeanReads:
@@ -51,36 +70,64 @@ class LeanReads:
 
         With `alone`, the session is one that reads in autocommit: its statements run on any connection.
         """
+        found = self._plan(session, statement)
+        rows = await self._rows(session, *found, alone=alone) if found is not None else None
+        return None if found is None or rows is None else await found[0].load(session, statement, rows)
+
+    async def scalar(self, session: Session, statement: Any, *, alone: bool) -> Any:
+        """Run a statement as `run` does, and return the first column of the first row; else `NOT_RUN`."""
+        found = self._plan(session, statement)
+        return NOT_RUN if found is None else await self._first(session, statement, *found, alone=alone)
+
+    async def get(self, session: Session, entity: Any, ident: Any, *, alone: bool) -> Any:
+        """Return the row of a key, as `get()` does; `NOT_RUN` where there is more to it than one row by one column."""
+        known = self._keys.get(entity, _UNKNOWN)
+        if known is _UNKNOWN:
+            mapper = inspect(entity, raiseerr=False)
+            column = _key_of(mapper) if isinstance(mapper, Mapper) else None
+            known = self._keys[entity] = None if column is None else _ByKey(column)
+        if known is None or type(ident) not in _IDENTS or (entity, (ident,), None) in session.identity_map:
+            return NOT_RUN
+        if not self._undisturbed(session):
+            return NOT_RUN
+        if known.statement is None or type(ident) is not known.kind:
+            statement = select(entity).where(known.column == ident)
+            return await self._get(session, statement, known, type(ident), alone=alone)
+        return await self._first(session, known.statement, known.plan, (_Value(ident),), alone=alone)
+
+    async def _get(self, session: Session, statement: Any, known: _ByKey, kind: type, *, alone: bool) -> Any:
+        """Let SQLAlchemy run the statement until there is a plan for it, which is kept with it."""
+        found = self._plan(session, statement)
+        if found is None:
+            result = await greenlet_spawn(session.execute, statement)
+            return result.scalar()
+        if len(found[1]) == 1:
+            known.statement, known.plan, known.kind = statement, found[0], kind
+        return await self._first(session, statement, *found, alone=alone)
+
+    def _plan(self, session: Session, statement: Any) -> tuple[Plan, Sequence[Any]] | None:
         if type(statement) is not Select or statement._execution_options or not self._undisturbed(session):
             return None
-        found = self._plans.find(statement, session)
-        if found is None:
-            return None
-        plan, binds = found
+        return self._plans.find(statement, session)
+
+    async def _first(self, session: Session, statement: Any, plan: Plan, binds: Sequence[Any], *, alone: bool) -> Any:
+        rows = await self._rows(session, plan, binds, alone=alone)
+        if rows is None:
+            return NOT_RUN
+        if plan.single and plan.loads_at_once:
+            return plan.first(session, statement, rows)
+        return (await plan.load(session, statement, rows)).scalar()
+
+    async def _rows(self, session: Session, plan: Plan, binds: Sequence[Any], *, alone: bool) -> list[Record] | None:
         try:
             arguments = plan.arguments(binds)
         except Exception:  # noqa: BLE001 - SQLAlchemy shall raise it, in its own words
             return None
-        if alone and session._transaction is None:
-            if plan.locks or _heard(session):
-                return None
-            rows = await self._lane.fetch(plan.text, arguments, again=plan.repeatable)
-        else:
-            connection = await self._connection(session)
-            rows = await self._fetch(connection, plan.text, arguments)
-        return await plan.load(session, statement, rows)
-
-    def by_key(self, session: Session, entity: Any, ident: Any) -> Select[Any] | None:
-        """Return the select() that `get()` comes to; None where there is more to it than one row by one column."""
-        column = self._keys.get(entity, _UNKNOWN)
-        if column is _UNKNOWN:
-            mapper = inspect(entity, raiseerr=False)
-            column = self._keys[entity] = _key_of(mapper) if isinstance(mapper, Mapper) else None
-        if column is None or type(ident) not in _IDENTS or (entity, (ident,), None) in session.identity_map:
+        if not (alone and session._transaction is None):
+            return await self._fetch(await self._connection(session), plan.text, arguments)
+        if plan.locks or _heard(session):
             return None
-        if not self._undisturbed(session):
-            return None
-        return select(entity).where(column == ident)
+        return await self._lane.fetch(plan.text, arguments, again=plan.repeatable)
 
     def _undisturbed(self, session: Any) -> bool:
         """Tell whether nothing but the statement itself has a say in how it is run."""
@@ -155,8 +202,13 @@ def _heard(session: Any) -> bool:
 
 
 def _unheard(engine: Any) -> bool:
-    """Tell whether nobody hears of an engine's statements; an engine with an isolation level listens to itself."""
+    """Tell whether nobody hears of an engine's statements; one with an isolation level listens, to something else."""
     dispatch = engine.dispatch
+    proxied = getattr(engine, "_proxied", None)
+    if proxied is not None:  # a copy made by execution_options(): its own listeners, then those of the engine itself
+        if proxied._has_events and not _unheard(proxied):
+            return False
+        dispatch = dispatch.local
     return not (
         dispatch.before_execute
         or dispatch.after_execute

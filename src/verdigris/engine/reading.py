@@ -45,7 +45,8 @@ class Reading:
         primary = self._bind(self.primary, snapshot=snapshot)
         replica = self.replicas.choose(position_of(after) if after else 0, max_lag) if len(self.replicas) else None
         if replica is None:
-            return self.session(bind=primary, sync_session_class=ReadSession, alone=not snapshot)
+            options = {**self.session.kw, "bind": primary, "sync_session_class": ReadSession, "alone": not snapshot}
+            return self.session.class_(**options)  # the factory's own call goes through them one by one
         options = {**self.session.kw, "sync_session_class": ReadSession, "alone": not snapshot}
         options["bind"], lean = self._bind(replica.engine, snapshot=snapshot), options.get("lean")
         if lean is not None:

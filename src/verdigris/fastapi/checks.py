@@ -129,7 +129,7 @@ def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
         return
     two = " and would be a second session beside the function-scoped one" if len(late) < len(uses) else ""
     yield (
-        f"{_where(endpoint)}: the session would commit after the response was sent{two}."
+        f"{_where(endpoint)}: the session is asked for without the scope that it ends with{two}."
         ' Write Depends(db.request_session, scope="function").'
     )
     generators = {link.call.__name__ for use in late for link in use.chain if link.call and is_generator(link.call)}
