@@ -51,6 +51,7 @@ class Guard:
     """The state of one session: which task is inside, who waits to close it, and whether it is closed for good."""
 
     closed = False
+    cut = False  # a cancellation ended something in it
     use: tuple[asyncio.Task[Any] | None, Method, CodeType, int] | None = None
     leaving = 0  # tasks that wait to close the session
     free: asyncio.Event | None = None
@@ -130,6 +131,7 @@ async def _alone(  # noqa: PLR0917 - once a statement, from one place: keywords 
             raise gone(target.info) from error
         raise
     except asyncio.CancelledError as cancelled:
+        guard.cut = True
         met_database(cancelled)
         raise
     finally:

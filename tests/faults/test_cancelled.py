@@ -171,7 +171,17 @@ async def waited_for(session):
     await asyncio.wait_for(session.execute(SLEEP), 0.15)
 
 
-@pytest.mark.parametrize("bounded", [in_time, waited_for])
+async def failed_after(session):
+    with anyio.fail_after(0.15):
+        await session.execute(SLEEP)
+
+
+async def side_by_side(session):
+    async with asyncio.timeout(0.15), asyncio.TaskGroup() as group:
+        group.create_task(session.execute(SLEEP))
+
+
+@pytest.mark.parametrize("bounded", [in_time, waited_for, failed_after, side_by_side])
 @pytest.mark.parametrize("way", ["plain", "route", "retried"])
 async def test_a_handlers_own_timeout_around_a_statement_answers_504(service, balance, whole, way, bounded):
     answer = await service.ask(way, work := Work(bounded))

@@ -79,6 +79,16 @@ async def test_pgbouncer_works_out_of_the_box_said_or_not(bouncer, make, admin, 
     assert caplog.text.count("a pooler stands before the database") == (not said)
 
 
+async def test_a_teams_own_engine_works_behind_it_with_the_limits_too(bouncer, database, admin):
+    db = Database.from_engine(create_async_engine(bouncer.url_for(database), pool_size=12), statement_timeout=20)
+
+    limits = await busy(db, 60)
+
+    assert set(limits) == {"20s"}
+    assert (await admin("SELECT balance FROM account WHERE id = 1"))[0][0] == sum(n % 7 for n in range(60))
+    await db.dispose()
+
+
 async def test_it_is_found_out_where_it_refuses_nothing(lenient, make, caplog):
     db = make(lenient)
 

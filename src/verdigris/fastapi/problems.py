@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from verdigris._places import request_name
 from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
+from verdigris.errors.sqlstates import TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
     columns = ConstraintColumns()
 
     async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
-        fault = classify(error)
+        return await _answer(connection, error, classify(error))
+
+    async def _answer(connection: HTTPConnection, error: Exception, fault: Fault) -> Response | None:
         _tell(connection, fault, error)
         if isinstance(connection, WebSocket):
             await _close(connection, fault)
@@ -52,8 +55,11 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         return problem(fault, fields, explanation=str(error) if app.debug else None)
 
     async def answer_if_ours(connection: HTTPConnection, error: Exception) -> Any:
-        if classify(error) is not UNCLASSIFIED:
-            return await answer(connection, error)
+        fault = classify(error)
+        if fault is UNCLASSIFIED and isinstance(error, TimeoutError) and _cut(connection):
+            fault = TOO_SLOW
+        if fault is not UNCLASSIFIED:
+            return await _answer(connection, error, fault)
         others = (handlers.get(kind) for kind in type(error).__mro__[1:])
         other = next((each for each in others if each not in {None, answer_if_ours}), None)
         if other is None:
@@ -66,6 +72,11 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         handlers.setdefault(kind, answer)
     for perhaps in _PERHAPS_OURS:
         handlers.setdefault(perhaps, answer_if_ours)
+
+
+def _cut(connection: HTTPConnection) -> bool:
+    """Tell whether a cancellation ended a statement of the request's session: `anyio.fail_after()` keeps no trace."""
+    return any(unit.session.guard.cut for unit in connection.scope.get("verdigris.units", ()))
 
 
 def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanation: str | None = None) -> Response:
