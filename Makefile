@@ -68,10 +68,13 @@ bench: $(READY)
 bench-reads:
 	@benchmarks/reads/run $(ARGS)
 
-# Some minutes. WORLDS is how many sets of mapped classes are made, of 480 pairs each at most.
+# Some minutes. WORLDS is how many sets of mapped classes are made, of 480 pairs each at most; SEED repeats a run, and
+# FIRST leaves out the worlds before it: SEED=7 WORLDS=30 and SEED=7 FIRST=30 WORLDS=60 are SEED=7 WORLDS=60 in two parts.
 WORLDS ?= 60
+FIRST ?= 0
+SEED ?=
 equivalence: $(READY)
-	@VERDIGRIS_EXAMPLES=$(WORLDS) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
+	@VERDIGRIS_EXAMPLES=$(WORLDS) VERDIGRIS_FIRST=$(FIRST) $(if $(SEED),VERDIGRIS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
 
 bench-faults:
 	@benchmarks/faults/run $(ARGS)

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import BaseModel, Field, create_model
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import mapped_column, registry, relationship
 from tests.library.json.comparing import adapter
 
@@ -113,6 +114,33 @@ async def test_a_wide_model_is_one_statement(mapping):
     got, want = await both(thing, create_model("WideOut", **dict.fromkeys(names, (int, ...))))
 
     assert got == want
+
+
+async def test_a_text_of_megabytes_arrives_whole(mapping):
+    made, create, both, database = mapping
+    thing = entity(made, "t", note=mapped_column(sa.Text))
+    await create(*(thing(id=number, note=f'"é\\{number}' * 600_000) for number in (1, 2)))
+    model = create_model("NoteOut", note=(str, ...))
+
+    got, want = await both(thing, model)
+    stream = database.json_stream(select(thing).order_by(thing.id), list[model])
+
+    assert len(got) > 7_000_000
+    assert got == want == b"".join([part async for part in stream.body_iterator])
+
+
+async def test_an_answer_larger_than_a_gigabyte_is_an_error_that_says_what_to_do(mapping):
+    made, create, _, database = mapping
+    thing = entity(made, "t")
+    await create(*(thing(id=number) for number in range(1, 5)))
+    large = select(sa.func.repeat("x", 1_500_000_000, type_=sa.Text()).label("note"), thing.id)
+    model = create_model("NoteOut", note=(str, ...))
+
+    with pytest.raises(DBAPIError) as raised:
+        await database.json(large, list[model])
+
+    assert "db.json_stream()" in raised.value.__notes__[-1]
+    assert await database.fetch(select(sa.func.count()).select_from(thing), int) == 4
 
 
 async def test_a_deep_model_is_one_statement(mapping):

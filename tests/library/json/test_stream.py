@@ -7,7 +7,7 @@ import tracemalloc
 from datetime import date
 
 import pytest
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, computed_field
 from sqlalchemy import select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.requests import ClientDisconnect
@@ -57,9 +57,7 @@ async def readings(database_url):
     database = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=1.0)
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-        rows = (
-            "SELECT i, 'reading ' || i || repeat('.', 80), date '2024-01-01' + i % 700 FROM generate_series(1, 40000) i"
-        )
+        rows = "SELECT i, 'reading ' || i || repeat('.', 80), date '2024-01-01' + i % 700 FROM generate_series(1, 100000) AS i"
         await connection.execute(text(f"INSERT INTO readings {rows}"))
     yield database
     await database.dispose()
@@ -76,10 +74,46 @@ async def test_memory_does_not_grow_with_the_list(readings):
         return most
 
     await peak(500)  # what is made once
-    small, large = await peak(4000), await peak(40000)
+    small, large = await peak(4000), await peak(100_000)
 
     assert large < small * 1.3
-    assert large < 2_000_000
+    assert large < 1_500_000
+
+
+async def test_memory_is_bounded_for_large_rows_too(readings):
+    async with readings.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM readings WHERE id > 100"))
+        await connection.execute(text("UPDATE readings SET label = repeat('x', 1000000)"))
+
+    tracemalloc.start()
+    sent, last = await read(readings.json_stream(select(Reading), list[ReadingOut]))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (sent > 100_000_000, last) == (True, b"]")
+    assert most < 80_000_000
+
+
+async def test_memory_does_not_grow_with_a_list_that_load_reads(readings):
+    class Shouted(ReadingOut):
+        @computed_field
+        @property
+        def loud(self) -> str:
+            return self.label.upper()
+
+    async def peak(rows):
+        statement = select(Reading).where(Reading.id <= rows)
+        tracemalloc.start()
+        await read(readings.json_stream(statement, list[Shouted]))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    await peak(500)
+    small, large = await peak(2000), await peak(10_000)
+
+    assert large < small * 1.3
+    assert large < 3_000_000
 
 
 async def test_a_client_that_leaves_gives_the_connection_back(readings):

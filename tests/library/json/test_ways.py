@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
-from sqlalchemy import Integer, bindparam, event, func, select, text
+from sqlalchemy import Integer, Text, bindparam, event, func, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
 from tests.library.json.models import Base, City, Customer, Employee, Line, Order
@@ -446,6 +446,77 @@ async def test_a_sum_that_only_python_can_hold_is_read_by_load(db):
     answer = await db.json(select(Order).where(Order.id == 3), Large)
 
     assert answer.body == b'{"huge":6442450941}'
+
+
+def commented(connection, cursor, statement, parameters, context, executemany):
+    return f"{statement} /* traceparent=00-1-2 */", parameters
+
+
+def watched(connection, cursor, statement, parameters, context, executemany):
+    pass
+
+
+async def test_what_is_sent_is_rewritten_where_a_listener_rewrites_it_and_the_log_says_so(db, caplog):
+    sent = select(func.current_query(type_=Text()))
+    read = db.json_read(sent, str)
+    target = db.engine.sync_engine
+    event.listen(target, "before_cursor_execute", watched)
+    plain = [(await read()).body, await db.fetch(sent, str)]
+    assert caplog.text == ""
+    event.listen(target, "before_cursor_execute", commented, retval=True)
+
+    rewritten = [(await read()).body.decode(), await db.fetch(sent, str)]
+
+    assert ["traceparent" in str(text) for text in plain + rewritten] == [False, False, True, True]
+    reason = f"{__name__}.commented, which listens to 'before_cursor_execute' with retval=True"
+    assert [record.message for record in caplog.records] == [
+        f"reads run in a session and a transaction of their own each, because of {reason}"
+    ]
+
+
+async def test_row_security_holds_for_a_read_in_a_session_and_alone(database_url):
+    """A policy on what the session has set: none of it is seen from outside, nor by the next one."""
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        for command in (
+            "INSERT INTO customers (id, name) SELECT n, 'Customer ' || n FROM generate_series(1, 3) n",
+            "INSERT INTO orders (id, status, paid, customer_id) SELECT n, 'new', true, n FROM generate_series(1, 3) n",
+            "ALTER TABLE customers ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY mine ON customers USING (id = nullif(current_setting('app.tenant', true), '')::int)",
+            "DO $$ BEGIN CREATE ROLE json_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO json_reader",
+        ):
+            await connection.execute(text(command))
+
+    class NameOut(BaseModel):
+        name: str
+
+    class CustomerOf(BaseModel):
+        id: int
+        customer: NameOut | None
+
+    def as_tenant(session, transaction, connection):
+        connection.exec_driver_sql("SET LOCAL ROLE json_reader")
+        connection.exec_driver_sql("SELECT set_config('app.tenant', '2', true)")
+
+    orders = select(Order).order_by(Order.id)
+    event.listen(Session, "after_begin", as_tenant)
+    try:
+        alone = (await database.json(orders, list[CustomerOf])).body
+        async with database.session() as session:
+            inside = (await database.json(orders, list[CustomerOf], session=session)).body
+    finally:
+        event.remove(Session, "after_begin", as_tenant)
+    everything = (await database.json(orders, list[CustomerOf])).body
+    await database.dispose()
+
+    assert (
+        alone
+        == inside
+        == (b'[{"id":1,"customer":null},{"id":2,"customer":{"name":"Customer 2"}},{"id":3,"customer":null}]')
+    )
+    assert everything.count(b"Customer") == 3
 
 
 def set_tenant(session, transaction, connection):

@@ -215,8 +215,13 @@ class Models:
             if self.random.random() < 0.4:
                 fields |= self._field(name, annotation, config)
         for name, target, many, null in entity.relations:
+            if not many and target.columns and self.random.random() < 0.1:
+                fields |= self._through(name, target, null=null)
             if depth < 3 and self.random.random() < (0.6, 0.4, 0.2)[depth]:
                 fields |= self._field(name, self._related(target, depth, many=many, null=null), config)
+        if any(name == "children" for name, *_ in entity.relations) and self.random.random() < 0.2:
+            config = {name: value for name, value in config.items() if name != "alias_generator"}
+            fields["children"] = (list[f"M{self._count + 1}"], ...)
         if self.random.random() < 0.1:
             fields["absent"] = (self.random.choice([int, str, list[int]]), self.random.choice([None, 7]))
         return self._made(fields, config)
@@ -252,6 +257,13 @@ class Models:
                 return RootModel[list[model]]
             return list[model]
         return model | None if null or self.random.random() < 0.2 else model
+
+    def _through(self, name: str, target: Entity, *, null: bool) -> dict[str, Any]:
+        """Return a field that reads a column of the other side by an alias path."""
+        column, kind, nullable = self.random.choice(target.columns)
+        missing = {"default": self.random.choice([None, "nowhere"])} if null else {}
+        annotation = self._annotation(kind, null=nullable)
+        return {f"p_{name}": (annotation, Field(validation_alias=AliasPath(name, column), **missing))}
 
     def _annotation(self, kind: Kind, *, null: bool) -> Any:
         annotation = kind.fields[0] if self.random.random() < 0.8 else self.random.choice(kind.fields)

@@ -150,7 +150,8 @@ class JSONReads:
     ) -> Response:
         """Return a response that streams the rows of a select() as one JSON list, `schema` being `list[OrderOut]`.
 
-        A cursor of the server gives 500 rows at a time, so that memory does not grow with the list. One connection and
+        A cursor of the server gives some rows at a time, a quarter of a megabyte, so that memory does not grow with the
+        list. One connection and
         one transaction are held until the client has it all. What fails before the first row is an answer; what fails
         later breaks the connection off.
         """

@@ -18,27 +18,37 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import ORMExecuteState, Session
 
+#: Where SQLAlchemy wraps a listener that was registered without retval=True.
+_WITHOUT_RETVAL = "sqlalchemy.engine.events"
+
 
 def has_listeners(session: Session) -> bool:
     """Whether anybody but this library listens to the statements of such a session, and may change them."""
-    return _are_foreign(session.dispatch.do_orm_execute)
+    return _foreign(session.dispatch.do_orm_execute) is not None
 
 
-def has_a_say(session: Session, engine: Engine) -> bool:
-    """Whether the application sets something at the start of transactions, or rewrites what the engine sends.
+def who_has_a_say(session: Session, engine: Engine) -> str | None:
+    """Name who sets something at the start of transactions, or may rewrite what the engine sends; None for nobody.
 
     `SET LOCAL` of a tenant, for row security, is such a thing. Listeners that only watch what is sent have no say.
     """
-    sent = (*engine.dispatch.before_execute, *engine.dispatch.before_cursor_execute)
-    return (
-        _are_foreign(session.dispatch.after_begin)
-        or _are_foreign(engine.dispatch.begin)
-        or _are_foreign(fn for fn in sent if fn.__module__ != "sqlalchemy.engine.events")  # one without retval=True
-    )
+    for name, listeners in (("after_begin", session.dispatch.after_begin), ("begin", engine.dispatch.begin)):
+        found = _foreign(listeners)
+        if found is not None:
+            return f"{_named(found)}, which listens to {name!r}"
+    for name in ("before_execute", "before_cursor_execute"):
+        found = _foreign(fn for fn in getattr(engine.dispatch, name) if fn.__module__ != _WITHOUT_RETVAL)
+        if found is not None:
+            return f"{_named(found)}, which listens to {name!r} with retval=True"
+    return None
 
 
-def _are_foreign(listeners: Iterable[Any]) -> bool:
-    return any(not fn.__module__.startswith("verdigris.") for fn in listeners)
+def _foreign(listeners: Iterable[Any]) -> Any:
+    return next((fn for fn in listeners if not fn.__module__.startswith("verdigris.")), None)
+
+
+def _named(fn: Any) -> str:
+    return f"{fn.__module__}.{getattr(fn, '__qualname__', fn)}"
 
 
 def minds_pending(session: Session) -> bool:

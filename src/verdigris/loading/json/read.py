@@ -14,7 +14,7 @@ from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer, answer_of
 from verdigris.loading.json.compiled import Compiled, Given
-from verdigris.loading.json.listeners import as_listeners_make_it, has_a_say, has_listeners, minds_pending
+from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending, who_has_a_say
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
 
@@ -31,6 +31,9 @@ log = logging.getLogger("verdigris.loading")
 _KEPT = 1000
 #: Classes of SQLSTATE in which the same read may succeed by the other way: a sum that is out of range, a wrong text.
 _OF_THE_STATEMENT = ("22", "42")
+#: The class of SQLSTATE for what is larger than the server can handle.
+_OF_SIZE = "54"
+_TOO_LARGE = "One answer is one text, of 1 GB at most: db.json_stream() sends a long list in parts."
 _REFUSED = 1  # the byte that SQL prints for what it cannot say; no JSON document holds it
 
 
@@ -164,6 +167,8 @@ class Reads:
         try:
             body = await self._run(text, arguments, asked.session)
         except SQLAlchemyError as error:
+            if (sqlstate_of(error) or "").startswith(_OF_SIZE):
+                error.add_note(_TOO_LARGE)
             if asked.session is not None or not (sqlstate_of(error) or "").startswith(_OF_THE_STATEMENT):
                 raise  # in a session the transaction is over: there is no other way any more
             self._say(f"{found} is read by load(), because the statement failed: {error}")
@@ -194,7 +199,10 @@ class Reads:
         return has_listeners(self._probe) or self._has_a_say()
 
     def _has_a_say(self) -> bool:
-        return has_a_say(self._probe, self.database.engine.sync_engine)
+        who = who_has_a_say(self._probe, self.database.engine.sync_engine)
+        if who is not None:
+            self._say(f"reads run in a session and a transaction of their own each, because of {who}")
+        return who is not None
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session on the primary: of the class that the application's listeners listen to, if there are any."""

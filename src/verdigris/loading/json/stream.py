@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from verdigris.loading.json.read import Found, Reads
 
 _REFUSED = 1
+#: How many rows are sent first, and then as many as make this many bytes, by those before them. (SQLAlchemy's cursor
+#: fetches fifty at least.)
+_FIRST, _PART = 8, 262_144
 
 
 class StreamedAnswer(StreamingResponse):
@@ -61,11 +64,13 @@ async def listed(reads: Reads, statement: Any, type_: Any, options: Options) -> 
 
 async def _rows(session: AsyncSession, statement: Any, found: Found, options: Options) -> AsyncGenerator[bytes]:
     connection = await session.connection()
-    rows = written(statement, found.answer, "rows").execution_options(yield_per=loaded.CHUNK)
-    async for partition in (await connection.stream(rows)).partitions():
-        part = b",".join([row[0] for row in partition])
+    result = await connection.stream(written(statement, found.answer, "rows"))
+    size = _FIRST
+    while rows := await result.fetchmany(size):
+        part = b",".join([row[0] for row in rows])
+        size = max(1, min(loaded.CHUNK, _PART * len(rows) // (len(part) + 1)))
         if _REFUSED in part:
-            part = b",".join([await _row(session, statement, found, row, options) for row in partition])
+            part = b",".join([await _row(session, statement, found, row, options) for row in rows])
         yield part
 
 
