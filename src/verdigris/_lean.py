@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
-from sqlalchemy.util import EMPTY_DICT
 
 from verdigris._sync_sessions import closes_at_once, nothing_to_commit
 from verdigris.engine import ending
@@ -15,42 +14,22 @@ if TYPE_CHECKING:
     from verdigris.session import AsyncSession
 
 
-async def execute(
-    self: AsyncSession,
-    statement: Any,
-    params: Any = None,
-    *,
-    execution_options: Any = EMPTY_DICT,
-    bind_arguments: Any = None,
-    **options: Any,
-) -> Any:
+async def execute(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does, and return a result that is buffered as it is there."""
-    if self.lean is not None and not (params or execution_options or bind_arguments or options):
+    if self.lean is not None and not (any(params) or any(options.values())):
         result = await self.lean.run(self.sync_session, statement, alone=self.alone)
         if result is not None:
             return result
-    return await _AsyncSession.execute(
-        self, statement, params, execution_options=execution_options, bind_arguments=bind_arguments, **options
-    )
+    return await _AsyncSession.execute(self, statement, *params, **options)
 
 
-async def scalar(
-    self: AsyncSession,
-    statement: Any,
-    params: Any = None,
-    *,
-    execution_options: Any = EMPTY_DICT,
-    bind_arguments: Any = None,
-    **options: Any,
-) -> Any:
+async def scalar(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does."""
-    if self.lean is not None and not (params or execution_options or bind_arguments or options):
+    if self.lean is not None and not (any(params) or any(options.values())):
         value = await self.lean.scalar(self.sync_session, statement, alone=self.alone)
         if value is not NOT_RUN:
             return value
-    return await _AsyncSession.scalar(
-        self, statement, params, execution_options=execution_options, bind_arguments=bind_arguments, **options
-    )
+    return await _AsyncSession.scalar(self, statement, *params, **options)
 
 
 async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> Any:

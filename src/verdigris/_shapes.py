@@ -7,16 +7,17 @@ identity of their parts, in a tenth of the time. Everything else keeps SQLAlchem
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, UnaryExpression
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Mapping
 
     from sqlalchemy import Select
 
+T = TypeVar("T")
 _KNOWN = frozenset({
     "_propagate_attrs",
     "_raw_columns",
@@ -27,8 +28,18 @@ _KNOWN = frozenset({
     "_offset_clause",
     "_fetch_clause",
     "_fetch_clause_options",
+    "_with_options",
 })  # fmt: skip
+_MOST_KEPT = 4096
+_kept: dict[int, object] = {}  # loader options that live as long as this process, by their identity
 _NOTHING: tuple[Any, ...] = ()
+
+
+def keep(option: T) -> T:
+    """Keep a loader option for good, so that statements with it have a shape."""
+    if len(_kept) < _MOST_KEPT:
+        _kept[id(option)] = option
+    return option
 
 
 def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]] | None:
@@ -41,27 +52,47 @@ def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]
         return None
     key: list[Hashable] = [parts["_label_style"]]
     binds: list[BindParameter[Any]] = []
+    simple = (
+        _columns(parts, key)
+        and _criteria(parts.get("_where_criteria", _NOTHING), key, binds)
+        and _order(parts.get("_order_by_clauses", _NOTHING), key)
+        and _limits(parts, key, binds)
+    )
+    return (tuple(key), binds) if simple else None
+
+
+def _columns(parts: Mapping[str, Any], key: list[Hashable]) -> bool:
     for column in parts["_raw_columns"]:
         if not isinstance(column, Annotated):  # what mappers give out, and keep
-            return None
+            return False
         key.append(id(column))
-    if not _criteria(parts.get("_where_criteria", _NOTHING), key, binds):
-        return None
-    for clause in parts.get("_order_by_clauses", _NOTHING):
+    for option in parts.get("_with_options", _NOTHING):
+        if id(option) not in _kept:
+            return False
+        key.append(id(option))
+    return True
+
+
+def _order(clauses: Iterable[Any], key: list[Hashable]) -> bool:
+    for clause in clauses:
         element, modifier = clause, None
         if type(clause) is UnaryExpression and clause.operator is None:
             element, modifier = clause.element, clause.modifier
         if not isinstance(element, Annotated):
-            return None
+            return False
         key.extend((id(element), modifier))
+    return True
+
+
+def _limits(parts: Mapping[str, Any], key: list[Hashable], binds: list[BindParameter[Any]]) -> bool:
     for name in ("_limit_clause", "_offset_clause"):
         clause = parts.get(name)
         if clause is not None:
             if not _is_value(clause):
-                return None
+                return False
             key.extend((name, type(clause).__name__, id(clause.type)))
             binds.append(clause)
-    return tuple(key), binds
+    return True
 
 
 def _criteria(criteria: Iterable[Any], key: list[Hashable], binds: list[BindParameter[Any]]) -> bool:

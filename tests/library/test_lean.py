@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import Enum
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import (
     JSON,
     ForeignKey,
@@ -43,7 +44,8 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from verdigris import Base, Database
+from verdigris import Base, Database, load
+from verdigris._shapes import shape_of
 from verdigris.engine.lean import LeanReads
 from verdigris.errors import ReadOnlyError, SessionClosedError
 
@@ -242,6 +244,28 @@ async def warm(db, statement):
     for _ in range(3):
         async with db.read() as session:
             await session.execute(statement)
+
+
+async def test_a_statement_with_a_plan_of_load_has_a_shape_and_other_options_keep_the_key_of_sqlalchemy(db, lean):
+    class BookOut(BaseModel):
+        title: str
+
+    def planned(key):
+        return select(Book).where(Book.id == key).options(load(Book, BookOut))
+
+    def by_hand(key):
+        return select(Book).where(Book.id == key).options(load_only(Book.title))
+
+    async with db.read() as session:
+        for statement in (planned, by_hand):
+            found = [(await session.execute(statement(key))).scalar_one().title for key in (10, 11, 12)]
+
+            assert found == ["TITLE 10", "TITLE 11", "TITLE 12"]
+
+    assert len(lean) >= 2
+    assert shape_of(planned(10))[0] == shape_of(planned(11))[0]
+    assert shape_of(planned(10))[0] != shape_of(select(Book).where(Book.id == 10))[0]
+    assert shape_of(by_hand(10)) is None
 
 
 async def test_get_is_the_one_of_sqlalchemy(db, lean):

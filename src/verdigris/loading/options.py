@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Load, joinedload, load_only, raiseload, selectin_polymorphic, selectinload, undefer
 from sqlalchemy.orm.util import AliasedClass
 
+from verdigris._shapes import keep
 from verdigris.loading.planner import DEPTH, plan
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _option(entity: Any, schema: Any, depth: int, for_update: bool, narrow: bool
     made = plan(inspect(entity).mapper.class_ if isinstance(entity, AliasedClass) else entity, schema, depth=depth)
     if made.is_bounded:
         log.info("models that contain each other are followed only so far (depth=%d):\n%s", depth, made)
-    return Load(entity).options(*_Options(joins=not for_update, narrow=narrow).of(made, entity))
+    return keep(Load(entity).options(*_Options(joins=not for_update, narrow=narrow).of(made, entity)))
 
 
 @dataclass(frozen=True, slots=True)
