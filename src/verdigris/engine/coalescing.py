@@ -72,7 +72,7 @@ class Together:
         group.in_air += 1
         began = perf_counter()
         try:
-            return await self._lane.fetchval(group.text, arguments)
+            return (await self._lane.fetch(group.text, arguments))[0][0]
         finally:
             group.landed(perf_counter() - began, 1)
             self._take_off(group)

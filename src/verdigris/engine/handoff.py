@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
@@ -63,19 +63,23 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
 
     async def turn(self, seconds: float | None) -> T:
         """Wait for an item, after all who wait already; TimeoutError after so many seconds."""
-        mine: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[T] = loop.create_future()
         self._waiting.append(mine)
+        limit = None if seconds is None else loop.call_later(seconds, _give_up, mine)
         try:
-            async with asyncio.timeout(seconds):
-                return await mine
+            return await mine
         except BaseException:
-            if mine.done() and not mine.cancelled():  # it came in the moment of giving up: the next one's
-                if not self._handed_over(mine.result()):
+            if mine.done() and not mine.cancelled() and mine.exception() is None:
+                if not self._handed_over(mine.result()):  # it came in the moment of a cancellation: the next one's
                     self.items.append(mine.result())  # also beyond the size: it belongs to the pool
             else:
                 with suppress(ValueError):
                     self._waiting.remove(mine)
             raise
+        finally:
+            if limit is not None:
+                limit.cancel()
 
     def _handed_over(self, item: T) -> bool:
         while self._waiting:
@@ -84,3 +88,8 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
                 first.set_result(item)
                 return True
         return False
+
+
+def _give_up(waiting: asyncio.Future[Any]) -> None:
+    if not waiting.done():
+        waiting.set_exception(TimeoutError())

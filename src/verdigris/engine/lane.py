@@ -22,7 +22,7 @@ from verdigris.engine.pool import Pool
 from verdigris.errors.classify import met_database
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Coroutine, Sequence
     from typing import NoReturn
 
     from sqlalchemy import Engine
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
     from verdigris.concurrency import Budget
+    from verdigris.engine.pool import Taken
 
     _Work = partial[Coroutine[Any, Any, list[asyncpg.Record]]]  # awaited with the driver's connection
 
@@ -56,32 +57,68 @@ class Lane:
         rows = await self.fetch(statement, arguments)
         return rows[0][0] if rows else None
 
-    async def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
+    def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Awaitable[Any]:
         """Return the value of a short statement with at most one row, sent together with others that wait like it.
 
         Under load one round trip serves many; a read that nobody waits beside is sent at once, alone.
         """
-        return await self._together.fetchval(statement, arguments)
+        return self._together.fetchval(statement, arguments)
 
     async def fetch(
         self, statement: str, arguments: Sequence[Any] = (), *, again: bool = True, timed: bool = True
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
-        return await self._twice(
-            partial(self.run if timed else _untimed, statement=statement, arguments=arguments), again
-        )
+        self._budget.unit_began()
+        taken = self._take()
+        if taken is None:
+            work = self._work(statement, arguments, timed=timed)
+            return await self._twice(work, again, self._fetch(work))
+        pool, record, driver = taken
+        failure: BaseException | None = None
+        rows: list[asyncpg.Record] = []
+        began = perf_counter()
+        try:
+            rows = await driver.fetch(statement, *arguments)
+        except BaseException as error:  # noqa: BLE001 - raised again, as a session would raise it
+            failure = error
+        count = len(rows) if failure is None else -1
+        if timed:
+            self._dialect.lane_executed(statement, arguments, perf_counter() - began, count, failure)
+        if failure is not None:
+            work = self._work(statement, arguments, timed=timed)
+            try:
+                return await self._twice(work, again, self._failed(taken, work, failure))
+            finally:
+                failure = None  # whose traceback holds this frame
+        if driver.is_in_transaction() or not pool.give(record, driver):
+            await self._return(taken)
+        return rows
 
     async def fetch_each(self, statement: str, arguments: Sequence[Sequence[Any]]) -> list[asyncpg.Record]:
         """Run a statement that gives one row with each of several arguments, in one round trip; return those rows.
 
         All fail if one does. Not timed: who asked for each is elsewhere.
         """
-        return await self._twice(partial(_each, statement=statement, arguments=arguments), again=True)
-
-    async def _twice(self, work: _Work, again: bool) -> list[asyncpg.Record]:  # noqa: FBT001 - from two places, above
         self._budget.unit_began()
+        work: _Work = partial(_each, statement=statement, arguments=arguments)
+        return await self._twice(work, True, self._fetch(work))
+
+    def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool) -> _Work:
+        return partial(self.run if timed else _untimed, statement=statement, arguments=arguments)
+
+    def _take(self) -> Taken | None:
+        """Check a connection out, if one is at hand."""
+        pool = self._engine.pool
+        return pool.take() if isinstance(pool, Pool) else None
+
+    async def _twice(
+        self,
+        work: _Work,
+        again: bool,  # noqa: FBT001 - from two places, above
+        first: Awaitable[list[asyncpg.Record]],
+    ) -> list[asyncpg.Record]:
         try:
-            return await self._fetch(work)
+            return await first
         except _ConnectionDiedError as died:
             error = died.error
         except asyncio.CancelledError as cancelled:
@@ -97,25 +134,35 @@ class Lane:
 
     async def _fetch(self, work: _Work) -> list[asyncpg.Record]:
         pool = self._engine.pool
-        record = (pool.take() or await pool.take_in_turn()) if isinstance(pool, Pool) else None
-        if record is None:
+        taken = (pool.take() or await pool.take_in_turn()) if isinstance(pool, Pool) else None
+        if taken is None:
             return await self._fetch_proxied(work)
-        assert isinstance(pool, Pool)  # noqa: S101 - nothing else takes
-        driver: Any = record.driver_connection
+        pool, record, driver = taken
         try:
             rows = await work(driver)
-        except Exception as error:  # noqa: BLE001 - raised again, as a session would raise it
-            await greenlet_spawn(self._fail, pool.proxied(record), work, error)
-        except BaseException as cancelled:
-            pool.proxied(record).invalidate(cancelled)  # outside of a greenlet: stopped, dropped, slot free
-            raise
-        if driver.is_in_transaction():  # BEGIN was sent as text, and must not reach the next one
-            pool.proxied(record).invalidate()
-        elif pool.returns_at_once(driver):
-            pool.give(record)
-        else:
-            await greenlet_spawn(pool.proxied(record).close)
+        except BaseException as error:  # noqa: BLE001 - raised again, as a session would raise it
+            await self._failed(taken, work, error)
+        if driver.is_in_transaction() or not pool.give(record, driver):
+            await self._return(taken)
         return rows
+
+    async def _failed(self, taken: Taken, work: _Work, error: BaseException) -> NoReturn:
+        """Give the connection of a read that failed back, and raise the error as a session would raise it."""
+        pool, record, _ = taken
+        proxied = pool.proxied(record)
+        if isinstance(error, Exception):
+            await greenlet_spawn(self._fail, proxied, work, error)
+        proxied.invalidate(error)  # outside of a greenlet: stopped, dropped, slot free
+        raise error
+
+    async def _return(self, taken: Taken) -> None:
+        """Give a connection back that needs more than that: one with leavings, or in a transaction, or too many."""
+        pool, record, driver = taken
+        proxied = pool.proxied(record)
+        if driver.is_in_transaction():  # BEGIN was sent as text, and must not reach the next one
+            proxied.invalidate()
+        else:
+            await greenlet_spawn(proxied.close)
 
     async def _fetch_proxied(self, work: _Work) -> list[asyncpg.Record]:
         """Do the same with a proxy of SQLAlchemy's, which knows whom to call when: for whatever is not at hand."""

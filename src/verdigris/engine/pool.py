@@ -9,7 +9,7 @@ import random
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import exc as sa_exc
@@ -42,6 +42,8 @@ class _Held(NamedTuple):
     home: object
 
 
+#: A connection that was checked out without a proxy: of which pool, its record, and asyncpg's own connection in it.
+Taken: TypeAlias = "tuple[Pool, ConnectionPoolEntry, Any]"
 _held = tuple.__new__  # a third of what the class itself takes, in each checkout
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - None where none runs, instead of an exception
 
@@ -127,7 +129,7 @@ class Pool(AsyncAdaptedQueuePool):
         else:
             connection = super().connect()
         record = connection._connection_record  # noqa: SLF001 - no public way to it
-        self._hold(extras, record, task)
+        self._hold(extras, record, driver_of(record), task)
         return connection
 
     def _connect_in_turn(self, extras: _Extras, task: asyncio.Task[Any] | None) -> PoolProxiedConnection:
@@ -149,46 +151,53 @@ class Pool(AsyncAdaptedQueuePool):
             return False
         if not isinstance(queue, HandOffQueue) or queue.empty():
             return False
-        return self._is_ready(queue.next())
+        return self._ready(queue.next()) is not None
 
-    def _is_ready(self, record: Any) -> bool:
-        """Tell whether handing out a connection would neither replace it nor ask it over the wire."""
-        driver = driver_of(record)
-        return (
+    def _ready(self, record: Any) -> Any:
+        """Return the driver's connection if handing it out would neither replace it nor ask it; else None."""
+        driver: Any = driver_of(record)
+        if (
             driver is not None
             and not driver.is_closed()
             and time.monotonic() - driver.released < driver.settings.ping_after
             and not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks before it hands out
-            and not -1 < self._recycle < time.time() - record.starttime
-        )
+            and (self._recycle < 0 or time.time() - record.starttime <= self._recycle)
+        ):
+            return driver
+        return None
 
-    def take(self) -> ConnectionPoolEntry | None:
+    def take(self) -> Taken | None:
         """Check out a connection without the proxy of a checkout, if that can be done at once; `give` takes it back.
 
-        For who holds it through one statement and gives it back on every path. None where anybody watches the pool.
+        For who holds it through one statement and gives it back on every path. None where anybody watches the pool, and
+        for a task that holds another connection, which is told so by `connect()`.
         """
-        if self.dispatch.checkin or self.dispatch.reset or not self.hands_out_at_once():
+        extras, queue, dispatch = self._extras, self._pool, self.dispatch
+        if type(queue) is not HandOffQueue or not queue.items or extras is None or extras.closing:
             return None
-        extras = self.extras
-        if extras.closing and not in_background():
-            raise _shutting_down()
-        task = _current_task()
-        me = id(task) if task else 0
-        if me in extras.holding:
-            return None  # one that holds another connection is told so by connect()
-        record = self._pool.get_nowait()
-        self._hold(extras, record, task)
+        home = extras.home
+        if home is None or home.loop is not _running_loop() or home.forks != _Process.forks:
+            return None
+        if dispatch.checkout or dispatch.checkin or dispatch.reset:
+            return None
+        record = queue.next()
+        driver = self._ready(record)
+        task = asyncio.current_task()
+        if driver is None or id(task) in extras.holding:
+            return None
+        queue.get_nowait()
+        self._hold(extras, record, driver, task)
         if self.gauges is not None:
             self.gauges.at_once()
-        return record
+        return self, record, driver
 
-    async def take_in_turn(self) -> ConnectionPoolEntry | None:
+    async def take_in_turn(self) -> Taken | None:
         """Wait for a connection as `connect()` does where all are in use, without a greenlet; None for what needs one.
 
         Raises PoolExhaustedError after the pool's timeout.
         """
         extras, queue = self.extras, self._pool
-        task = _current_task()
+        task = asyncio.current_task()
         if (
             extras.closing
             or extras.home is None
@@ -202,21 +211,37 @@ class Pool(AsyncAdaptedQueuePool):
             or self.dispatch.reset
         ):
             return None
-        holders = (held.task() if held.task else None for held in extras.held.values())
-        waiting = self.gauges.turn() if self.gauges is not None else contextlib.nullcontext()
-        with waiting, extras.queue.waits(task, holders, self.limit):
-            try:
-                record: ConnectionPoolEntry = await queue.turn(self._timeout)
-            except TimeoutError as error:
-                raise self._exhausted(extras) from error
-        if not self._is_ready(record):
+        began = self.gauges.asked() if self.gauges is not None else 0.0
+        got = False
+        try:
+            record: ConnectionPoolEntry = await self._turn(extras, queue, task)
+            got = True
+        finally:
+            if self.gauges is not None:
+                self.gauges.answered(began, got=got)
+        driver = self._ready(record)
+        if driver is None:
             queue.put_nowait(record)
             return None
-        self._hold(extras, record, task)
-        return record
+        self._hold(extras, record, driver, task)
+        return self, record, driver
 
-    def _hold(self, extras: _Extras, record: ConnectionPoolEntry, task: asyncio.Task[Any] | None) -> None:
-        driver = driver_of(record)
+    async def _turn(
+        self, extras: _Extras, queue: HandOffQueue[ConnectionPoolEntry], task: asyncio.Task[Any] | None
+    ) -> ConnectionPoolEntry:
+        """Wait for what comes back first, behind all who wait already."""
+        try:
+            if extras.queue.limit is None and not extras.queue.gathering:  # one who holds nothing blocks nobody
+                return await queue.turn(self._timeout)
+            holders = (held.task() if held.task else None for held in extras.held.values())
+            with extras.queue.waits(task, holders, self.limit):
+                return await queue.turn(self._timeout)
+        except TimeoutError as error:
+            if self.gauges is not None:
+                self.gauges.timeouts += 1
+            raise self._exhausted(extras) from error
+
+    def _hold(self, extras: _Extras, record: ConnectionPoolEntry, driver: Any, task: asyncio.Task[Any] | None) -> None:
         if driver is not None:
             driver.released = 0.0
             if driver.left:  # by listeners that set it up: not a user's leavings
@@ -225,9 +250,12 @@ class Pool(AsyncAdaptedQueuePool):
         extras.held[record] = _held(_Held, (time.monotonic(), weakref.ref(task) if task else None, me, extras.home))
         extras.holding[me] = extras.holding.get(me, 0) + 1
 
-    def give(self, record: ConnectionPoolEntry) -> None:
-        """Take back what `take` gave: at once, or in a greenlet where `returns_at_once` says so."""
+    def give(self, record: ConnectionPoolEntry, driver: object) -> bool:
+        """Take back what `take` gave, if nobody has to wait for that; else False: its proxy's `close()` shall do it."""
+        if not self.returns_at_once(driver):
+            return False
         self._do_return_conn(record)
+        return True
 
     def proxied(self, record: ConnectionPoolEntry) -> PoolProxiedConnection:
         """Return the usual proxy of what `take` gave, which then belongs to it."""
@@ -238,11 +266,9 @@ class Pool(AsyncAdaptedQueuePool):
 
     def returns_at_once(self, driver: object) -> bool:
         """Tell whether taking this connection back after its transaction waits for nothing: it needs no greenlet."""
+        dispatch, queue = self.dispatch, self._pool
         return not (
-            getattr(driver, "left", None)
-            or self.dispatch.reset
-            or self.dispatch.checkin
-            or self.checkedin() >= self.size()
+            getattr(driver, "left", None) or dispatch.reset or dispatch.checkin or 0 < queue.maxsize <= queue.qsize()
         )
 
     def holder_of(self, driver: object) -> asyncio.Task[Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from verdigris.performance.queries import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy import Engine, Pool
 
@@ -58,19 +57,15 @@ class Gauges:
         connect = pool.connect
 
         def measured() -> Any:
-            began = time.perf_counter()
-            self.waiting += 1
+            began, got = self.asked(), False
             try:
                 connection = connect()
+                got = True
             except PoolTimeoutError:
                 self.timeouts += 1
                 raise
             finally:
-                self.waiting -= 1
-                waited = time.perf_counter() - began
-                self._recent.append(waited)
-                self.waits.add(waited)
-            self.checkouts += 1
+                self.answered(began, got=got)
             return connection
 
         patched: Any = pool
@@ -78,22 +73,18 @@ class Gauges:
         if hasattr(pool, "gauges"):  # a Database's: it also hands out without connect()
             patched.gauges = self
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Count a checkout that waits within the block."""
-        began = time.perf_counter()
+    def asked(self) -> float:
+        """Count one who waits from now on; return the moment."""
         self.waiting += 1
-        try:
-            yield
-        except PoolTimeoutError:
-            self.timeouts += 1
-            raise
-        finally:
-            self.waiting -= 1
-            waited = time.perf_counter() - began
-            self._recent.append(waited)
-            self.waits.add(waited)
-        self.checkouts += 1
+        return time.perf_counter()
+
+    def answered(self, began: float, *, got: bool) -> None:
+        """Count the end of a wait, which began then, with a connection or without."""
+        self.waiting -= 1
+        self.checkouts += got
+        waited = time.perf_counter() - began
+        self._recent.append(waited)
+        self.waits.add(waited)
 
     def at_once(self) -> None:
         """Count a checkout that waited for nothing."""

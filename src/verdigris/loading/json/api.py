@@ -8,6 +8,7 @@ from sqlalchemy import Select, inspect
 
 from verdigris.errors import ConfigurationError, NotFoundError
 from verdigris.loading.json.answer import answer, answer_of
+from verdigris.loading.json.compiled import Call
 from verdigris.loading.json.planner import Options
 from verdigris.loading.json.read import Asked, Found, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
@@ -39,7 +40,8 @@ class JSONRead(Generic[T]):
         self.etag = etag
         self._reads = reads
         self._options = options
-        self._found, self._given = reads.find(statement, schema, options)
+        self._known = self._found, self._given = reads.find(statement, schema, options)
+        self._call = None if self._found.compiled is None else Call(self._found.compiled, self._given)
 
     @property
     def fallback(self) -> str | None:
@@ -67,9 +69,9 @@ class JSONRead(Generic[T]):
         The text is the same for all values but the first few limits, if the limit is a parameter, and for lists of
         `IN`, for which `= any(...)` has one text. Raises RuntimeError with a fallback.
         """
-        if self._found.compiled is None:
+        if self._call is None:
             raise RuntimeError(f"there is no text: the answer is read by load(), because of {self.fallback}")
-        return self._found.compiled.call(self._given, params)
+        return self._call(params)
 
     def arguments(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the arguments of `sql`, in order."""
@@ -79,8 +81,9 @@ class JSONRead(Generic[T]):
 
     async def __call__(self, session: AsyncSession | None = None, /, **params: Any) -> Response:
         """Return the response: 404 as an exception where one row is asked for and there is none."""
-        known = (self._found, self._given)
-        body = await self._reads.body(Asked(self.statement, self.schema, self._options, session, params, known))
+        body = await self._reads.body(
+            Asked(self.statement, self.schema, self._options, session, params, self._known, self._call)
+        )
         return response(self._found, body, etag=self.etag)
 
     async def fetch(self, session: AsyncSession | None = None, /, **params: Any) -> T:

@@ -37,6 +37,11 @@ class Given:
         """Return the value of one parameter, given by name or by itself."""
         return value_of(self.parameters[index], params if self.params is None else {**self.params, **params})
 
+    def name(self, index: int) -> str | None:
+        """Return the name by which the value of one parameter has to be given, if it has no other."""
+        parameter = self.parameters[index]
+        return parameter.key if parameter.required and not parameter.unique and not self.params else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
@@ -81,6 +86,13 @@ class Text:
             for name in names
         )
 
+    def names(self, given: Given) -> tuple[str, ...] | None:
+        """Return the names of the values that are the arguments as they are; None where there is more to it."""
+        if self.varies:
+            return None
+        names = [None if each.index is None or each.process else given.name(each.index) for each in self._arguments]
+        return tuple(name for name in names if name is not None) if None not in names else None
+
 
 class Compiled:
     """A select() and a response type as texts: one, and one more for each of the first few literal limits.
@@ -100,7 +112,7 @@ class Compiled:
         self._begin()
 
     def _begin(self) -> None:
-        self._version = self._dialect.server_version_info
+        self._version = self.version
         self.bound = self._compile(None, starts_at_zero=False)
         self._texts: dict[tuple[int | None, bool], Text] = {}
 
@@ -115,7 +127,7 @@ class Compiled:
 
     def text(self, given: Given, params: Mapping[str, Any]) -> Text:
         """Return the text that serves these values."""
-        if self._dialect.server_version_info is not self._version:  # known since the first connection
+        if self.version is not self._version:  # known since the first connection
             self._begin()
         if self._limit is None and self._offset is None:
             return self.bound
@@ -130,6 +142,20 @@ class Compiled:
             found = self._texts[limit, first] = self._compile(limit, starts_at_zero=first)
         return found
 
+    @property
+    def version(self) -> object:
+        """What the texts are for: another one when the server's version becomes known."""
+        return self._dialect.server_version_info
+
+    @property
+    def is_offset(self) -> bool:
+        """Whether the select() skips rows: a text of its own is for none."""
+        return self._offset is not None
+
+    def named_limit(self, given: Given) -> str | None:
+        """Return the name of the parameter that limits the rows, if it has one."""
+        return None if self._limit is None else given.name(self._limit)
+
     def _compile(self, limit: int | None, *, starts_at_zero: bool) -> Text:
         statement = self._statement
         if limit is not None:
@@ -140,6 +166,36 @@ class Compiled:
 
     def _index(self, clause: Any) -> int | None:
         return next((index for index, known in enumerate(self._key.bindparams) if known is clause), None)
+
+
+class Call:
+    """Calls of one select(), whose values come by name: what is the same in each is found out once."""
+
+    def __init__(self, compiled: Compiled, given: Given) -> None:
+        self._compiled = compiled
+        self._given = given
+        self._limit = compiled.named_limit(given)
+        self._known: dict[Any, tuple[str, tuple[str, ...]]] = {}
+        self._version = compiled.version
+
+    def __call__(self, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return what `Compiled.call` does."""
+        if self._compiled.version is not self._version:  # the texts are others since
+            self._known, self._version = {}, self._compiled.version
+        try:
+            text, names = self._known[None if self._limit is None else params[self._limit]]
+            return text, tuple([params[name] for name in names])
+        except (KeyError, TypeError):  # not known yet, or a value that is missing, or no limit at all
+            return self._learn(params)
+
+    def _learn(self, params: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        compiled, given = self._compiled, self._given
+        text = compiled.text(given, params)
+        limit = None if self._limit is None else params.get(self._limit)
+        names = text.names(given)
+        if names is not None and not compiled.is_offset and (self._limit is None or text is not compiled.bound):
+            self._known[limit] = text.sql, names
+        return text.call(given, params)
 
 
 def value_of(parameter: BindParameter[Any], params: Mapping[str, Any]) -> Any:

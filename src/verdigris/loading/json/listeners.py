@@ -22,6 +22,35 @@ if TYPE_CHECKING:
 _WITHOUT_RETVAL = "sqlalchemy.engine.events"
 
 
+class Listening:
+    """Whether anybody has a say in the reads of one database: asked at each, judged anew when listeners come and go."""
+
+    def __init__(self, probe: Session) -> None:
+        self._session = probe.dispatch
+        self._probe = probe
+        self._seen: tuple[object, ...] = ()
+        self._any = False
+
+    def to(self, engine: Engine) -> bool:
+        """Tell whether the application hears of statements or transactions and may change what they read."""
+        orm, core = self._session, engine.dispatch
+        seen = (
+            *orm.do_orm_execute,
+            engine,
+            *orm.after_begin,
+            None,
+            *core.begin,
+            None,
+            *core.before_execute,
+            None,
+            *core.before_cursor_execute,
+        )
+        if seen != self._seen:
+            self._any = has_listeners(self._probe) or who_has_a_say(self._probe, engine) is not None
+            self._seen = seen
+        return self._any
+
+
 def has_listeners(session: Session) -> bool:
     """Whether anybody but this library listens to the statements of such a session, and may change them."""
     return _foreign(session.dispatch.do_orm_execute) is not None

@@ -13,8 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer, answer_of
-from verdigris.loading.json.compiled import Compiled, Given
-from verdigris.loading.json.listeners import as_listeners_make_it, has_listeners, minds_pending, who_has_a_say
+from verdigris.loading.json.compiled import Call, Compiled, Given
+from verdigris.loading.json.listeners import (
+    Listening,
+    as_listeners_make_it,
+    has_listeners,
+    minds_pending,
+    who_has_a_say,
+)
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
 
@@ -65,8 +71,9 @@ class Asked:
     options: Options
     session: AsyncSession | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    #: What `find` gave for the statement before.
+    #: What `find` gave for the statement before, and what calls it.
     known: tuple[Found, Given] | None = None
+    call: Call | None = None
 
 
 class Reads:
@@ -77,6 +84,7 @@ class Reads:
         self._found: dict[Any, Found] = {}
         self._said: set[str] = set()
         self._probe = database.session().sync_session  # never used: it knows who listens to its class
+        self._listening = Listening(self._probe)
 
     def find(self, statement: Any, type_: Any, options: Options, *, translated: bool = False) -> tuple[Found, Given]:
         """Return what serves a statement, and the values that the statement brings itself.
@@ -127,7 +135,7 @@ class Reads:
 
     async def body(self, asked: Asked) -> bytes | None:
         """Return the answer's bytes; None where one row is asked for and there is none."""
-        if asked.session is None and self._has_a_say():
+        if asked.session is None and self.listened and self._has_a_say():
             async with self.database.session() as own:
                 return await self.body(replace(asked, session=own))
         found, written, body = await self._written(asked)
@@ -140,7 +148,7 @@ class Reads:
 
     async def value(self, asked: Asked) -> Any:
         """Return the answer as Pydantic's objects, made from the same text; None as `body` does."""
-        if asked.session is None and self._has_a_say():
+        if asked.session is None and self.listened and self._has_a_say():
             async with self.database.session() as own:
                 return await self.value(replace(asked, session=own))
         found, written, body = await self._written(asked)
@@ -155,17 +163,27 @@ class Reads:
 
     async def _written(self, asked: Asked) -> tuple[Found, bool, bytes | None]:
         """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""
-        try:
-            found, given = await self._found_for(asked)
-        except InPython as reason:
-            found, _ = self.find(asked.statement, asked.type_, asked.options)
-            self._say(f"{found} is read by load(), because of {reason}")
-            return found, False, None
+        call: Call | None = None
+        if asked.session is None and not self.listened:  # nothing can change the statement
+            found, given = asked.known or self.find(asked.statement, asked.type_, asked.options)
+            call = asked.call
+        else:
+            try:
+                found, given = await self._found_for(asked)
+            except InPython as reason:
+                found, _ = self.find(asked.statement, asked.type_, asked.options)
+                self._say(f"{found} is read by load(), because of {reason}")
+                return found, False, None
         if found.compiled is None:
             return found, False, None
-        text, arguments = found.compiled.call(given, asked.params)
+        text, arguments = call(asked.params) if call else found.compiled.call(given, asked.params)
+        body: bytes | None
         try:
-            body = await self._run(text, arguments, asked.session)
+            if asked.session is None:
+                rows = await self.database.lane.fetch(text, arguments)
+                body = rows[0][0] if rows else None
+            else:
+                body = await _run(text, arguments, asked.session)
         except SQLAlchemyError as error:
             if (sqlstate_of(error) or "").startswith(_OF_SIZE):
                 error.add_note(_TOO_LARGE)
@@ -181,7 +199,7 @@ class Reads:
         return found, True, body
 
     async def _found_for(self, asked: Asked) -> tuple[Found, Given]:
-        if asked.session is None and not has_listeners(self._probe):  # nothing can change the statement
+        if asked.session is None and not has_listeners(self._probe):
             return asked.known or self.find(asked.statement, asked.type_, asked.options)
         translated = asked.session is not None and await _translates(asked.session)
         heard = await self.heard(asked.statement, asked.session)
@@ -196,7 +214,7 @@ class Reads:
     @property
     def listened(self) -> bool:
         """Whether the application hears of statements or transactions and may change what they read."""
-        return has_listeners(self._probe) or self._has_a_say()
+        return self._listening.to(self.database.engine.sync_engine)
 
     def _has_a_say(self) -> bool:
         who = who_has_a_say(self._probe, self.database.engine.sync_engine)
@@ -217,20 +235,18 @@ class Reads:
                 return await as_listeners_make_it(own, statement)
         return statement
 
-    async def _run(self, text: str, arguments: tuple[Any, ...], session: AsyncSession | None) -> bytes | None:
-        if session is None:
-            found: bytes | None = await self.database.lane.fetchval(text, arguments)
-            return found
-        if session.sync_session.autoflush:
-            await session.flush()
-        connection = await session.connection()
-        body: bytes | None = (await connection.exec_driver_sql(text, arguments)).scalar()
-        return body
-
     def _say(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
             log.warning("%s", text)
+
+
+async def _run(text: str, arguments: tuple[Any, ...], session: AsyncSession) -> bytes | None:
+    if session.sync_session.autoflush:
+        await session.flush()
+    connection = await session.connection()
+    body: bytes | None = (await connection.exec_driver_sql(text, arguments)).scalar()
+    return body
 
 
 async def _translates(session: AsyncSession) -> bool:
