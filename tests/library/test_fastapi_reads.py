@@ -106,7 +106,8 @@ ASKED = [
     "/ordered", "/ordered?by=name", "/ordered?by=name&descending=true", "/ordered?descending=1", "/ordered?by=x",
     "/like?q=a", "/like?q=x", "/like", "/chosen?q=name", "/chosen?q=id", "/equal?q=last", "/equal?q=first",
     "/capped?limit=1", "/capped?limit=9", "/paged", "/paged?page=2", "/several?ids=1&ids=3", "/several", "/nowhere",
-    "/makers/1?extra=1",
+    "/makers/1?extra=1", "/found?q=two+words", "/found?q=sa%77", "/found?q", "/found?q=saw&q=drill", "/found?q=a=b",
+    "/found?limit=1&limit=2", "/found?&limit=2&&", "/found?limit=%32", "/found?q=%FF", "/found?q=;", "/makers/%31",
 ]  # fmt: skip
 
 

@@ -19,21 +19,19 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.datastructures import DefaultPlaceholder
-from fastapi.dependencies.utils import request_params_to_args
 from fastapi.routing import APIRoute
-from starlette.datastructures import QueryParams
 
+from verdigris._places import Place
 from verdigris.errors import ConfigurationError, VerdigrisError
+from verdigris.fastapi.parameters import Parameters, is_symbolic
+from verdigris.fastapi.streams import NEVER_STREAMS
 from verdigris.fastapi.symbols import LookedAtError, traced
 from verdigris.loading.json.api import present
+from verdigris.performance.sites import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 
-SYMBOLIC = frozenset({int, str, float, bytes, Decimal, UUID, datetime, date, time, timedelta})
 _SHAPES = 32  # statements of one endpoint; more are answered in the ordinary way
 _LOOKED_AT = 512  # requests, of which one is compared with what the endpoint builds from its values
 _REFUSED = b"\x01"  # what the statement prints for a value that SQL does not write as Pydantic does
@@ -84,6 +81,8 @@ class ReadRoute(APIRoute):
         self.built_by = endpoint
         self._fast: dict[int, tuple[Dependant, _Fast | None]] = {}
         self._ordinary: set[str] = set()
+        code = getattr(inspect.unwrap(endpoint), "__code__", None)
+        self._place = Place(code, 0) if code is not None else None
         super().__init__(path, self._in_the_ordinary_way(endpoint), **options)
 
     def _in_the_ordinary_way(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +93,7 @@ class ReadRoute(APIRoute):
             return response
 
         signature = inspect.signature(endpoint, eval_str=True)
+        setattr(answer, NEVER_STREAMS, True)
         vars(answer)["__signature__"] = signature.replace(return_annotation=inspect.Signature.empty)
         return answer
 
@@ -110,10 +110,15 @@ class ReadRoute(APIRoute):
         if scope["method"] == "GET":
             context = scope.get("fastapi", {}).get("effective_route_context")  # of a router that was included
             fast = self.fast(getattr(context, "dependant", None) or self.dependant)
-            body = await fast.body(scope) if fast is not None else None
-            if body is not None:
-                await _send(send, body, self.status_code or 200)
-                return
+            if fast is not None:
+                token = PLACE.set(self._place)
+                try:
+                    body = await fast.body(scope)
+                finally:
+                    PLACE.reset(token)
+                if body is not None:
+                    await _send(send, body, self.status_code or 200)
+                    return
         await super().handle(scope, receive, send)
 
     def fast(self, dependant: Dependant) -> _Fast | None:
@@ -156,28 +161,29 @@ class _Fast:
 
     def __init__(self, route: ReadRoute, dependant: Dependant) -> None:
         self._route = route
-        self._path, self._query = dependant.path_params, dependant.query_params
-        fields = [*self._path, *self._query]
-        self._symbolic = {field.name for field in fields if _is_symbolic(field.field_info.annotation)}
+        self._parameters = Parameters(dependant)
+        fields = self._parameters.fields
+        self._symbolic = {field.name for field in fields if is_symbolic(field.field_info.annotation)}
         self._names = [field.name for field in fields]
         self._reads: dict[Hashable, JSONRead[Any] | None] = {}
         self._requests = 0
 
     async def body(self, scope: Scope) -> bytes | None:
         """Return the answer's body; None, with nothing sent, where FastAPI shall answer: with errors, for instance."""
-        values, errors = request_params_to_args(self._path, scope["path_params"])
-        if self._query and not errors:
-            found, errors = request_params_to_args(self._query, QueryParams(scope["query_string"]))
-            values.update(found)
-        if errors:
+        values = self._parameters.of(scope)
+        if values is None:
             return None
         compiled = self._read(values)
         if compiled is None or compiled.listened:
             return None
         text, arguments = compiled.call(values)
         lane = self._route.database.lane
-        read_one = lane.fetchval_together if self._route.together else lane.fetchval
-        body: bytes | None = await read_one(text, arguments)
+        body: bytes | None
+        if self._route.together:
+            body = await lane.fetchval_together(text, arguments)
+        else:
+            rows = await lane.fetch(text, arguments)
+            body = rows[0][0] if rows else None
         if body is None:
             present(compiled.found, None)  # raises NotFoundError where one is asked for
             return b"null"
@@ -243,16 +249,9 @@ class _Fast:
 
 
 async def _send(send: Send, body: bytes, status: int) -> None:
-    headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _is_symbolic(annotation: Any) -> bool:
-    """Tell whether code hardly decides by such a value: numbers, texts, moments, and not flags or choices."""
-    if get_origin(annotation) in {Union, UnionType}:
-        return all(kind is NoneType or kind in SYMBOLIC for kind in get_args(annotation))
-    return annotation in SYMBOLIC
 
 
 def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("verdigris")
 _OPENED: ContextVar[list[AsyncGenerator[Any, Any]] | None] = ContextVar("verdigris_generators", default=None)
 _TELLS = "__verdigris_tells__"
+NEVER_STREAMS = "__verdigris_never_streams__"  # set on an endpoint whose answers are known to be of one piece
 
 
 class GeneratorsClosed:
@@ -65,6 +66,8 @@ def _follow(dependants: Iterable[Dependant]) -> bool:
 
 def _may_stream(endpoint: Callable[..., Any]) -> bool:
     """Tell whether an endpoint is a generator, or may return a response of its own making."""
+    if hasattr(endpoint, NEVER_STREAMS):
+        return False
     plain = inspect.unwrap(endpoint)
     if inspect.isasyncgenfunction(plain):
         return True
