@@ -57,8 +57,8 @@ async def readings(database_url):
     database = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=1.0)
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-        rows = "SELECT i, 'reading ' || i || repeat('.', 80), date '2024-01-01' + i % 700 FROM generate_series(1, 100000) AS i"
-        await connection.execute(text(f"INSERT INTO readings {rows}"))
+        columns = "i, 'reading ' || i || repeat('.', 80), date '2024-01-01' + i % 700"
+        await connection.execute(text(f"INSERT INTO readings SELECT {columns} FROM generate_series(1, 100000) i"))
     yield database
     await database.dispose()
 

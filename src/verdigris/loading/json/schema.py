@@ -65,6 +65,7 @@ class Default:
 
     value: Any = None
     factory: bool = False
+    validated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,9 @@ class Reader:
             raise InPython("no attribute has its name, so that Pydantic would refuse every row")
         if field.default.factory:
             raise InPython("its default is made by a function")
+        validated = field.default.validated
+        if config.get("validate_default") if validated is None else validated:
+            raise InPython("its default is validated in Python")
         refuse_serializer(self.bare(field.schema)[0])
         whole: Any = {"type": "definitions", "schema": field.schema, "definitions": list(self.definitions.values())}
         text = SchemaSerializer(whole, cast("Any", config)).to_json(
@@ -252,7 +256,7 @@ class Reader:
             refuse_serializer(opened)
         if "default_factory" in opened:
             return opened["schema"], Default(factory=True)
-        return opened["schema"], Default(opened["default"])
+        return opened["schema"], Default(opened["default"], validated=opened.get("validate_default"))
 
     def _refuse_code(self, schema: Schema, cls: type[BaseModel]) -> None:
         if self.purpose == "load":
