@@ -74,20 +74,22 @@ async def nul(session: AsyncSession) -> Any:
     return STORED
 
 
-@handler
-async def killed(session: AsyncSession) -> Any:
+async def _stored_but_once(session: AsyncSession, event: str) -> Any:
+    """Write; the first time, let something happen before the answer."""
     await session.execute(ADD)
     if await _once(session):
-        await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        await session.execute(text(event))
     return STORED
+
+
+@handler
+async def killed(session: AsyncSession) -> Any:
+    return await _stored_but_once(session, "SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 @handler
 async def slow(session: AsyncSession) -> Any:
-    await session.execute(ADD)
-    if await _once(session):
-        await session.execute(text("SELECT pg_sleep(1)"))
-    return STORED
+    return await _stored_but_once(session, "SELECT pg_sleep(1)")
 
 
 @handler

@@ -75,3 +75,15 @@ def test_the_same_option_in_two_statements_is_two(tmp_path):
     found = conclude("selectin-collections", tmp_path, f"FIRST = {each}SECOND = {each}")
 
     assert len(found.findings) == 2
+
+
+@pytest.mark.parametrize(("lazy", "told"), [("noload", "No error says so"), ("raise_on_sql", None)])
+def test_what_reads_as_empty_is_not_said_to_raise(tmp_path, lazy, told):
+    read = "async def names(session: AsyncSession):\n    folder = await session.scalar(select(Folder))\n"
+    mapped = MODELS.replace('"Note"]] = relationship(lazy="raise_on_sql")', f'"Note"]] = relationship(lazy="{lazy}")')
+    (tmp_path / "app.py").write_text(f"{mapped}{read}    return [note.id for note in folder.notes]\n", "utf-8")
+
+    (finding,) = boxes()["loading/all-loaded"][1].conclude(Evidence(Source.read(tmp_path), None)).findings
+
+    assert (finding.consequence or "").startswith(told or "")
+    assert (finding.consequence is None) is (told is None)

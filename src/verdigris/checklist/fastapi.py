@@ -153,13 +153,14 @@ class CommitOrRollback(Box[Subject]):
         before = transactions.fastapi_bound is not None and transactions.fastapi_bound <= AFTER_SINCE
         fastapi = "FastAPI 0.118 and later" if before else "FastAPI"
         name = subject.short.rpartition(".")[2]
+        places = f"at {early[0].place}" if len(early) == 1 else f"in {len(early)} places, first at {early[0].place}"
         return subject.finding(
             "two-scopes" if mixed else "after-response",
             f"{subject.short} is used under two scopes: two sessions, two transactions, one committed too late"
             if mixed
             else f"{subject.short} commits after its yield, which {fastapi} runs when the response has been sent",
             place=commit,
-            fix=f'Depends({name}, scope="function")   # FastAPI 0.121; {len(early)} use(s), first at {early[0].place}',
+            fix=f'Depends({name}, scope="function")   # FastAPI 0.121; {places}',
             related=tuple((use.place, "used here") for use in early[:5]),
             severity=Severity.ADVICE if before and not mixed else Severity.ERROR,
         )

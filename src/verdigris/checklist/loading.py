@@ -172,6 +172,10 @@ class JoinedSingle(Box[Single]):
         )
 
 
+_SILENT = "No error says so: the answer is empty where the database has rows."
+_REFUSED = "Such a relationship gives a query, or an error, where the code expects what it holds."
+
+
 class AllLoaded(Box[Required]):
     """5.3."""
 
@@ -222,7 +226,7 @@ class AllLoaded(Box[Required]):
                 return need.doubt(f"{_reader(read)}; {read.reason}")
             case State.EMPTY:
                 message = f"{_reader(read)}, which no option loads: lazy='noload' makes it read as empty"
-                return self._finding(need, "noload", message, f".options({read.option})")
+                return self._finding(need, "noload", message, f".options({read.option})", _SILENT)
             case State.UNLOADABLE:
                 message = f"{_reader(read)} as a whole, and {read.reason}"
                 return self._finding(
@@ -230,6 +234,7 @@ class AllLoaded(Box[Required]):
                     "unloadable",
                     message,
                     f"select({read.relation.key.partition('.')[0]}...) with its own statement",
+                    _REFUSED,
                 )
         if read.made:
             message = f"{_reader(read)} of an object that was made and flushed without it"
@@ -238,14 +243,14 @@ class AllLoaded(Box[Required]):
         message = f"{_reader(read)}, which the query{f' at {read.origin}' if read.origin else ''} does not load"
         return self._finding(need, "missing", message, f".options({read.option})")
 
-    def _finding(self, need: Need, variant: str, message: str, fix: str) -> Judgement:
+    def _finding(self, need: Need, variant: str, message: str, fix: str, consequence: str | None = None) -> Judgement:
         read = need.read
         related = [(read.place, "read here")]
         if read.field is not None:
             related.append((read.field.place, f"{read.field.label} asks for it"))
         if read.via is not None and read.origin is not None:
             related.append((read.origin, "the statement"))
-        return need.finding(variant, message, fix=fix, related=tuple(related))
+        return need.finding(variant, message, fix=fix, related=tuple(related), consequence=consequence)
 
 
 class NoNPlusOne(Box[Looped]):

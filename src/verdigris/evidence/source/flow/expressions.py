@@ -71,7 +71,7 @@ class Expressions:
                 return either([first, *(self._conditional(arm, frame) for arm in values[1:])])
             case ast.NamedExpr(target=target, value=inner):
                 made = self.value(inner, frame)
-                self.machine.assign(target, made, frame)
+                self.machine.assignments.to(target, made, frame)
                 return made
             case ast.List(elts=items) | ast.Set(elts=items):
                 return self._display(items, frame)
@@ -180,7 +180,7 @@ class Expressions:
         names = dict(frame.names)
         for generator in node.generators:
             each = element(self.value(generator.iter, frame))
-            self.machine.assign(generator.target, each, frame)
+            self.machine.assignments.to(generator.target, each, frame)
             frame.conditions += 1
             for test in generator.ifs:
                 self.value(test, frame)

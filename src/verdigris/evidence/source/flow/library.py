@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.containers import collection_method, mapping_method, result_method
 from verdigris.evidence.source.flow.orm import Orm
+from verdigris.evidence.source.flow.sessions import Sessions
 from verdigris.evidence.source.flow.standard import Standard
 from verdigris.evidence.source.flow.values import (
     Attr,
@@ -61,6 +62,7 @@ class Library:
         self.machine = machine
         self.source = machine.source
         self.orm = Orm(machine)
+        self.sessions = Sessions(machine, self.orm)
         self.standard = Standard(machine)
 
     def call(self, callee: Value, call: Call) -> Value:
@@ -158,7 +160,7 @@ class Library:
             case Outside() if owner.package in _FOREIGN:
                 return Plain()
             case _:
-                done = self.orm.session_method(owner, name, call)
+                done = self.sessions.method(owner, name, call)
                 return done if done is not None else self._unresolved(call)
 
     def _class_method(self, scope: Scope, name: str, call: Call) -> Value:

@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.annotations import Annotations
+from verdigris.evidence.source.flow.assignments import Assignments, any_of
 from verdigris.evidence.source.flow.attributes import Attributes
 from verdigris.evidence.source.flow.expressions import Expressions
 from verdigris.evidence.source.flow.frames import Frame
@@ -13,20 +14,14 @@ from verdigris.evidence.source.flow.globals import Globals
 from verdigris.evidence.source.flow.heap import Heap
 from verdigris.evidence.source.flow.injection import Injection
 from verdigris.evidence.source.flow.library import Library
-from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
-    Entity,
     Func,
-    Instance,
     Many,
     Opaque,
     Plain,
-    Row,
     Value,
-    alternatives,
     either,
     element,
-    entities,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +52,7 @@ class Machine:
         self.globals = Globals(self)
         self.expressions = Expressions(self)
         self.attributes = Attributes(self)
+        self.assignments = Assignments(self)
         self.injection = Injection(self)
         self.library = Library(self)
         self.stack: list[Scope] = []
@@ -179,11 +175,11 @@ class Machine:
             case ast.Assign(targets=targets, value=inner):
                 made = value(inner, frame)
                 for target in targets:
-                    self.assign(target, made, frame)
+                    self.assignments.to(target, made, frame)
             case ast.AnnAssign(target=target, value=inner) if inner is not None:
-                self.assign(target, self._declared(value(inner, frame), node, frame), frame)
+                self.assignments.to(target, self._declared(value(inner, frame), node, frame), frame)
             case ast.AugAssign(target=target, value=inner):
-                self._augment(target, value(inner, frame), frame)
+                self.assignments.augmented(target, value(inner, frame), frame)
             case ast.Return(value=inner):
                 frame.returns.append(value(inner, frame) if inner is not None else Plain())
                 frame.exits.append(self.heap.copy())
@@ -199,7 +195,7 @@ class Machine:
                 for item in items:
                     entered = self.expressions.entered(item.context_expr, frame)
                     if item.optional_vars is not None:
-                        self.assign(item.optional_vars, entered, frame)
+                        self.assignments.to(item.optional_vars, entered, frame)
                 return self.block(body, frame)
             case ast.Try():
                 return self._try(node, frame)
@@ -259,7 +255,7 @@ class Machine:
         before = (dict(frame.names), self.heap.copy())
         jumps, frame.jumps = frame.jumps, []
         if each is not None and target is not None:
-            self.assign(target, each, frame)
+            self.assignments.to(target, each, frame)
         states = [before]
         frame.conditions += 1
         if self.block(node.body, frame):
@@ -296,7 +292,7 @@ class Machine:
                 for inner in ast.walk(case.pattern):
                     if isinstance(inner, (ast.MatchAs, ast.MatchStar)) and inner.name:
                         frame.names[inner.name] = (
-                            subject if inner is case.pattern or len(cases) == 1 else _any_of(subject)
+                            subject if inner is case.pattern or len(cases) == 1 else any_of(subject)
                         )
                 if case.guard is not None:
                     self.expressions.value(case.guard, frame)
@@ -309,103 +305,6 @@ class Machine:
             for case in cases
         )
         return self._ways([way(case) for case in cases] + ([] if total else [lambda: True]), frame)
-
-    # -- assignments ------------------------------------------------------------------------------
-
-    def assign(self, target: ast.expr, value: Value, frame: Frame) -> None:
-        """Bind names, unpack, set attributes."""
-        match target:
-            case ast.Name(id=name):
-                frame.names[name] = value
-            case ast.Starred(value=inner):
-                self.assign(inner, Many(_any_of(value)), frame)
-            case ast.Tuple(elts=elts) | ast.List(elts=elts):
-                self._unpack(elts, value, frame)
-            case ast.Attribute(value=base, attr=name):
-                owner = self.expressions.value(base, frame)
-                self._set_attribute(owner, name, value, target, frame)
-            case ast.Subscript(value=base, slice=key):
-                self.expressions.value(key, frame)
-                self.expressions.store(base, key, value, frame)
-            case _:
-                pass
-
-    def _unpack(self, targets: list[ast.expr], value: Value, frame: Frame) -> None:
-        held = value.values if isinstance(value, Row) else value.held if isinstance(value, Many) else None
-        starred = any(isinstance(target, ast.Starred) for target in targets)
-        if held is not None and not starred and len(held) == len(targets):
-            for target, part in zip(targets, held, strict=True):
-                self.assign(target, part, frame)
-        elif isinstance(value, Row) and starred:
-            self._unpack_starred(targets, value.values, frame)
-        elif len(alternatives(value)) > 1 and all(
-            isinstance(arm, Row) and len(arm.values) == len(targets) for arm in alternatives(value)
-        ):
-            rows = [arm.values for arm in alternatives(value) if isinstance(arm, Row)]
-            for target, parts in zip(targets, zip(*rows, strict=True), strict=True):
-                self.assign(target, either(list(parts)), frame)
-        else:
-            for target in targets:
-                self.assign(target, element(value) if not isinstance(value, Opaque) else value, frame)
-
-    def _unpack_starred(self, targets: list[ast.expr], values: tuple[Value, ...], frame: Frame) -> None:
-        where = next(index for index, target in enumerate(targets) if isinstance(target, ast.Starred))
-        after = len(targets) - where - 1
-        for target, value in zip(targets[:where], values, strict=False):
-            self.assign(target, value, frame)
-        middle = values[where : len(values) - after]
-        inner = targets[where]
-        if isinstance(inner, ast.Starred):
-            self.assign(inner.value, Row(tuple(middle)), frame)
-        for target, value in zip(targets[where + 1 :], values[len(values) - after :], strict=False):
-            self.assign(target, value, frame)
-
-    def _set_attribute(self, owner: Value, name: str, value: Value, target: ast.Attribute, frame: Frame) -> None:
-        for arm in alternatives(owner):
-            if isinstance(arm, Entity):
-                self.set_relation(arm, name, value, target, frame)
-            elif isinstance(arm, Instance) and isinstance(target.value, ast.Name):
-                fields = tuple((key, old) for key, old in arm.fields if key != name)
-                frame.names[target.value.id] = Instance(arm.scope, (*fields, (name, value)))
-
-    def set_relation(self, entity: Entity, name: str, value: Value, node: ast.AST, frame: Frame) -> None:
-        """Assign to a relationship: it is loaded now, and so is the way back."""
-        from dataclasses import replace
-
-        relation = self.source.relations.of(entity.model, name)
-        if relation is None:
-            _, shape = self.heap.locate(entity)
-            if shape.made:
-                self.heap.set(entity, replace(shape, given=shape.given | {name}))
-            return
-        alias = value if entities(value) else None
-        unknown = Shape(relation.target or "?", opened="what was assigned is not followed")
-        self.heap.mark(entity, name, Link("loaded", shape=unknown, alias=alias))
-        if relation.inverse is not None:
-            for other in entities(value):
-                back = self.source.relations.of(other.model, relation.inverse)
-                if back is not None and back.target == relation.owner:
-                    self.heap.mark(
-                        other, relation.inverse, Link("loaded", alias=entity if back.loader == "joinedload" else None)
-                    )
-
-    def _augment(self, target: ast.expr, value: Value, frame: Frame) -> None:
-        old = (
-            self.expressions.value(_loading(target), frame)
-            if isinstance(target, (ast.Name, ast.Attribute))
-            else Plain()
-        )
-        if isinstance(target, ast.Name):
-            frame.names[target.id] = either([old, value])
-
-
-def _loading(target: ast.Name | ast.Attribute) -> ast.expr:
-    made: ast.expr = (
-        ast.Name(target.id, ast.Load())
-        if isinstance(target, ast.Name)
-        else ast.Attribute(target.value, target.attr, ast.Load())
-    )
-    return ast.copy_location(made, target)
 
 
 def _joined(ways: list[dict[str, Value]]) -> dict[str, Value]:
@@ -424,12 +323,6 @@ def _joined(ways: list[dict[str, Value]]) -> dict[str, Value]:
     for name in changed:
         joined[name] = either([names[name] for names in ways if name in names])
     return joined
-
-
-def _any_of(value: Value) -> Value:
-    if isinstance(value, Row):
-        return either(list(value.values)) if value.values else Plain()
-    return value if isinstance(value, (Opaque, Entity)) else element(value)
 
 
 def _names_of(node: ast.expr | None) -> set[str]:

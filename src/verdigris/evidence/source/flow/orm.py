@@ -1,4 +1,4 @@
-"""SQLAlchemy as the interpreter knows it: statements, loader options, sessions, constructors of mapped classes."""
+"""SQLAlchemy as the interpreter knows it: statements, loader options, constructors of mapped classes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,19 @@ from verdigris.evidence.source.flow.values import (
     Attr,
     Const,
     Entity,
-    Func,
     Klass,
     Many,
     Opaque,
     Option,
-    Outside,
     Plain,
     Result,
     Row,
     Statement,
     Value,
     alternatives,
-    either,
     element,
-    entities,
 )
 from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.schemas import ListType
 from verdigris.evidence.values import Missing
 
 if TYPE_CHECKING:
@@ -58,8 +53,6 @@ _COLUMNS = {
     "selectin_polymorphic",
     "with_loader_criteria",
 }
-_EXECUTING = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "scalar_one", "scalar_one_or_none"}
-_READS = {"json", "json_stream", "json_read", "fetch"}
 _ROWS = {"all", "first", "one", "one_or_none", "scalar", "yield_per"}
 _ELSEWHERE = {
     "set_committed_value",
@@ -97,7 +90,7 @@ class Orm:
     def function(self, dotted: str, leaf: str, call: Call) -> Value | None:
         """Return what one of SQLAlchemy's (or the library's) functions gives; None for those of no interest here."""
         if leaf == "select":
-            return self._select(call.arguments, call)
+            return self.select(call.arguments, call)
         if leaf in _HOW:
             return self._option(leaf, call, ())
         if leaf in _COLUMNS:
@@ -109,13 +102,14 @@ class Orm:
                 call.arguments[0] if isinstance(call.arguments[0], Klass) else Opaque("an alias of something unknown")
             )
         if dotted.startswith("verdigris") and leaf == "load":
-            return self._load(call.get(0, "entity"), call, "verdigris.load")
+            return self.load(call.get(0, "entity"), call, "verdigris.load")
         if leaf in {"insert", "update", "delete"} and dotted.startswith("sqlalchemy"):
             return Statement((), ())
         # the rest builds expressions: set_committed_value() and the engine's functions are not its business
         return Plain() if dotted.startswith("sqlalchemy.") and leaf[:1].islower() and leaf not in _ELSEWHERE else None
 
-    def _select(self, columns: list[Value], call: Call, *, legacy: bool = False) -> Value:
+    def select(self, columns: list[Value], call: Call, *, legacy: bool = False) -> Value:
+        """Return a statement that selects these columns."""
         flat: list[Value] = []
         for column in columns:
             flat += list(column.held) if isinstance(column, Many) and column.held is not None else [column]
@@ -204,10 +198,10 @@ class Orm:
                         doubt = doubt or getattr(arm, "reason", "a loader option is not settled by the source")
         return Option(tuple(loads), doubt)
 
-    def _load(self, entity: Value | None, call: Call, symbol: str) -> Option:
-        """`load(Order, OrderOut)`: the same need, computed here."""
+    def load(self, entity: Value | None, call: Call, symbol: str) -> Option:
+        """`load(Order, OrderOut)`: the same need, computed here, on the promise of one of the library's names."""
         model = self.source.models.of(entity.scope) if isinstance(entity, Klass) else None
-        made = self._schema(call)
+        made = self.schema(call)
         promise = guaranteed(symbol, "needed")
         if model is None or made is None or promise is None:
             return Option((), doubt=f"what {symbol.rpartition('.')[2]}() is given is not settled")
@@ -218,7 +212,7 @@ class Orm:
             else Option((), doubt="the response model is not settled")
         )
 
-    def _schema(self, call: Call) -> Type | None:
+    def schema(self, call: Call) -> Type | None:
         """Return the response model that a call is given in the second place or as `schema`."""
         second = call.node.args[1] if len(call.node.args) > 1 else None
         given = next((keyword.value for keyword in call.node.keywords if keyword.arg == "schema"), second)
@@ -237,14 +231,14 @@ class Orm:
         if statement.legacy and name == "get":
             return element(self.executed(statement, call))
         if name == "add_columns":
-            more = self._select(call.arguments, call)
+            more = self.select(call.arguments, call)
             if isinstance(more, Statement):
                 return replace(
                     statement, columns=(*statement.columns, *more.columns), shapes=(*statement.shapes, *more.shapes)
                 )
             return Opaque("what is selected is not settled")
         if name in {"with_only_columns", "returning"}:
-            return self._select(call.arguments, call)
+            return self.select(call.arguments, call)
         return Plain() if name in _LOSING else statement
 
     def _with_options(self, statement: Statement, option: Option) -> Statement:
@@ -279,7 +273,7 @@ class Orm:
                 columns.append(column)
                 continue
             number = self.machine.cell()
-            sync = (statement.legacy or not call.awaited) and self._session(call) != "async"
+            sync = (statement.legacy or not call.awaited) and self.session(call) != "async"
             place = call.frame.scope.module.place(call.node)
             self.machine.heap.cells[number] = replace(
                 shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place
@@ -287,146 +281,10 @@ class Orm:
             columns.append(Entity(number, (), shape.model))
         return Result(tuple(columns), scalars=False)
 
-    def _session(self, call: Call) -> str | None:
+    def session(self, call: Call) -> str | None:
         """Tell whether a method is an asynchronous or a synchronous session's."""
         node = call.node.func
         return self.source.types.session(node.value, call.frame.scope) if isinstance(node, ast.Attribute) else None
-
-    # -- sessions ---------------------------------------------------------------------------------
-
-    def session_method(self, owner: Value, name: str, call: Call) -> Value | None:
-        """Return what a session's method gives, recognised by what it is given; None if it is no session's."""
-        first = call.get(0, "statement", "entity", "instance", "instances")
-        if name in _EXECUTING and first is not None:
-            arms = [arm for arm in alternatives(first) if isinstance(arm, Statement)]
-            if not arms:
-                return Opaque("what is executed is not settled") if isinstance(first, Opaque) else Plain()
-            return either([self._answer(name, self.executed(arm, call)) for arm in arms])
-        if name in {"get", "get_one"} and isinstance(first, Klass) and call.get(1, "ident") is not None:
-            return self._get(first, call)
-        if name == "query":
-            return self._select(call.arguments, call, legacy=True)
-        if name == "refresh" and first is not None:
-            return self._refresh(first, call)
-        if name in {"flush", "commit"}:
-            self.machine.flush()
-            return Plain()
-        if name == "merge" and first is not None:
-            return either([self._merged(arm) for arm in alternatives(first)])
-        if name == "expire" and first is not None:
-            for entity in entities(first):
-                where, shape = self.machine.heap.locate(entity)
-                self.machine.heap.set(where, replace(shape, opened="it was expired"))
-            return Plain()
-        if name in {"add", "add_all"} and first is not None:
-            for entity in entities(first):
-                self.machine.heap.add(entity, sync=self._session(call) == "sync")
-            return Plain()
-        if name in {"delete", "expunge", "expunge_all", "rollback", "close", "begin", "begin_nested"}:
-            return Plain()
-        if name in {"run_sync", "run"} and isinstance(first, Func):
-            self.machine.greenlet += 1
-            made = self.machine.call(first, [owner, *call.arguments[1:]], call.keywords)
-            self.machine.greenlet -= 1
-            return made
-        return self._unit(owner, name, call)
-
-    def _json(self, name: str, call: Call) -> Value:
-        """`db.json(select(Order), OrderOut)` answers with what the model names, `db.fetch()` gives Pydantic's own."""
-        statement = call.get(0, "statement")
-        if name in {"fetch", "json_read"}:
-            return Plain()
-        if not isinstance(statement, Statement) or len(statement.columns) != 1:
-            return Opaque(f"what {name}() selects is not settled")
-        shape = statement.shapes[0]
-        if shape is None or shape.links or shape.opened or shape.hidden:
-            return Opaque(f"the statement of {name}() has loader options of its own")
-        option = self._load(statement.columns[0], call, "verdigris.Database.json")
-        if option.doubt is None and len(option.loads) == 1:
-            return Plain()  # a flat model, or a page around the rows: no relationship is read
-        row = self.executed(statement, call, options=option).columns[0]
-        return Many(row) if isinstance(self._schema(call), ListType) else row
-
-    def _unit(self, owner: Value, name: str, call: Call) -> Value | None:
-        """`db.transaction(fn)` and `db.gather(fn, ...)` give each function a session."""
-        if not (isinstance(owner, Outside) and owner.package == "verdigris"):
-            return None
-        if name in _READS and owner.dotted.endswith(".Database"):
-            return self._json(name, call)
-        if name not in {"transaction", "gather"}:
-            return None
-        session = Outside("sqlalchemy.ext.asyncio.AsyncSession", made=True)
-        made = [
-            self.machine.call(arg, [session], {}) if isinstance(arg, Func) else Opaque("a unit is not settled")
-            for arg in call.arguments
-        ]
-        return Row(tuple(made)) if name == "gather" else made[0] if made else Plain()
-
-    def _answer(self, name: str, result: Result) -> Value:
-        if name in {"scalars", "stream_scalars"}:
-            return Result(result.columns[:1], scalars=True)
-        if name in {"scalar", "scalar_one", "scalar_one_or_none"}:
-            return result.columns[0] if result.columns else Plain()
-        if name == "exec" and len(result.columns) == 1:
-            return Result(result.columns, scalars=True)
-        return result
-
-    def _get(self, klass: Klass, call: Call) -> Value:
-        statement = self._select([klass], call)
-        given = call.get(-1, "options")
-        if not isinstance(statement, Statement):
-            return statement
-        return element(
-            Result(
-                self.executed(statement, call, options=self.collect([given]) if given is not None else None).columns,
-                scalars=True,
-            )
-        )
-
-    def _refresh(self, first: Value, call: Call) -> Value:
-        names = call.get(1, "attribute_names")
-        for entity in entities(first):
-            where, shape = self.machine.heap.locate(entity)
-            shape = replace(shape, fresh=False, added=True, sync=shape.sync or self._session(call) == "sync")
-            self.machine.heap.set(where, shape)
-            if names is None:
-                self._refresh_mapped(where, shape)
-                continue
-            for wanted in self._texts(names):
-                if wanted is None:
-                    self.machine.heap.set(
-                        where,
-                        replace(
-                            self.machine.heap.locate(where)[1], opened="which attributes are refreshed is not settled"
-                        ),
-                    )
-                elif self.source.relations.of(shape.model, wanted) is not None:
-                    self.machine.heap.mark(where, wanted, Link("loaded"))
-        return Plain()
-
-    def _refresh_mapped(self, entity: Entity, shape: Shape) -> None:
-        """A refresh without names loads what the mapping loads eagerly."""
-        for name, relation in self.source.relations.all_of(shape.model).items():
-            if relation.eager and shape.made:
-                self.machine.heap.mark(entity, name, Link("loaded"))
-
-    def _texts(self, names: Value) -> list[str | None]:
-        held = names.held if isinstance(names, Many) else names.values if isinstance(names, Row) else None
-        values = held if held is not None else (names,)
-        texts: list[str | None] = []
-        for value in values:
-            if isinstance(value, Attr):
-                texts.append(value.name)
-            else:
-                texts.append(str(value.value) if isinstance(value, Const) and value.value is not None else None)
-        return texts if names != Const(None) else []
-
-    def _merged(self, value: Value) -> Value:
-        if not isinstance(value, Entity):
-            return value
-        number = self.machine.cell()
-        self.machine.heap.cells[number] = Shape(value.model, opened="merge() copies what it was given")
-        return Entity(number, (), value.model)
 
     # -- constructors -----------------------------------------------------------------------------
 
@@ -448,7 +306,7 @@ class Orm:
         self.machine.heap.cells[number] = Shape(model, {}, place, opened=opened, fresh=True, made=True, given=given)
         for name, relation in self.source.relations.all_of(model).items():
             if name in call.keywords:
-                self.machine.set_relation(entity, name, call.keywords[name], call.node, call.frame)
+                self.machine.assignments.set_relation(entity, name, call.keywords[name], call.node, call.frame)
             elif relation.declared is not None and not all(
                 isinstance(relation.declared.option(option), Missing) for option in ("default", "default_factory")
             ):

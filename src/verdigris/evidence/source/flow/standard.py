@@ -130,7 +130,9 @@ class Standard:
         for arm in alternatives(owner) if owner is not None else ():
             if isinstance(arm, Entity):
                 if isinstance(name, Const):
-                    self.machine.set_relation(arm, str(name.value), call.get(2) or Plain(), call.node, call.frame)
+                    self.machine.assignments.set_relation(
+                        arm, str(name.value), call.get(2) or Plain(), call.node, call.frame
+                    )
                 else:
                     where, shape = self.machine.heap.locate(arm)
                     if shape.made:
