@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
-from verdigris._outcome import Resolver
 from verdigris._sync_sessions import ExplicitFlushSession
-from verdigris.concurrency import NO_RETRY, Attempts, Budget, Retry, as_unit, run_unit
+from verdigris.concurrency import NO_RETRY, Budget, Retry
 from verdigris.engine import lifecycle
 from verdigris.engine.build import EngineSettings, build, lacking, take_over
 from verdigris.engine.gathering import SideBySide
@@ -25,6 +23,7 @@ from verdigris.engine.pool import Pool
 from verdigris.engine.reading import Reading
 from verdigris.engine.replicas import Replicas
 from verdigris.engine.secrecy import without_frames
+from verdigris.engine.units import Units
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
@@ -33,23 +32,16 @@ from verdigris.performance.timing import measure
 from verdigris.session import AsyncSession, RequestUnit, until_answered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from sqlalchemy.engine import URL
 
     from verdigris.performance import PoolStatus, Queries
 
-    Unit = Callable[[AsyncSession], Awaitable["T"]]
-
 log = logging.getLogger("verdigris")
-T = TypeVar("T")
-T2 = TypeVar("T2")
-T3 = TypeVar("T3")
-T4 = TypeVar("T4")
-P = ParamSpec("P")
 
 
-class Database(JSONReads):
+class Database(Units, JSONReads):
     """One PostgreSQL database: its engine, its session factory, and the guards that hold the checklist's boxes.
 
     The URL may be given as people write it (`postgres://`, `sslmode=`); without one, `VERDIGRIS_DATABASE_URL` and then
@@ -67,7 +59,7 @@ class Database(JSONReads):
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
     """
 
-    _drain_timeout, _dispose_timeout, _resolve_timeout = 10.0, 5.0, 5.0
+    _drain_timeout, _dispose_timeout = 10.0, 5.0
     _adopted = False
 
     def __init__(
@@ -294,113 +286,6 @@ class Database(JSONReads):
         with the answer, as a cookie or header. Costs a round trip to the primary.
         """
         return await self.replicas.position()
-
-    async def transaction(
-        self,
-        fn: Callable[[AsyncSession], Awaitable[T]],
-        *,
-        isolation_level: str | None = None,
-        attempts: int = 4,
-        deadline: float | None = None,
-        idempotent: bool = False,
-        resolve: bool = False,
-    ) -> T:
-        """Run `fn(session)` in a transaction of its own, commit, and return its result.
-
-        A serialization failure, a deadlock or a connection lost before COMMIT was sent runs `fn` again, whole, with a
-        fresh session: effects outside the database happen again too. Waits are jittered, within `deadline` seconds (10
-        by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
-        the unit is repeated only if it is declared `idempotent`. With `resolve` (one more round trip) the server is
-        asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
-        nobody can tell, such as after a failover, stays unknown.
-        """
-        self.budget.unit_began()
-        return await run_unit(
-            lambda: self.open(isolation_level),
-            fn,
-            self.attempts(attempts, deadline, idempotent=idempotent),
-            self.resolver() if resolve else None,
-        )
-
-    def resolver(self) -> Resolver:
-        """Return what finds out what became of this database's transactions."""
-        return Resolver(self.engine, self._resolve_timeout)
-
-    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool) -> Attempts:
-        """Return the attempts that one unit of work may make, under this database's settings and budget."""
-        return Attempts.of(self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
-
-    @overload
-    def transactional(
-        self, fn: Callable[Concatenate[AsyncSession, P], Awaitable[T]], /
-    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
-
-    @overload
-    def transactional(
-        self,
-        *,
-        isolation_level: str | None = None,
-        attempts: int = 4,
-        deadline: float | None = None,
-        idempotent: bool = False,
-        resolve: bool = False,
-    ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
-
-    def transactional(
-        self,
-        *fn: Any,
-        isolation_level: str | None = None,
-        attempts: int = 4,
-        deadline: float | None = None,
-        idempotent: bool = False,
-        resolve: bool = False,
-    ) -> Any:
-        """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
-        run = functools.partial(
-            self.transaction,
-            isolation_level=isolation_level,
-            attempts=attempts,
-            deadline=deadline,
-            idempotent=idempotent,
-            resolve=resolve,
-        )
-        wrap = functools.partial(as_unit, run)
-        return wrap(*fn) if fn else wrap
-
-    @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], /) -> tuple[T, T2]: ...
-
-    @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], /) -> tuple[T, T2, T3]: ...
-
-    @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], four: Unit[T4], /) -> tuple[T, T2, T3, T4]: ...
-
-    @overload
-    async def gather(self, *units: Unit[T]) -> tuple[T, ...]: ...
-
-    async def gather(self, *units: Unit[Any]) -> tuple[Any, ...]:
-        """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
-
-        Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
-        already. The first failure cancels the others and is raised, an unknown outcome before it; so is
-        PoolExhaustedError, at once, where units could only wait for connections whose holders wait for such units.
-        """
-        results = await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units])
-        if self.replicas:
-            self.replicas.wrote()  # what the units committed, the caller has
-        return tuple(results)
-
-    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
-        """Return a session, at an isolation level of its own if one is named; costs no round trip."""
-        if isolation_level is not None:
-            if isolation_level not in self._levels:
-                self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
-            options["bind"] = self._levels[isolation_level]
-        configured = self.session.kw
-        if "info" in configured:
-            return self.session(**options)  # which joins the two
-        return self.session.class_(**{**configured, **options})
 
     def pool(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError with `pool_metrics=False`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 import weakref
@@ -21,13 +20,14 @@ from sqlalchemy.util.queue import Empty
 from verdigris._background import in_background
 from verdigris.engine.driver import ours
 from verdigris.engine.handoff import HandOffQueue
+from verdigris.engine.homes import Home, abandon
 from verdigris.engine.state import Leavings, Tracked
-from verdigris.engine.waiting import Queue, described
-from verdigris.errors import PoolExhaustedError, ShuttingDownError
+from verdigris.engine.waiting import Queue, exhausted, shutting_down
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from verdigris.errors import PoolExhaustedError
     from verdigris.performance.pool import Gauges
 
 _RECYCLE_JITTER = 0.2  # a connection lives between 80 and 100 % of pool_recycle
@@ -45,35 +45,6 @@ class _Held(NamedTuple):
 #: A connection that was checked out without a proxy: of which pool, its record, and asyncpg's own connection in it.
 Taken: TypeAlias = "tuple[Pool, ConnectionPoolEntry, Any]"
 _held = tuple.__new__  # a third of what the class itself takes, in each checkout
-_running_loop = asyncio._get_running_loop  # noqa: SLF001 - None where none runs, instead of an exception
-
-
-class Home(NamedTuple):
-    """The process and the event loop in which connections live; they work in no other."""
-
-    forks: int
-    loop: asyncio.AbstractEventLoop | None
-
-    @classmethod
-    def here(cls) -> Home:
-        """Return the home of what is made now."""
-        return cls(_Process.forks, _running_loop())
-
-    def lasts(self) -> bool:
-        """Tell whether this is still where we are."""
-        return self.loop is _running_loop() and self.forks == _Process.forks
-
-
-class _Process:
-    forks = 0  # above this process: counted, because asking the system for its number is a call in each checkout
-
-    @classmethod
-    def forked(cls) -> None:
-        cls.forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.forked)
 
 
 @dataclass(slots=True)
@@ -119,7 +90,7 @@ class Pool(AsyncAdaptedQueuePool):
     def connect(self) -> PoolProxiedConnection:
         extras = self._extras or self.extras
         if extras.closing and not in_background():
-            raise _shutting_down()
+            raise shutting_down()
         self._follow(extras)
         task = _current_task()
         if id(task) in extras.holding and any(held.task and held.task() is task for held in extras.held.values()):
@@ -176,7 +147,7 @@ class Pool(AsyncAdaptedQueuePool):
         if type(queue) is not HandOffQueue or not queue.items or extras is None or extras.closing:
             return None
         home = extras.home
-        if home is None or home.loop is not _running_loop() or home.forks != _Process.forks:
+        if home is None or not home.lasts():
             return None
         if dispatch.checkout or dispatch.checkin or dispatch.reset:
             return None
@@ -313,7 +284,8 @@ class Pool(AsyncAdaptedQueuePool):
             else:
                 extras.free(held)
             if held.home is not extras.home:
-                _abandon(record, extras)  # checked out in another loop or before a fork: not ours to count any more
+                # Checked out in another loop or before a fork: not ours to count any more.
+                abandon(record, extras.home, extras.abandoned)
                 return
         driver = driver_of(record)
         try:
@@ -356,37 +328,12 @@ class Pool(AsyncAdaptedQueuePool):
         self.resize(size, self._max_overflow)
         with contextlib.suppress(Empty, RuntimeError):  # the queue of a closed loop may refuse
             while True:
-                _abandon(old.get(False), extras)
+                abandon(old.get(False), extras.home, extras.abandoned)
 
     def _exhausted(self, extras: _Extras) -> PoolExhaustedError:
-        now, me = time.monotonic(), _current_task()
-        limit = self.size() + self._max_overflow
-        holders = sorted(extras.held.values(), key=lambda held: held.since)
-        tasks = [(held, held.task() if held.task else None) for held in holders]
-        longest = ", ".join(described(task, f" {now - held.since:.1f} s") for held, task in tasks[:3])
-        mine = sum(task is me for _, task in tasks if task is not None)
-        own = [f"This task holds {mine} of them itself: use one session, or close the first."] if mine else []
-        return PoolExhaustedError(
-            f"no connection came free in {self._timeout:.1f} s; {self.checkedout()} of {limit} are checked out "
-            f"({self.size()} pool + {self._max_overflow} overflow).",
-            why=f"Longest holders: {longest or 'unknown'}.",
-            do=[
-                *own,
-                (
-                    f"Shorten those transactions, or raise pool_size: {extras.workers} workers x {limit} = "
-                    f"{extras.workers * limit} connections of the server are yours."
-                ),
-            ],
-            page="concurrency/pool-for-load",
-        )
-
-
-def _shutting_down() -> ShuttingDownError:
-    return ShuttingDownError(
-        "no connection to the database: this application is shutting down.",
-        why="What is under way may finish; nothing new begins. Nothing was run.",
-        page="errors/connection-errors",
-    )
+        now, holders = time.monotonic(), sorted(extras.held.values(), key=lambda held: held.since)
+        tasks = [(held.task() if held.task else None, now - held.since) for held in holders]
+        return exhausted(tasks, self._timeout, self.checkedout(), (self.size(), self._max_overflow), extras.workers)
 
 
 def driver_of(record: Any) -> Any:
@@ -408,18 +355,6 @@ def jitter(record: Any, recycle: float) -> None:
     """Let a new connection look a little older than it is, so that a fleet's connections do not expire together."""
     if recycle > 0:
         record.starttime -= random.uniform(0, _RECYCLE_JITTER * recycle)
-
-
-def _abandon(record: ConnectionPoolEntry, extras: _Extras) -> None:
-    driver = record.driver_connection
-    if driver is None:
-        return
-    if extras.home is not None and extras.home.loop is getattr(driver, "_loop", None):
-        with contextlib.suppress(Exception):
-            driver.terminate()
-    else:  # its socket belongs to the parent process, or its loop is gone: touching it would speak on their wire
-        extras.abandoned.append(driver)
-    cast("Any", record).dbapi_connection = None
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -23,7 +23,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris.engine.pool import Home, Pool
+from verdigris.engine.homes import Home
+from verdigris.engine.pool import Pool
 from verdigris.errors import ConfigurationError
 from verdigris.performance.sites import REQUEST
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from verdigris._places import place_in, request_in
-from verdigris.errors import PoolExhaustedError
+from verdigris.errors import PoolExhaustedError, ShuttingDownError
 from verdigris.performance.sites import calling_place, current_route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     Task = asyncio.Task[Any]
 
@@ -110,6 +110,39 @@ def described(task: Task | None, since: str = "") -> str:
     place = place_in(task)
     where = f" ({place})" if place else ""
     return f"{request_in(task) or task.get_name()}{since}{where}"
+
+
+def exhausted(  # what is known of a pool, as it is told
+    held: Sequence[tuple[Task | None, float]], seconds: float, out: int, limits: tuple[int, int], workers: int
+) -> PoolExhaustedError:
+    """Return the error for a wait that was in vain: who holds the connections, the longest first, and for how long."""
+    me, (size, overflow) = asyncio.current_task(), limits
+    limit = size + overflow
+    longest = ", ".join(described(task, f" {since:.1f} s") for task, since in held[:3])
+    mine = sum(task is me for task, _ in held if task is not None)
+    own = [f"This task holds {mine} of them itself: use one session, or close the first."] if mine else []
+    return PoolExhaustedError(
+        f"no connection came free in {seconds:.1f} s; {out} of {limit} are checked out "
+        f"({size} pool + {overflow} overflow).",
+        why=f"Longest holders: {longest or 'unknown'}.",
+        do=[
+            *own,
+            (
+                f"Shorten those transactions, or raise pool_size: {workers} workers x {limit} = "
+                f"{workers * limit} connections of the server are yours."
+            ),
+        ],
+        page=_PAGE,
+    )
+
+
+def shutting_down() -> ShuttingDownError:
+    """Return the error for whoever asks for a connection while the application ends."""
+    return ShuttingDownError(
+        "no connection to the database: this application is shutting down.",
+        why="What is under way may finish; nothing new begins. Nothing was run.",
+        page="errors/connection-errors",
+    )
 
 
 def _full(length: int, size: int) -> PoolExhaustedError:

@@ -1,0 +1,146 @@
+"""Units of work on a database: each in a transaction and on a session of its own, repeated or side by side."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+
+from verdigris._outcome import Resolver
+from verdigris.concurrency import Attempts, Budget, Retry, as_unit, run_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+    from verdigris.engine.gathering import SideBySide
+    from verdigris.engine.replicas import Replicas
+    from verdigris.session import AsyncSession
+
+    Unit = Callable[[AsyncSession], Awaitable["T"]]
+
+T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+P = ParamSpec("P")
+
+
+class Units:
+    """The part of `Database` that opens sessions for units of work and runs them."""
+
+    engine: AsyncEngine
+    session: async_sessionmaker[AsyncSession]
+    replicas: Replicas
+    budget: Budget
+    retry: Retry
+    _levels: dict[str, AsyncEngine]
+    _side_by_side: SideBySide
+    _resolve_timeout = 5.0
+
+    async def transaction(
+        self,
+        fn: Callable[[AsyncSession], Awaitable[T]],
+        *,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+        resolve: bool = False,
+    ) -> T:
+        """Run `fn(session)` in a transaction of its own, commit, and return its result.
+
+        A serialization failure, a deadlock or a connection lost before COMMIT was sent runs `fn` again, whole, with a
+        fresh session: effects outside the database happen again too. Waits are jittered, within `deadline` seconds (10
+        by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
+        the unit is repeated only if it is declared `idempotent`. With `resolve` (one more round trip) the server is
+        asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
+        nobody can tell, such as after a failover, stays unknown.
+        """
+        self.budget.unit_began()
+        return await run_unit(
+            lambda: self.open(isolation_level),
+            fn,
+            self.attempts(attempts, deadline, idempotent=idempotent),
+            self.resolver() if resolve else None,
+        )
+
+    def resolver(self) -> Resolver:
+        """Return what finds out what became of this database's transactions."""
+        return Resolver(self.engine, self._resolve_timeout)
+
+    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool) -> Attempts:
+        """Return the attempts that one unit of work may make, under this database's settings and budget."""
+        return Attempts.of(self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
+
+    @overload
+    def transactional(
+        self, fn: Callable[Concatenate[AsyncSession, P], Awaitable[T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    @overload
+    def transactional(
+        self,
+        *,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+        resolve: bool = False,
+    ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+
+    def transactional(
+        self,
+        *fn: Any,
+        isolation_level: str | None = None,
+        attempts: int = 4,
+        deadline: float | None = None,
+        idempotent: bool = False,
+        resolve: bool = False,
+    ) -> Any:
+        """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
+        run = functools.partial(
+            self.transaction,
+            isolation_level=isolation_level,
+            attempts=attempts,
+            deadline=deadline,
+            idempotent=idempotent,
+            resolve=resolve,
+        )
+        wrap = functools.partial(as_unit, run)
+        return wrap(*fn) if fn else wrap
+
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], /) -> tuple[T, T2]: ...
+
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], /) -> tuple[T, T2, T3]: ...
+
+    @overload
+    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], four: Unit[T4], /) -> tuple[T, T2, T3, T4]: ...
+
+    @overload
+    async def gather(self, *units: Unit[T]) -> tuple[T, ...]: ...
+
+    async def gather(self, *units: Unit[Any]) -> tuple[Any, ...]:
+        """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
+
+        Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
+        already. The first failure cancels the others and is raised, an unknown outcome before it; so is
+        PoolExhaustedError, at once, where units could only wait for connections whose holders wait for such units.
+        """
+        results = await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units])
+        if self.replicas:
+            self.replicas.wrote()  # what the units committed, the caller has
+        return tuple(results)
+
+    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
+        """Return a session, at an isolation level of its own if one is named; costs no round trip."""
+        if isolation_level is not None:
+            if isolation_level not in self._levels:
+                self._levels[isolation_level] = self.engine.execution_options(isolation_level=isolation_level)
+            options["bind"] = self._levels[isolation_level]
+        configured = self.session.kw
+        if "info" in configured:
+            return self.session(**options)  # which joins the two
+        return self.session.class_(**{**configured, **options})
