@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.orm import (
@@ -23,6 +25,7 @@ from tests.library.json.test_read import CustomerOut, LineOut, Page
 
 from verdigris import Database
 from verdigris.errors import ConfigurationError, NotFoundError
+from verdigris.fastapi import ReadRouter
 from verdigris.loading import explain_plan
 
 
@@ -115,7 +118,7 @@ async def test_options_criteria_limits_and_values_hold_for_rows(db):
 
     assert read.fallback is None
     for after, rows in ((0, 1), (100, 0)):
-        wanted = statement.options(only_paid).params(after=after)
+        wanted = statement.params(after=after).options(only_paid)
         body = (await read(after=after)).body
         assert body == await by_sqlalchemy(db, wanted, list[StatusOut], exclude_none=True)
         assert body.count(b'"status":') == rows
@@ -250,3 +253,23 @@ async def test_what_an_expression_is_typed_as_is_no_promise_of_its_size(database
     await database.dispose()
 
     assert first == second == wanted
+
+
+async def test_a_read_router_answers_with_rows_of_columns_too(db):
+    reads = ReadRouter(db)
+
+    @reads.get("/statuses", response_model=list[StatusOut])
+    def statuses(after: int = 0):
+        return BY_STATUS.where(Order.id > after)
+
+    @reads.get("/count", response_model=int)
+    def count():
+        return select(func.count()).select_from(Order)
+
+    app = FastAPI()
+    app.include_router(reads)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as browser:
+        found = [await browser.get(path) for path in ("/statuses", "/statuses?after=100", "/count")]
+
+    assert found[0].content == await by_sqlalchemy(db, BY_STATUS, list[StatusOut])
+    assert [answer.content for answer in found[1:]] == [b"[]", b"30"]
