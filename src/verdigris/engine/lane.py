@@ -69,7 +69,8 @@ class Lane:
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
         self._budget.unit_began()
-        taken = self._take()
+        own = self._pool()
+        taken = None if own is None else own.take() or await _turn(own)
         if taken is None:
             work = self._work(statement, arguments, timed=timed)
             return await self._twice(work, again, self._fetch(work))
@@ -106,10 +107,10 @@ class Lane:
     def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool) -> _Work:
         return partial(self.run if timed else _untimed, statement=statement, arguments=arguments)
 
-    def _take(self) -> Taken | None:
-        """Check a connection out, if one is at hand."""
+    def _pool(self) -> Pool | None:
+        """Return the pool, if it hands out without a proxy."""
         pool = self._engine.pool
-        return pool.take() if isinstance(pool, Pool) else None
+        return pool if isinstance(pool, Pool) else None
 
     async def _twice(
         self,
@@ -216,6 +217,14 @@ class Lane:
             raise
         finally:
             connection.close()
+
+
+async def _turn(pool: Pool) -> Taken | None:
+    try:
+        return await pool.take_in_turn()
+    except asyncio.CancelledError as cancelled:
+        met_database(cancelled)
+        raise
 
 
 async def _untimed(driver: Any, *, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:

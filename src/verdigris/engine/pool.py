@@ -185,8 +185,20 @@ class Pool(AsyncAdaptedQueuePool):
         began = self.gauges.asked() if self.gauges is not None else 0.0
         got = False
         try:
-            record: ConnectionPoolEntry = await self._turn(extras, queue, task)
+            record: ConnectionPoolEntry
+            if extras.queue.limit is None and not extras.queue.gathering:  # one who holds nothing blocks nobody
+                record = await queue.turn(self._timeout)
+            else:
+                holders = (held.task() if held.task else None for held in extras.held.values())
+                with extras.queue.waits(task, holders, self.limit):
+                    record = await queue.turn(self._timeout)
             got = True
+        except (TimeoutError, sa_exc.TimeoutError) as error:  # the second: the line is full, or nobody in it is served
+            if self.gauges is not None:
+                self.gauges.timeouts += 1
+            if isinstance(error, TimeoutError):
+                raise self._exhausted(extras) from error
+            raise
         finally:
             if self.gauges is not None:
                 self.gauges.answered(began, got=got)
@@ -196,21 +208,6 @@ class Pool(AsyncAdaptedQueuePool):
             return None
         self._hold(extras, record, driver, task)
         return self, record, driver
-
-    async def _turn(
-        self, extras: _Extras, queue: HandOffQueue[ConnectionPoolEntry], task: asyncio.Task[Any] | None
-    ) -> ConnectionPoolEntry:
-        """Wait for what comes back first, behind all who wait already."""
-        try:
-            if extras.queue.limit is None and not extras.queue.gathering:  # one who holds nothing blocks nobody
-                return await queue.turn(self._timeout)
-            holders = (held.task() if held.task else None for held in extras.held.values())
-            with extras.queue.waits(task, holders, self.limit):
-                return await queue.turn(self._timeout)
-        except TimeoutError as error:
-            if self.gauges is not None:
-                self.gauges.timeouts += 1
-            raise self._exhausted(extras) from error
 
     def _hold(self, extras: _Extras, record: ConnectionPoolEntry, driver: Any, task: asyncio.Task[Any] | None) -> None:
         if driver is not None:

@@ -266,8 +266,8 @@ class _LaneInside(Lane):
     async def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
         return await self.fetchval(statement, arguments)
 
-    def _take(self) -> None:
-        return None  # the one connection is never free
+    def _pool(self) -> None:
+        return None  # its one connection is never free
 
     async def _fetch(self, work: Any) -> list[Record]:
         async with self._sandbox.read() as session:  # closing it rolls its savepoint back
