@@ -89,7 +89,10 @@ class Plan:
     @property
     def loads_at_once(self) -> bool:
         """Whether making objects of rows calls nobody who might wait."""
-        return not (self.waits or any(manager.dispatch.load or manager.dispatch.refresh for manager in self.managers))
+        for manager in self.managers:
+            if manager.dispatch.load or manager.dispatch.refresh:
+                return False
+        return not self.waits
 
     async def load(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
         """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""

@@ -139,9 +139,13 @@ class Ears:
 
     def hear(self, session: Any) -> bool:
         """Tell whether anybody listens."""
+        own = session.__dict__.get("dispatch")
+        if own is not None:  # somebody has asked for this session's own, as loading does
+            for name in self._names:  # noqa: SIM110 - any() would make a generator, twice a read
+                if getattr(own, name):
+                    return True
+            return False
         kind = type(session)
-        if "dispatch" in session.__dict__:  # somebody has asked for this session's own
-            return any(getattr(session.dispatch, name) for name in self._names)
         lists = self._lists.get(kind)
         if lists is None:
             of_class = kind().dispatch  # any session's: it passes on to the lists of the class
