@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import exc, text
 from starlette.responses import Response
 
+from tests.faults.cancelling import once, storm, timeout
 from tests.faults.rig import Fate, eventually, within
 from tests.faults.service import ADD, Work, name_of
 from verdigris import Database
@@ -17,35 +18,28 @@ from verdigris.errors import PoolExhaustedError, StatementTimeoutError, classify
 SLEEP = text("SELECT pg_sleep(30)")
 
 
-async def once(awaitable):
-    task = asyncio.ensure_future(awaitable)
+@pytest.fixture
+def asleep(postgres, database):
+    """Wait until SLEEP runs on the server."""
+
+    async def seen():
+        return any("pg_sleep" in each["query"] for each in await postgres.backends(database, busy=True))
+
+    return lambda: eventually(seen)
+
+
+async def a_moment():
     await asyncio.sleep(0.15)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def timeout(awaitable):
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.15):
-            await awaitable
-
-
-async def storm(awaitable):
-    """As a task group of anyio cancels: again at every await, until the scope is left."""
-    with anyio.move_on_after(0.15) as scope:
-        await awaitable
-    assert scope.cancelled_caught
 
 
 @pytest.mark.parametrize("cancel", [once, timeout, storm])
 async def test_a_unit_cancelled_mid_query_leaves_no_backend_and_no_slot_behind_and_is_not_repeated(
-    db, balance, whole, cancel
+    db, balance, whole, cancel, asleep
 ):
     async def sleep(session):
         await session.execute(SLEEP)
 
-    await cancel(db.transaction(work := Work(sleep)))
+    await cancel(db.transaction(work := Work(sleep)), asleep)
 
     assert work.attempts == 1
     assert await whole()
@@ -55,10 +49,10 @@ async def test_a_unit_cancelled_mid_query_leaves_no_backend_and_no_slot_behind_a
 
 
 @pytest.mark.parametrize("cancel", [once, timeout, storm])
-async def test_a_session_cancelled_mid_query_is_usable_after_its_rollback(db, balance, whole, cancel):
+async def test_a_session_cancelled_mid_query_is_usable_after_its_rollback(db, balance, whole, cancel, asleep):
     async with db.session() as session:
         await session.execute(ADD)
-        await cancel(session.execute(SLEEP))
+        await cancel(session.execute(SLEEP), asleep)
 
         with pytest.raises(exc.PendingRollbackError):
             await session.execute(ADD)
@@ -72,11 +66,13 @@ async def test_a_session_cancelled_mid_query_is_usable_after_its_rollback(db, ba
 
 @pytest.mark.parametrize("cancel", [once, storm])
 @pytest.mark.parametrize("way", ["plain", "route", "retried"])
-async def test_a_request_cancelled_mid_query_is_rolled_back_and_not_repeated(service, balance, whole, way, cancel):
+async def test_a_request_cancelled_mid_query_is_rolled_back_and_not_repeated(
+    service, balance, whole, way, cancel, asleep
+):
     async def sleep(session):
         await session.execute(SLEEP)
 
-    await cancel(service.ask(way, work := Work(sleep)))
+    await cancel(service.ask(way, work := Work(sleep)), asleep)
 
     assert work.attempts == 1
     assert await balance() == 0
@@ -92,7 +88,7 @@ async def test_a_commit_that_is_cancelled_is_logged_as_unknown_and_never_repeate
     proxy.commit(fate)
 
     with caplog.at_level(logging.WARNING, "verdigris"):
-        await within(10, cancel(db.transaction(work := Work(), idempotent=idempotent)))
+        await within(20, cancel(db.transaction(work := Work(), idempotent=idempotent), proxy.caught.wait))
 
     assert proxy.caught.is_set()
     assert work.attempts == 1
@@ -107,7 +103,7 @@ async def test_a_cancelled_wait_for_a_connection_costs_no_slot(db, whole, cancel
         for _ in range(5):
             session = await stack.enter_async_context(db.session())
             await asyncio.create_task(session.execute(text("SELECT 1")))  # held by others: not a wait for itself
-        await cancel(db.transaction(Work()))
+        await cancel(db.transaction(Work()), lambda: eventually(lambda: db.pool().waiting))
 
     assert await whole()
     await asyncio.gather(*(db.transaction(Work()) for _ in range(5)))
@@ -116,7 +112,7 @@ async def test_a_cancelled_wait_for_a_connection_costs_no_slot(db, whole, cancel
 @pytest.mark.parametrize("cancel", [once, storm])
 async def test_a_cancelled_connect_costs_no_slot(db, proxy, whole, cancel):
     proxy.black_hole()
-    await within(5, cancel(db.transaction(Work())))
+    await within(5, cancel(db.transaction(Work()), a_moment))
     proxy.flow()
 
     assert await whole()
