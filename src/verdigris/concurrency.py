@@ -72,16 +72,26 @@ class Attempts:
     deadline: float
     idempotent: bool = False
     made: int = 0
+    began: float = 0.0  # the attempt under way
+    longest: float = 0.0  # that any attempt took
     _faults: dict[str, int] = field(default_factory=dict)
     _unknown: Exception | None = None  # the error of an attempt that may be stored, whatever the later ones say
 
     @classmethod
     def of(
-        cls, settings: Retry, budget: Budget, *, attempts: int | None, deadline: float | None, idempotent: bool
+        cls,
+        settings: Retry,
+        budget: Budget,
+        *,
+        attempts: int | None,
+        deadline: float | None,
+        idempotent: bool,
+        since: float = 0.0,  # seconds that the first one has taken already
     ) -> Attempts:
         limit = settings.deadline if deadline is None else deadline
         most = settings.attempts if attempts is None else min(attempts, settings.attempts)
-        return cls(settings, budget, most, settings.clock() + limit, idempotent)
+        began = settings.clock() - since
+        return cls(settings, budget, most, began + limit, idempotent, began=began)
 
     async def again(self, error: Exception, obstacle: str | None = None) -> bool:
         """Wait and return True if the unit may be run once more after this error; False if the error is the answer.
@@ -105,11 +115,13 @@ class Attempts:
         if obstacle is not None:
             log.warning("not repeated after %s (%s): %s", fault.name, fault.sqlstate, obstacle)
             return False
-        wait = self.settings.wait(self.made)
-        if self.settings.clock() + wait > self.deadline or not self.budget.spend():
-            return False
+        wait, now = self.settings.wait(self.made), self.settings.clock()
+        self.longest = max(self.longest, now - self.began)
+        if now + wait + self.longest > self.deadline or not self.budget.spend():
+            return False  # an attempt that would end after the deadline is not begun
         log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)
         await self.settings.sleep(wait)
+        self.began = self.settings.clock()
         return True
 
     def _may_repeat(self, fault: Fault) -> bool:

@@ -4,9 +4,9 @@ import inspect
 import pytest
 from sqlalchemy import exc, text
 
-from verdigris.concurrency import Budget, Retry
+from verdigris.concurrency import Attempts, Budget, Retry
 from verdigris.engine import Database
-from verdigris.errors import CommitRefusedError, OutcomeUnknownError, PoolExhaustedError
+from verdigris.errors import CommitRefusedError, DatabaseUnavailableError, OutcomeUnknownError, PoolExhaustedError
 
 SCHEMA = ["CREATE TABLE counter (id int PRIMARY KEY, value int NOT NULL)", "INSERT INTO counter VALUES (1, 0), (2, 0)"]
 
@@ -161,6 +161,24 @@ async def test_the_deadline_ends_the_attempts(database_url, admin, db, naps):
         await tight.transaction(work, deadline=0.0)
     assert len(work.sessions) == 1
     await tight.dispose()
+
+
+async def test_an_attempt_that_would_end_after_the_deadline_is_not_begun():
+    now = [100.0]
+    retry = Retry(base=0.001, cap=0.001, sleep=lambda _: asyncio.sleep(0), clock=lambda: now[0])
+
+    def attempts(**options):
+        return Attempts.of(retry, Budget(), attempts=4, deadline=10, idempotent=False, **options)
+
+    error = DatabaseUnavailableError("no connection")
+    slow, again = attempts(), []
+    assert await attempts(since=4.0).again(error)
+    assert not await attempts(since=6.0).again(error)
+    for _ in range(4):
+        now[0] += 3.0
+        again.append(await slow.again(error))
+
+    assert again == [True, True, False, False]  # three of 3 s fit into ten, a fourth does not
 
 
 def test_the_waits_grow_are_jittered_and_capped():

@@ -69,9 +69,11 @@ class Units:
         """Return what finds out what became of this database's transactions."""
         return Resolver(self.engine, self._resolve_timeout)
 
-    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool) -> Attempts:
-        """Return the attempts that one unit of work may make, under this database's settings and budget."""
-        return Attempts.of(self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent)
+    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool, since: float = 0.0) -> Attempts:
+        """Return the attempts that one unit of work may make, of which the first began so many seconds ago."""
+        return Attempts.of(
+            self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent, since=since
+        )
 
     @overload
     def transactional(

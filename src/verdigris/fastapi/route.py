@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from verdigris.concurrency import Attempts
     from verdigris.session import RequestUnit
 
     Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -155,7 +155,7 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
         request.scope["verdigris.isolation_level"] = policy.isolation_level
     request.scope["verdigris.resolve"] = policy.resolve
     used_up = await keep(request, policy.max_body)
-    allowed: Attempts | None = None
+    allowed, began = None, time.monotonic()
     while True:
         try:
             return await _attempt(handler, request)
@@ -164,7 +164,10 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
             if not units:
                 raise
             allowed = allowed or units[0].database.attempts(
-                policy.attempts, policy.deadline, idempotent=policy.idempotent
+                policy.attempts,
+                policy.deadline,
+                idempotent=policy.idempotent,
+                since=time.monotonic() - began,
             )
             if not await allowed.again(error, used_up or await rewind(request)):
                 raise
