@@ -15,6 +15,8 @@ from tests.evidence.conftest import RECORDED
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording import Recording
 from verdigris.evidence.recording.command import run
+from verdigris.evidence.recording.statements import database_gone
+from verdigris.evidence.recording.suites import TestRun
 
 SOURCE = Path(__file__).parents[2] / "src"
 RECORD = (
@@ -168,3 +170,22 @@ def test_pytest_with_every_warning_an_error_accepts_that_the_recorder_came_befor
     marking += "hook(get_config()).mark_rewrite('verdigris')"  # as pytest does for the plugin of an installed package
 
     assert run([sys.executable, "-W", "error", "-c", marking], output=output, root=tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "left"),
+    [
+        ("SELECT 1", {"orders": 3}),
+        ('DROP DATABASE IF EXISTS "own_1" WITH (FORCE)', {"orders": 1}),
+        ("alter database own_1 rename to template_1", {"orders": 1}),
+        ("ALTER DATABASE own_1 SET jit = off", {"orders": 3}),
+    ],
+)
+def test_rows_in_a_database_that_is_gone_are_in_nobodys_way(sql, left):
+    tests = TestRun()
+    tests.committed("postgresql+asyncpg://postgres:***@127.0.0.1/own_1?ssl=disable", {"orders": 2})
+    tests.committed("postgresql+asyncpg://postgres:***@127.0.0.1/shared", {"orders": 1})
+
+    tests.gone(database_gone(sql) or "")
+
+    assert tests.facts().rows_left == left

@@ -90,7 +90,10 @@ class RolledBack(Box[Suite]):
         if recorded is not None and recorded.rows_left:
             table, rows = next(iter(recorded.rows_left.items()))
             return subject.finding(
-                "left", f"{rows} rows of {table} outlived the test that wrote them", kind=Kind.RECORDING, fix=SANDBOX
+                "left",
+                f"what a test wrote outlived it: {rows} row{'s' * (rows != 1)} of {table}",
+                kind=Kind.RECORDING,
+                fix=SANDBOX,
             )
         tests, leftovers = evidence.source.tests, evidence.source.leftovers
         wrong = next((fact for fact in leftovers.cleaning if fact.kind in {"leaks", "savepoint"}), None)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NOWHERE = External("?")
 
+_OURS = "verdigris."  # a Database makes these with its factory's options, for units that it repeats
+
 
 @dataclass(frozen=True, slots=True)
 class RanEngine(Subject):
@@ -128,7 +130,11 @@ def unseen_factories(evidence: Evidence) -> tuple[RanFactory, ...]:
     source = evidence.source.factories
     known = {id(seen) for made in source for seen in evidence.ran_factory(made.place)}
     found = [_factory(seen) for seen in evidence.recording.factories if id(seen) not in known and _is_async(seen)]
-    direct = [seen for seen in evidence.recording.sessions if seen.factory is None and seen.is_async]
+    direct = [
+        seen
+        for seen in evidence.recording.sessions
+        if seen.factory is None and seen.is_async and not seen.session_class.startswith(_OURS)
+    ]
     places = {(made.place.path, line) for made in source for line in range(made.place.line, made.place.end_line + 1)}
     found += [
         _session(seen) for seen in direct if (place := _place(seen.site)) and (place.path, place.line) not in places

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.recording.places import Spot
     from verdigris.evidence.recording.recorder import Recorder
+    from verdigris.evidence.recording.suites import TestRun
     from verdigris.evidence.recording.units import Checkout, EngineState, Unit
 
 _TEXTS = 20_000
@@ -205,7 +206,7 @@ class ExecutionWatch:
         if checkout is not None:
             checkout.wrote = True
             if self.recorder.tests is not None:
-                self._count_rows(text, checkout, rows)
+                self._count_rows(self.recorder.tests, text, checkout, rows)
         if text.kind == "INSERT" and rows:
             inserts = unit.inserts.get((text.table, spot))
             if inserts is None:
@@ -222,11 +223,15 @@ class ExecutionWatch:
         if fetched:
             self.recorder.plans[text] = statements.first_node(fetched[0][0])
 
-    def _count_rows(self, text: Text, checkout: Checkout, rows: int) -> None:
+    def _count_rows(self, tests: TestRun, text: Text, checkout: Checkout, rows: int) -> None:
         tables = statements.tables(statements.normalise(text.sql))
         change = {"INSERT": 1, "DELETE": -1}.get(text.kind, 0) * max(rows, 0)
+        gone = statements.database_gone(text.sql)
+        if gone is not None:
+            tests.gone(gone)
         if text.kind in {"TRUNCATE", "DROP"}:
-            self.recorder.tests.cleaned(" ".join(text.sql.split()[:2]).upper(), tables)  # type: ignore[union-attr]  # the caller looked
+            url = checkout.engine.facts["url"] if checkout.engine is not None else ""
+            tests.cleaned(" ".join(text.sql.split()[:2]).upper(), url, tables)
         elif tables:
             if checkout.pending is None:
                 checkout.pending = {}

@@ -41,11 +41,22 @@ _COMMON = re.compile(
     r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+(\w+)\s*(?:\([^)]*\))?\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", re.IGNORECASE
 )
 _NOT_TABLES = frozenset({"select", "set", "lateral", "unnest", "skip", "nothing", "only"})
+_DATABASE_GONE = re.compile(
+    r"\s*(?:DROP\s+DATABASE(?:\s+IF\s+EXISTS)?\s+(?P<dropped>\"[^\"]+\"|\w+)"
+    r"|ALTER\s+DATABASE\s+(?P<renamed>\"[^\"]+\"|\w+)\s+RENAME)",
+    re.IGNORECASE,
+)
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "CREATE", "ALTER", "DROP"})
 _WRITE_INSIDE = re.compile(r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE)
 _EXPLAIN = re.compile(
     r"^\s*EXPLAIN\s*(?:\((?P<options>[^)]*)\)|(?P<words>(?:\s*(?:ANALYZE|VERBOSE)\b)*))\s*", re.IGNORECASE
 )
+
+
+def database_gone(sql: str) -> str | None:
+    """Return the database that a statement drops or gives another name."""
+    found = _DATABASE_GONE.match(sql)
+    return None if found is None else (found["dropped"] or found["renamed"]).strip('"')
 
 
 def normalise(sql: str) -> str:

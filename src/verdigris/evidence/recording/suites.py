@@ -26,7 +26,7 @@ class TestRun:
         self.current: str | None = None
         self.databases: dict[str, set[str]] = {}
         self.committing: dict[str, None] = {}
-        self.rows: Counter[str] = Counter()
+        self.rows: Counter[tuple[str, str]] = Counter()  # by the database's URL and the table
         self.cleanups: Counter[str] = Counter()
         self.shuffled = False
         self.plugins: tuple[str, ...] = ()
@@ -37,28 +37,38 @@ class TestRun:
         if url in self.databases or len(self.databases) < _NAMES:
             self.databases.setdefault(url, set()).add(self.current or "")
 
-    def committed(self, changes: dict[str, int]) -> None:
+    def committed(self, url: str, changes: dict[str, int]) -> None:
         """Note rows that were committed for good."""
         with self._lock:
-            self.rows.update(changes)
+            self.rows.update({(url, table): rows for table, rows in changes.items()})
             if self.current is not None:
                 self.committing[self.current] = None
 
-    def cleaned(self, how: str, tables: tuple[str, ...]) -> None:
+    def cleaned(self, how: str, url: str, tables: tuple[str, ...]) -> None:
         """Note a TRUNCATE or DROP."""
         self.cleanups[how] += 1
         for table in tables:
-            self.rows.pop(table, None)
+            self.rows.pop((url, table), None)
+
+    def gone(self, database: str) -> None:
+        """Note that a database was dropped, or renamed to be a template: what was written there is in no test's way."""
+        with self._lock:
+            for url, table in list(self.rows):
+                if url.partition("?")[0].rpartition("/")[2] == database:
+                    del self.rows[url, table]
 
     def facts(self) -> Tests:
         """Return what was seen."""
+        left: Counter[str] = Counter()
+        for (_, table), rows in self.rows.items():
+            left[table] += max(rows, 0)
         return Tests(
             run=self.run,
             failed=self.failed,
             names=tuple(self.names[:_NAMES]),
             databases={url: len(names - {""}) for url, names in sorted(self.databases.items())},
             committing=tuple(self.committing)[:_NAMES],
-            rows_left={table: rows for table, rows in sorted(self.rows.items()) if rows > 0},
+            rows_left={table: rows for table, rows in sorted(left.items()) if rows},
             cleanups=dict(self.cleanups),
             workers=1,
             shuffled=self.shuffled,

@@ -70,7 +70,8 @@ class TransactionWatch:
         if checkout.request is not None and checkout.wrote:
             checkout.request.writing += 1
         if checkout.pending and self.recorder.tests is not None and checkout.failure is None:
-            self.recorder.tests.committed(checkout.pending)
+            url = checkout.engine.facts["url"] if checkout.engine is not None else ""
+            self.recorder.tests.committed(url, checkout.pending)
         checkout.pending = None
         checkout.failure = None
 
