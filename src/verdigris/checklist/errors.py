@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
+from verdigris.evidence.ran import of_tests
 from verdigris.evidence.source.clauses import Clause, Forgotten, StaleRead
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.handlers import Application
@@ -282,4 +283,5 @@ def _places(clauses: list[Place]) -> str:
 
 
 def _errors(evidence: Evidence) -> tuple[DatabaseFailure, ...]:
-    return evidence.recording.errors if evidence.recording is not None else ()
+    errors = evidence.recording.errors if evidence.recording is not None else ()
+    return tuple(error for error in errors if not of_tests(error.site))

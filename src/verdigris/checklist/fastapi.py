@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
+from verdigris.evidence.ran import of_tests
 from verdigris.evidence.source.escapes import Escape
 from verdigris.evidence.source.uncommitted import LostWrite
 from verdigris.evidence.source.web import SessionDependency
@@ -178,11 +179,12 @@ class CommitOrRollback(Box[Subject]):
     def _seen(self, subject: SessionDependency, evidence: Evidence) -> Judgement | None:
         """Believe a run in which an answer went out before its transaction had ended."""
         for request in evidence.recording.requests if evidence.recording is not None else ():
-            if request.answered_before_commit:
+            if request.answered_before_commit and not of_tests(request.site):
                 where = next(iter(request.answered_before_commit_sites), request.route)
                 lost = f", {request.lost_after_answer} of them were lost" if request.lost_after_answer else ""
                 count = request.answered_before_commit
-                message = f"{count} answers of {request.route} left before their writes were committed{lost} ({where})"
+                answers = "an answer" if count == 1 else f"{count} answers"
+                message = f"{answers} of {request.route} left before the commit{lost} ({where})"
                 return subject.finding(
                     "answered-early", message, kind=Kind.RECORDING, fix='Depends(..., scope="function")'
                 )

@@ -163,6 +163,12 @@ def _session(seen: Sessions) -> RanFactory | None:
     )
 
 
+def of_tests(site: str | None) -> bool:
+    """Tell whether a line is a test's: what a test does on purpose says nothing of the application."""
+    place = Place.parse(site) if site is not None else None
+    return place is not None and role_of(place.path) is Role.TEST
+
+
 def _place(site: str | None) -> Place | None:
     """Return where the application made it; what tests, scripts and migrations make is not the application's."""
     place = Place.parse(site) if site is not None else None

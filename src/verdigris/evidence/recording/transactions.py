@@ -27,6 +27,7 @@ class TransactionWatch:
             "do_commit": self._commit,
             "do_rollback": self._rollback,
             "do_rollback_to_savepoint": self._rollback_to_savepoint,
+            "do_release_savepoint": self._release_savepoint,
         }
 
     def _begin(self, original: Any) -> Any:
@@ -98,11 +99,25 @@ class TransactionWatch:
                 checkout = checkout_of(connection.connection)
                 if checkout is not None:
                     checkout.failure, checkout.pending = None, None
+                    checkout.wrote = checkout.wrote and self.recorder.tests is None
             except Exception as error:  # noqa: BLE001 - as above
                 self.recorder.trouble("a savepoint", error)
             return original(connection, name)
 
         return do_rollback_to_savepoint
+
+    def _release_savepoint(self, original: Any) -> Any:
+        def do_release_savepoint(connection: Any, name: str) -> Any:
+            result = original(connection, name)
+            try:
+                checkout = checkout_of(connection.connection) if self.recorder.tests is not None else None
+                if checkout is not None:  # in a test's outer transaction, savepoints are the code's transactions
+                    checkout.wrote = False
+            except Exception as error:  # noqa: BLE001 - as above
+                self.recorder.trouble("a savepoint", error)
+            return result
+
+        return do_release_savepoint
 
 
 def checkout_of(connection: Any) -> Checkout | None:

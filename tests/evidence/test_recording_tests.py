@@ -1,0 +1,76 @@
+"""A recording of tests: the application is judged by it, what tests do on purpose is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from verdigris.checklist.registry import boxes
+from verdigris.checklist.verdict import Verdict
+from verdigris.evidence import Evidence
+from verdigris.evidence.recording import record
+from verdigris.evidence.recording.artefact import DatabaseFailure, Recording, Request
+from verdigris.evidence.source import Source
+
+APP = """
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
+from verdigris import Database
+from verdigris.fastapi import install
+
+db = Database()
+SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function")]
+app = FastAPI()
+install(app, db)
+
+@app.post("/orders")
+async def create(session: SessionDep) -> int: ...
+"""
+
+
+@pytest.mark.parametrize(("site", "verdict"), [("app.py:13", Verdict.FAILS), ("tests/test_app.py:9", Verdict.HOLDS)])
+@pytest.mark.parametrize("box", ["fastapi/commit-or-rollback", "errors/handled"])
+def test_a_careless_route_of_a_test_is_no_finding_about_the_application(tmp_path, box, site, verdict):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+    recording = Recording(
+        requests=(Request("POST /refuse", site=site, count=1, answered_before_commit=1),),
+        errors=(DatabaseFailure("IntegrityError", "23505", status=500, count=1, site=site, route="POST /refuse"),),
+    )
+
+    assert boxes()[box][1].conclude(Evidence(Source.read(tmp_path), recording)).verdict is verdict
+
+
+@pytest.mark.parametrize(("ends", "early"), [("commit", 0), ("rollback", 0), ("flush", 1)])
+def test_in_a_tests_transaction_savepoints_are_the_codes_transactions(tmp_path, postgres, monkeypatch, ends, early):
+    monkeypatch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+    held = []
+
+    async def main() -> None:
+        app, engine = FastAPI(), create_async_engine(str(postgres.url))
+
+        @app.post("/orders")
+        async def create() -> None:
+            connection = await engine.connect()  # in a test: opened at its first use, rolled back when the test ends
+            await connection.begin()
+            session = AsyncSession(connection, join_transaction_mode="create_savepoint")
+            held.extend((connection, session))
+            await session.execute(text("CREATE TABLE sandboxed (id int)"))
+            await getattr(session, ends)()
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+            assert (await client.post("/orders")).status_code == 200
+        await held[0].rollback()
+        await held[0].close()
+        await engine.dispose()
+
+    with record(tmp_path) as recorder:
+        recorder.testing()
+        asyncio.run(main())
+
+    assert sum(request.answered_before_commit for request in recorder.artefact().requests) == early
