@@ -89,6 +89,15 @@ async def test_other_pools_and_engines_of_the_teams_own_work_too(database_url):
     assert len(pids) == 2
 
 
+async def test_a_new_connection_makes_room_for_large_answers_before_anything_else(db):
+    async with db.engine.connect() as first, db.engine.connect() as second:
+        driver = (await second.get_raw_connection()).driver_connection
+        asked = text("SELECT query FROM pg_stat_activity WHERE pid = :pid")
+        last = await first.scalar(asked, {"pid": driver.get_server_pid()})
+
+    assert "repeat" in last
+
+
 # -- errors ----------------------------------------------------------------------------------------------------------
 
 

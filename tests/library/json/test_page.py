@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import aliased, with_loader_criteria
 from tests.library.json.models import Box, Employee, Line, Order
 from tests.library.json.test_read import ChiefOut, EmployeeOut, OrderOut, Page, PaidOut, by_loading
@@ -67,3 +68,18 @@ async def test_few_rows_and_very_many_are_looked_up_one_by_one(db, limit):
     read = db.json_read(select(Order).order_by(Order.id).limit(limit), list[OrderOut])
 
     assert AT_ONCE not in read.call({})[0]
+
+
+async def test_limits_that_come_by_name_have_texts_of_their_own_and_a_missing_value_is_an_error(db):
+    statement = select(Order).order_by(Order.id).limit(bindparam("limit")).where(Order.id > bindparam("after"))
+    read = db.json_read(statement, list[PaidOut])
+
+    texts = [read.call({"limit": limit, "after": 3}) for limit in (2, 40, 2, 40)]
+
+    assert [AT_ONCE in sql for sql, _ in texts] == [False, True, False, True]
+    assert texts[0] == texts[2]
+    assert all(3 in arguments for _, arguments in texts)
+    with pytest.raises(InvalidRequestError, match="after"):
+        read.call({"limit": 2})
+    with pytest.raises(InvalidRequestError, match="limit"):
+        read.call({"after": 3})
