@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -62,6 +62,27 @@ async def test_a_plain_commit_is_awaited_first_and_gives_the_connection_back(db,
 
     assert awaited == [True, True]
     assert await count(db) == 1
+
+
+async def test_a_listener_of_statements_in_any_engine_does_not_take_it_away_but_one_of_commits_does(db, awaited):
+    def statements(*_):
+        pass
+
+    event.listen(Engine, "before_cursor_execute", statements)
+    try:
+        async with db.session() as session:
+            await session.execute(ADD)
+            await session.commit()
+    finally:
+        event.remove(Engine, "before_cursor_execute", statements)
+    heard = []
+    event.listen(db.engine.sync_engine, "commit", heard.append)
+    async with db.session() as session:
+        await session.execute(text("UPDATE ending_pebbles SET name = 'white'"))
+        await session.commit()
+
+    assert awaited == [True, False]
+    assert len(heard) == 1
 
 
 async def test_objects_stay_in_the_session_or_expire_as_it_was_told(db, awaited):

@@ -65,10 +65,16 @@ def _only_connection(session: Any) -> Any:
 def _unheard(connection: Any) -> Any:
     """Return what a connection has checked out, if nobody hears of its COMMIT and giving it back waits for nothing."""
     fairy = connection._dbapi_connection
-    if fairy is None or connection._echo or connection._has_events or connection.engine._has_events:
+    if fairy is None or connection._echo or _is_heard(connection):
         return None
     record, pool = fairy._connection_record, fairy._pool
     if record is None or record.finalize_callback or not isinstance(pool, Pool):
         return None
     driver = driver_of(record)
     return fairy if driver is not None and pool.returns_at_once(driver) else None
+
+
+def _is_heard(connection: Any) -> bool:
+    """Tell whether somebody hears of a COMMIT; who once heard of anything in any engine leaves `_has_events` set."""
+    has_events = connection._has_events or connection.engine._has_events
+    return has_events and bool(connection.dispatch.commit)
