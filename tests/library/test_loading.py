@@ -55,6 +55,7 @@ class City(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
+    nodes: Mapped[list[Node]] = relationship(back_populates="owner", order_by="Node.id")
 
 
 class Customer(Base):
@@ -129,7 +130,7 @@ class Node(Base):
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("city.id"))
     parent: Mapped[Node | None] = relationship(back_populates="children", remote_side="Node.id")
     children: Mapped[list[Node]] = relationship(back_populates="parent")
-    owner: Mapped[City | None] = relationship()
+    owner: Mapped[City | None] = relationship(back_populates="nodes")
 
 
 class Pet(Base):
@@ -197,6 +198,17 @@ class OrderOut(Out):
 class NodeOut(Out):
     id: int
     children: list[NodeOut]
+
+
+class OwnerOut(Out):
+    nodes: list[NodeOut]
+
+
+class Estate(Out):
+    """A tree whose nodes have an owner, whose nodes are the tops of other trees, that loop back into the first."""
+
+    owner: OwnerOut | None
+    children: list[Estate]
 
 
 def steps(entity, schema, **options):
@@ -380,6 +392,16 @@ def test_a_plan_is_a_value():
 
 def test_a_tree_is_followed_to_the_end():
     assert steps(Node, NodeOut) == ["Node.children: selectin, to the end"]
+
+
+def test_a_tree_within_a_tree_of_the_same_relationship_is_followed_so_far():
+    assert steps(Node, Estate, depth=2) == [
+        "Node.owner: joined",
+        "  City.nodes: selectin",
+        "    Node.children: selectin",
+        "      Node.children: not followed further",
+        "Node.children: selectin, to the end",
+    ]
 
 
 def test_models_that_contain_each_other_are_followed_so_far_and_the_plan_says_how_far():
@@ -605,6 +627,17 @@ async def test_a_tree_is_loaded_to_its_leaves_whatever_its_depth(maker):
         (shown,), depth = shown.children, depth + 1
         assert shown.owner.name == "Ghent"
     assert depth == 7
+
+
+async def test_a_tree_within_a_tree_ends_although_the_rows_lead_in_a_circle(maker):
+    async with maker() as session:
+        root = await session.scalar(select(Node).where(Node.id == 1).options(load(Node, Estate)))
+
+    levels, node = 0, root
+    while node.children:
+        (node,), levels = node.children, levels + 1
+        assert [each.id for each in node.owner.nodes] == list(range(1, 9))
+    assert levels == 7
 
 
 async def test_each_subclass_brings_what_its_own_schema_reads(maker):

@@ -34,7 +34,8 @@ def load(entity: Any, schema: Any, *, depth: int = DEPTH, for_update: bool = Fal
     `schema` is a Pydantic model, or a union or list of them. The option is made once per pair.
 
     A model that contains itself (a tree) is followed to the end of the data, a query a level. Models that contain each
-    other in a longer circle are followed until one has come `depth` times; what lies deeper raises when it is read.
+    other in a longer circle, and a tree inside of a tree by the same relationship, are followed until one has come
+    `depth` times; what lies deeper raises when it is read.
     `for_update=True` is for statements `with_for_update()`: PostgreSQL can't lock the outer side of a join, so nothing
     is joined. `entity` may be an alias (`aliased(Order)`), for a statement that selects it.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import and_, inspect
-from sqlalchemy.orm import Mapper, RelationshipDirection
+from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
 
 from verdigris.loading import refusals
 from verdigris.loading import schema as shape
@@ -16,7 +16,8 @@ from verdigris.loading.values import Plan, Step
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.orm import RelationshipProperty
+_Prop = RelationshipProperty[Any] | None
+_Props = frozenset[_Prop]
 
 #: How often a model may come along one path, where models contain each other in a circle.
 DEPTH = 3
@@ -117,14 +118,16 @@ class _Planner:
     def __init__(self, depth: int) -> None:
         self.depth = depth
 
-    def plan(self, target: _Target, above: tuple[_Target, ...] = ()) -> Plan:
+    def plan(self, target: _Target, above: tuple[_Target, ...] = (), passed: _Props = frozenset()) -> Plan:
+        """Return the plan of a target; `passed` are the relationships on the way to the one that leads here."""
         found = _Found()
         for label, models, items in _read(target):
             for item in items:
                 found.add(item, label, models)
         needs = list(found.needs.values())
-        again = [need for need in needs if need.target.same(target)]
-        steps = [self._step(need, target, (*above, target), alone=again == [need]) for need in needs]
+        tree = _tree([need for need in needs if need.target.same(target)], passed)
+        below = passed | {target.via, tree}
+        steps = [self._step(need, target, (*above, target), below, tree) for need in needs]
         return Plan(
             entity=target.mapper.class_,
             schemas=target.schemas,
@@ -136,7 +139,7 @@ class _Planner:
             opaque=tuple(found.opaque),
         )
 
-    def _step(self, need: _Need, here: _Target, above: tuple[_Target, ...], *, alone: bool) -> Step | None:
+    def _step(self, need: _Need, here: _Target, above: tuple[_Target, ...], passed: _Props, tree: _Prop) -> Step | None:
         prop, target = need.relation.prop, need.target
         refusals.refuse_unloadable(need.relation, need.fields[0])
         back = here.via if len(above) > 1 and target.same(above[-2]) and target.schemas else None
@@ -145,13 +148,23 @@ class _Planner:
         many = bool(prop.uselist)
         label = ", ".join(dict.fromkeys(need.fields))
         owner = need.relation.owner.class_
-        if alone and target.same(here):
+        if prop is tree:
             return Step(owner, prop.key, label, "selectin", innerjoin=False, plan=None)
         if sum(target.same(each) for each in above) >= self.depth:
             return None
         inner = not many and _always_there(prop)
         strategy: Literal["selectin", "joined"] = "selectin" if many else "joined"
-        return Step(owner, prop.key, label, strategy, innerjoin=inner, plan=self.plan(target, above))
+        return Step(owner, prop.key, label, strategy, innerjoin=inner, plan=self.plan(target, above, passed))
+
+
+def _tree(again: list[_Need], passed: _Props) -> _Prop:
+    """Return the relationship by which a target contains itself, if it can be followed to the end of the data.
+
+    Only one at a time can, and none that was passed before: SQLAlchemy goes on with a recursion by cutting the path back
+    to the first place where its relationship occurs, and that would be another plan's.
+    """
+    prop = again[0].relation.prop if len(again) == 1 else None
+    return None if prop in passed else prop
 
 
 def _read(target: _Target) -> Iterator[tuple[str, tuple[type, ...], tuple[Touched, ...]]]:

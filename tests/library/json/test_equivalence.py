@@ -68,8 +68,9 @@ async def test_what_postgresql_writes_for_generated_models_is_what_pydantic_writ
     print(f"SEED={SEED}, worlds {FIRST} to {WORLDS - 1}, in {time.monotonic() - started:.0f} s")
     print(f"db.json: {bytes_}\n{bytes_.causes()}\ndb.fetch: {objects}\n{objects.causes()}")
     assert differences == []
-    assert bytes_.equal > bytes_.pairs / 3
-    assert objects.equal > objects.pairs / 6
+    if WORLDS - FIRST > 1:  # one world's models may have little that can be written
+        assert bytes_.equal > bytes_.pairs / 3
+        assert objects.equal > objects.pairs / 6
 
 
 async def compared(database: Database, bytes_: Tally, objects: Tally, seed: int) -> list[Any]:
