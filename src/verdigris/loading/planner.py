@@ -160,8 +160,8 @@ class _Planner:
 def _tree(again: list[_Need], passed: _Props) -> _Prop:
     """Return the relationship by which a target contains itself, if it can be followed to the end of the data.
 
-    Only one at a time can, and none that was passed before: SQLAlchemy goes on with a recursion by cutting the path back
-    to the first place where its relationship occurs, and that would be another plan's.
+    Only one at a time can, and none that was passed before: SQLAlchemy goes on with a recursion by cutting the path
+    back to the first place where its relationship occurs, and that would be another plan's.
     """
     prop = again[0].relation.prop if len(again) == 1 else None
     return None if prop in passed else prop
