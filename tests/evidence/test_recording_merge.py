@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from verdigris.evidence.recording.artefact import (
@@ -74,6 +74,7 @@ def test_nothing_is_an_empty_recording():
 
 
 @given(st.lists(st.lists(st.integers(min_value=1, max_value=10**10), min_size=1), min_size=1, max_size=4))
+@example([[16382], [16382]])
 def test_quantiles_come_from_all_processes_and_are_right_to_a_fifth(processes):
     def pool(times):
         histogram = Histogram()
@@ -87,6 +88,6 @@ def test_quantiles_come_from_all_processes_and_are_right_to_a_fifth(processes):
     exact = every[-(-len(every) // 2) - 1] / 1e6
     assert merged.checkouts == len(every)
     if len(processes) > 1:
-        assert exact <= merged.wait_p50_ms * 1.0001
+        assert exact <= merged.wait_p50_ms * 1.0005  # a bound is written with four digits
         assert merged.wait_p50_ms <= max(exact * 1.2, 0.001)
     assert quantile(merged.wait_histogram, 1, merged.wait_max_ms) <= merged.wait_max_ms
