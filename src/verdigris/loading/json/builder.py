@@ -28,7 +28,7 @@ from verdigris.loading.json.nodes import (
     nullable,
 )
 from verdigris.loading.json.schema import InPython
-from verdigris.loading.json.sources import AliasRow, RootColumns, Row
+from verdigris.loading.json.sources import AliasRow, EntityRow, RootColumns, Row
 from verdigris.loading.json.types import REFUSED, Unsupported, encode
 from verdigris.loading.json.types.values import word
 
@@ -85,15 +85,15 @@ class Builder:
             case Object():
                 return self._object(node, row)
             case One():
-                return self._one(node, row)
+                return self._one(node, _of_entity(row))
             case Many():
-                return self._many(node, row)
+                return self._many(node, _of_entity(row))
             case End(prop):
-                return self._end(prop, row)
+                return self._end(prop, _of_entity(row))
             case Variant():
                 return self._variant(node, row)
             case Subclass():
-                return self._subclass(node, row)
+                return self._subclass(node, _of_entity(row))
             case Part():
                 return self._part(node, row)
 
@@ -147,7 +147,7 @@ class Builder:
         text = self.text(node, row)
         return func.coalesce(_as_text(text), _NULL) if nullable(node) else text
 
-    def _one(self, node: One, row: Row) -> ColumnElement[Any]:
+    def _one(self, node: One, row: EntityRow) -> ColumnElement[Any]:
         target = _aliased(node.prop.mapper)
         text = self.text(node.node, AliasRow(target))
         if node.missing is not None:  # None of the other side is not the same as no other side
@@ -163,7 +163,7 @@ class Builder:
             found = row.correlated(statement).scalar_subquery()
         return found if node.missing is None else func.coalesce(found, word(node.missing))
 
-    def _many(self, node: Many, row: Row) -> ColumnElement[Any]:
+    def _many(self, node: Many, row: EntityRow) -> ColumnElement[Any]:
         target = _aliased(node.prop.mapper)
         text = self._never_null(node.node, AliasRow(target))
         item = _as_text(word(text) if isinstance(text, str) else text)
@@ -176,7 +176,7 @@ class Builder:
             return listed(beside.many(statement, agg))
         return listed(row.correlated(statement.with_only_columns(agg)).scalar_subquery())
 
-    def _end(self, prop: RelationshipProperty[Any], row: Row) -> ColumnElement[Any]:
+    def _end(self, prop: RelationshipProperty[Any], row: EntityRow) -> ColumnElement[Any]:
         target = _aliased(prop.mapper)
         inside = row.correlated(self._from(target, row.related(prop, target)).with_only_columns(_ONE))
         return case((exists(inside), REFUSED), else_=word("[]") if prop.uselist else None)
@@ -190,7 +190,7 @@ class Builder:
                  for each in node.cases]  # fmt: skip
         return case(*((when, _as_text(self.text(then, row))) for when, then in cases), else_=otherwise)
 
-    def _subclass(self, node: Subclass, row: Row) -> ColumnElement[Any]:
+    def _subclass(self, node: Subclass, row: EntityRow) -> ColumnElement[Any]:
         target = _aliased(node.mapper)
         own = AliasRow(target)
         keys = [node.mapper.get_property_by_column(column).key for column in node.mapper.primary_key]
@@ -213,6 +213,12 @@ class Builder:
                 criteria = option._resolve_where_criteria(mapper)  # noqa: SLF001 - as eager loaders ask
                 statement = statement.where(alias.traverse(criteria))
         return statement
+
+
+def _of_entity(row: Row) -> EntityRow:
+    """Return the row, of a mapped class: the planner puts what a class has or leads to nowhere else."""
+    assert not isinstance(row, RootColumns)  # noqa: S101 - said to the type checker
+    return row
 
 
 def _value(node: Value, row: Row) -> ColumnElement[Any]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from verdigris.loading.json.page import Beside
 
 
-class Row(Protocol):
-    """Where the columns of a node come from."""
+class EntityRow(Protocol):
+    """A row of a mapped class, which leads to others by its relationships."""
 
     def column(self, name: str) -> ColumnElement[Any]:
         """Return the expression of an attribute."""
@@ -105,7 +105,10 @@ class RootRow:
 
 
 class RootColumns:
-    """A row of a select() of columns: each is kept under its name, mapped classes by the columns that are used."""
+    """A row of a select() of columns: each is kept under its name, mapped classes by the columns that are used.
+
+    It has no relationships of its own; those of a mapped class in it are its part's.
+    """
 
     def __init__(self, selected: Mapping[str, Any]) -> None:
         self._selected = selected
@@ -124,14 +127,9 @@ class RootColumns:
             if is_entity(each):
                 self.part(name).keep()
 
-    def related(self, prop: RelationshipProperty[Any], target: Any) -> ColumnElement[bool]:
-        raise NotImplementedError  # a row of columns has no relationships: its parts are RootRows, which have
 
-    def beside(self, prop: RelationshipProperty[Any], target: Any) -> Beside | None:
-        raise NotImplementedError
-
-    def correlated(self, statement: Select[Any]) -> Select[Any]:
-        raise NotImplementedError
+#: Where the columns of a node come from.
+Row = EntityRow | RootColumns
 
 
 def _of_root(name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
