@@ -10,7 +10,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from reads import aims, dataset, load, results
+import uvloop
+
+from reads import aims, alternatives, dataset, load, results
 from reads.measure import Extent, figures, trips
 from reads.peer import titles
 from reads.scenarios import SCENARIOS, Scenario
@@ -35,6 +37,9 @@ def main() -> int:
         asyncio.run(dataset.fill(server.url.replace("+asyncpg", "")))
         if arguments.smoke:
             return _smoke(server, names)
+        if arguments.alternatives:
+            uvloop.run(alternatives.show(server.url, arguments.rounds))
+            return 0
         results.keep_setting(_setting(server))
         if arguments.trips:
             return _count_trips(server, names, scenarios)
@@ -49,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/reads/run", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="check equality, count round trips, one second of load")
     parser.add_argument("--trips", action="store_true", help="count round trips alone")
+    parser.add_argument("--alternatives", action="store_true", help="who writes the answer best, in process")
     parser.add_argument("--table", action="store_true", help="print the tables of what is kept")
     parser.add_argument("--write", action="store_true", help="write them into README.md")
     parser.add_argument("--scenarios", type=_names(SCENARIOS), default=list(SCENARIOS), metavar="A,B")
@@ -78,6 +84,7 @@ def _smoke(server: embedded.Server, names: list[str]) -> int:
     measured = list(figures(server, names, scenarios, extent, only="nested20"))
     for figure in measured:
         _tell(figure.scenario, figure.connections, figure.peer, f"{figure.rate:,.0f}/s")
+    asyncio.run(alternatives.measured(server.url, limit=20, rounds=1))
     counted = dict(trips(server, results.RECIPE, scenarios))
     print(f"{len(measured)} peers answer the same; round trips of {results.RECIPE}: {counted}")
     return 0 if {figure.peer for figure in measured} == set(names) and counted == _TRIPS_OF_RECIPE else 1

@@ -34,7 +34,7 @@ def served(peers: list[Peer], scenario: Scenario) -> list[Peer]:
         for path, answer in answers.items():
             if answer.status != 200:
                 raise UnequalError(f"{peer.name} answers {path} with {answer.status}: {answer.body[:300]!r}")
-            value = _plain(json.loads(answer.body))
+            value = plain(json.loads(answer.body))
             expected = reference.setdefault(path, value)
             if value != expected:
                 raise UnequalError(f"{peer.name} answers {path} otherwise: {_first_difference(expected, value)}")
@@ -46,12 +46,12 @@ def _samples(scenario: Scenario) -> list[str]:
     return [scenario.path(0 if scenario.name != "row" else 1), *scenario.paths()[:_SAMPLES]]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return the value with times as times: `Z` and `+00:00` say the same, and so do `.5` and `.500000`."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, str) and _TIME.fullmatch(value):
         return datetime.fromisoformat(value)
     return value
