@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-CONSTRAINTS = ("constraints.txt", "constraints-sqlalchemy-2.0.txt")
+CONSTRAINTS = ("constraints.txt", "constraints-older.txt")
 TESTS = "test/ext/asyncio"
 # What SQLAlchemy's README.unittests.rst asks of a database.
 PREPARED = (

@@ -86,11 +86,15 @@ class NotLoadedError(VerdigrisError, sa_exc.InvalidRequestError):
     """An attribute was read that its query had not loaded."""
 
 
-class NotFoundError(VerdigrisError, sa_exc.NoResultFound, HTTPException):
-    """No row answers a request for one: 404, with `install()` as a problem and without it as FastAPI writes it."""
+class _NotFound(HTTPException):
+    """A 404 that is made with what any exception takes."""
 
-    def __init__(self, what: str, *, why: str = "", do: Sequence[str] = (), page: str = "") -> None:
-        super().__init__(what, why=why, do=do, page=page)
+    def __init__(self, *args: object) -> None:
+        Exception.__init__(self, *args)
         self.status_code = 404
         self.detail = "Not Found"
         self.headers = None
+
+
+class NotFoundError(VerdigrisError, sa_exc.NoResultFound, _NotFound):
+    """No row answers a request for one: 404, with `install()` as a problem and without it as FastAPI writes it."""

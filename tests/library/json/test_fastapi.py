@@ -6,12 +6,14 @@ import datetime as dt
 import enum
 import uuid
 from decimal import Decimal
+from inspect import signature
 from typing import Annotated, Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from fastapi.routing import serialize_response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql as pg
@@ -76,6 +78,10 @@ class ThingOut(BaseModel):
     parts: list[PartOut]
 
 
+#: FastAPI that does not let Pydantic write the JSON has no answer for it.
+UNUSUAL = float("nan") if "dump_json" in signature(serialize_response).parameters else 0.25
+
+
 def things():
     """Return two rows, one hard to print."""
     made = dt.datetime(2024, 7, 1, 12, 30, 0, 500_000, tzinfo=dt.UTC)
@@ -84,7 +90,7 @@ def things():
     return [
         Thing(id=1, name="Ünî\x01", price=Decimal("10.50"), weight=1.0, raw=b"\xff\xfe?", colour=Colour.BLUE, **plain,
               parts=[Part(id=n, since=dt.date(2024, 1, n)) for n in (1, 2)]),
-        Thing(id=2, name="</script>", price=Decimal("100000.00"), weight=float("nan"), raw=b"", colour=Colour.RED,
+        Thing(id=2, name="</script>", price=Decimal("100000.00"), weight=UNUSUAL, raw=b"", colour=Colour.RED,
               **plain),
     ]  # fmt: skip
 
