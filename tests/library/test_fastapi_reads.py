@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from verdigris import Base, Database, load
 from verdigris.errors import ConfigurationError, NotFoundError
-from verdigris.fastapi import ReadRouter, install, reads
+from verdigris.fastapi import ReadRouter, dispatch, install, reads
 
 
 class Maker(Base):
@@ -176,13 +176,14 @@ async def ask(app, path, **options):
 def fast(monkeypatch):
     """The paths that were answered below FastAPI."""
     seen = []
-    original = reads._send
+    original = reads.send_json
 
     async def spy(send, body, status):
         seen.append(body)
         await original(send, body, status)
 
-    monkeypatch.setattr(reads, "_send", spy)
+    monkeypatch.setattr(reads, "send_json", spy)
+    monkeypatch.setattr(dispatch, "send_json", spy)
     return seen
 
 

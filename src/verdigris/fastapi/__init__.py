@@ -10,8 +10,11 @@ import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from starlette.middleware import Middleware
+
 from verdigris.fastapi import checks as _checks
 from verdigris.fastapi import problems as _problems
+from verdigris.fastapi.dispatch import ReadsFirst
 from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
 from verdigris.fastapi.streams import GeneratorsClosed
@@ -59,6 +62,8 @@ def install(
             yield state
 
     app.router.lifespan_context = lifespan
+    if not installed:
+        app.user_middleware.append(Middleware(ReadsFirst, of=app))  # at the end: inside of all others
     app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
     if metrics:
         app.add_middleware(_RequestOfQueries)

@@ -48,6 +48,9 @@ log = logging.getLogger("verdigris")
 _SHAPES = 32  # statements of one endpoint; more are answered in the ordinary way
 _LOOKED_AT = 512  # requests, of which one is compared with what the endpoint builds from its values
 _REFUSED = b"\x01"  # what the statement prints for a value that SQL does not write as Pydantic does
+#: In the scope of a request whose read was tried before it came to the route: the error that it met, or None.
+MET = "verdigris.met"
+_BUILT_BY = "__verdigris_built_by__"
 _UNSUPPORTED = ("response_model_include", "response_model_exclude", "response_model_exclude_defaults")
 
 
@@ -77,9 +80,10 @@ class ReadRoute(APIRoute):
     together: bool
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        endpoint = vars(endpoint).get(_BUILT_BY, endpoint)  # older FastAPI copies a route to include it
         _refuse(path, endpoint, options)
         self.built_by = endpoint
-        self._fast: dict[int, tuple[Dependant, _Fast | None]] = {}
+        self._fast: dict[int, tuple[Dependant, Fast | None]] = {}
         self._ordinary: set[str] = set()
         code = getattr(inspect.unwrap(endpoint), "__code__", None)
         self._place = Place(code, 0) if code is not None else None
@@ -94,6 +98,7 @@ class ReadRoute(APIRoute):
 
         signature = inspect.signature(endpoint, eval_str=True)
         setattr(answer, NEVER_STREAMS, True)
+        setattr(answer, _BUILT_BY, endpoint)
         vars(answer)["__signature__"] = signature.replace(return_annotation=inspect.Signature.empty)
         return answer
 
@@ -107,28 +112,35 @@ class ReadRoute(APIRoute):
         }
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "GET":
+        if MET in scope:  # it was tried already
+            failure = scope.pop(MET)
+            if failure is not None:
+                raise failure
+        elif scope["method"] == "GET":
             context = scope.get("fastapi", {}).get("effective_route_context")  # of a router that was included
             fast = self.fast(getattr(context, "dependant", None) or self.dependant)
-            if fast is not None:
-                token = PLACE.set(self._place)
-                try:
-                    body = await fast.body(scope)
-                finally:
-                    PLACE.reset(token)
-                if body is not None:
-                    await _send(send, body, self.status_code or 200)
-                    return
+            body = None if fast is None else await self.read(fast, scope)
+            if body is not None:
+                await send_json(send, body, self.status_code or 200)
+                return
         await super().handle(scope, receive, send)
 
-    def fast(self, dependant: Dependant) -> _Fast | None:
+    async def read(self, fast: Fast, scope: Scope) -> bytes | None:
+        """Return the body of a request's answer; None, with nothing sent, where FastAPI shall answer."""
+        token = PLACE.set(self._place)
+        try:
+            return await fast.body(scope)
+        finally:
+            PLACE.reset(token)
+
+    def fast(self, dependant: Dependant) -> Fast | None:
         """Return how requests of a route are answered below FastAPI; None for the ordinary way."""
         known = self._fast.get(id(dependant))
         if known is None:
             reason = self._needs_fastapi(dependant)
             if reason is not None:
                 self.say(reason)
-            known = self._fast[id(dependant)] = (dependant, _Fast(self, dependant) if reason is None else None)
+            known = self._fast[id(dependant)] = (dependant, Fast(self, dependant) if reason is None else None)
         return known[1]
 
     def _needs_fastapi(self, dependant: Dependant) -> str | None:
@@ -156,7 +168,7 @@ class ReadRoute(APIRoute):
             fast.prepare()
 
 
-class _Fast:
+class Fast:
     """Answers the requests of one route, where nothing of FastAPI's is needed but its validators."""
 
     def __init__(self, route: ReadRoute, dependant: Dependant) -> None:
@@ -248,7 +260,8 @@ class _Fast:
         return False
 
 
-async def _send(send: Send, body: bytes, status: int) -> None:
+async def send_json(send: Send, body: bytes, status: int) -> None:
+    """Send an answer that is written already."""
     headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,202 @@
+"""Finds the route of a `ReadRouter` before the application's router does, where both would find the same.
+
+Behind the application's own middleware a request passes through six layers of FastAPI and Starlette, and through the
+comparison with each route, until its route is asked. For a compiled read none of them does anything; they cost as much
+as the read. So the innermost middleware looks into a table of the reads first. Whatever is not certain goes the
+ordinary way: other methods, paths that a route before it may take, kinds of routes and routers that are not known here.
+A read that fails goes it too, and its route raises the failure there, so that exception handlers see it as ever.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, routing
+from fastapi.routing import APIRoute
+from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
+from starlette.routing import Mount, Route, Router, WebSocketRoute
+
+from verdigris.fastapi.reads import MET, ReadRoute, send_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from verdigris.fastapi.reads import Fast
+
+    _Match = Callable[[str], re.Match[str] | None]
+    _Segments = tuple[str | None, ...]  # of a path; None stands for any text in one
+
+_OF_ONE_SEGMENT = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
+_REST = "{…}"  # stands for the rest of a path, whatever its length
+_MATCHING = (Route.matches, APIRoute.matches, Mount.matches)  # by their `path_regex`, and by nothing else
+_OF_A_ROUTER = ("__call__", "app", "handle", "matches")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A compiled read as an application serves it: under the prefixes of the routers that include it."""
+
+    segments: _Segments
+    match: _Match
+    before: tuple[_Match, ...]  # of the routes that come first, and may take one of its paths
+    convertors: Mapping[str, Any]
+    route: ReadRoute
+    fast: Fast
+    noted: dict[str, Any]  # what FastAPI's router notes in the scope of a request
+
+
+class ReadsFirst:
+    """ASGI middleware, an application's innermost: answers the compiled reads."""
+
+    def __init__(self, app: ASGIApp, of: FastAPI) -> None:
+        self.app = app
+        self._of = of
+        self._known: list[tuple[Router, list[Any]]] = []  # the application's routers, with the routes they had
+        self._reads: dict[str | None, list[_Read]] = {}  # by the first segment of their paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            read = self._find(scope)
+            if read is not None:
+                body = await _body(read, scope)
+                if body is not None:
+                    await send_json(send, body, read.route.status_code or 200)
+                    return
+        await self.app(scope, receive, send)
+
+    def _find(self, scope: Scope) -> _Read | None:
+        """Return the read that a request is for, with what a router notes about it in the scope."""
+        if not self._up_to_date():
+            self._look()
+        if not self._reads or "path_params" in scope or "fastapi" in scope:  # a part of another application
+            return None
+        path = scope["path"]
+        if scope.get("root_path"):
+            path = _below(scope["root_path"], path)
+        for read in self._reads.get(_first(path)) or self._reads[None]:
+            matched = read.match(path)
+            if matched is not None:
+                for earlier in read.before:
+                    if earlier(path):
+                        return None
+                values: dict[str, Any] = matched.groupdict()
+                for name, convertor in read.convertors.items():
+                    values[name] = convertor.convert(values[name])
+                scope.update(read.noted, path_params=values)
+                return read
+        return None
+
+    def _up_to_date(self) -> bool:
+        if not self._known or self._known[0][0] is not self._of.router:
+            return False
+        for router, known in self._known:
+            if len(router.routes) != len(known) or not all(map(is_, router.routes, known)):
+                return False
+        return True
+
+    def _look(self) -> None:
+        """Make the table of reads anew."""
+        router = self._of.router
+        routers = list(_routers(router))
+        self._known = [(each, list(each.routes)) for each in routers]
+        reads: list[_Read] = []
+        if router.middleware_stack == router.app and all(map(_is_plain, routers)):
+            reads = list(_reads(router))
+        firsts = {None, *(read.segments[1] for read in reads)} if reads else ()
+        self._reads = {first: [read for read in reads if read.segments[1] in {first, None}] for first in firsts}
+
+
+async def _body(read: _Read, scope: Scope) -> bytes | None:
+    """Return the answer's body; None, with a note for the route in the scope, where the ordinary way goes on."""
+    met: Exception | None = None
+    try:
+        body = await read.route.read(read.fast, scope)
+    except Exception as error:  # noqa: BLE001 - raised by the route
+        body, met = None, error
+    if body is None:
+        for name in ("path_params", *read.noted):
+            del scope[name]
+        scope[MET] = met
+    return body
+
+
+def _reads(router: Router) -> Iterator[_Read]:
+    """Give an application's compiled reads in the order of its routes."""
+    before: list[tuple[_Segments, _Match]] = []
+    for found in _in_order(router.routes):
+        route = getattr(found, "original_route", found)
+        if isinstance(route, WebSocketRoute) or "GET" not in (getattr(found, "methods", None) or ("GET",)):
+            continue
+        if type(route).matches not in _MATCHING:
+            return  # what comes behind it may be its own
+        segments, match = _segments(found), found.path_regex.match
+        if isinstance(route, ReadRoute) and type(route).handle is ReadRoute.handle and len(segments) > 1:
+            fast = route.fast(found.dependant)
+            if fast is not None and _REST not in segments:
+                rivals = tuple(other for theirs, other in before if not _apart(theirs, segments))
+                yield _Read(segments, match, rivals, _convertors(found), route, fast, _noted(router, found, route))
+        before.append((segments, match))
+
+
+def _in_order(routes: Iterable[Any]) -> Iterable[Any]:
+    contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
+    return contexts(routes) if contexts else routes
+
+
+def _noted(router: Router, found: Any, route: ReadRoute) -> dict[str, Any]:
+    noted = {"router": router, "route": route, "endpoint": found.endpoint}
+    context = getattr(found, "_route_context", None)
+    return noted if context is None else {**noted, "fastapi": {"effective_route_context": context}}
+
+
+def _convertors(found: Any) -> dict[str, Any]:
+    """Return what makes values of texts, without what leaves them as they are."""
+    return {name: each for name, each in found.param_convertors.items() if type(each) is not StringConvertor}
+
+
+def _segments(found: Any) -> _Segments:
+    segments: list[str | None] = []
+    for text in found.path_format.split("/"):
+        kinds = [type(found.param_convertors[name]) for name in re.findall(r"{(\w+)}", text)]
+        if not all(kind in _OF_ONE_SEGMENT for kind in kinds):
+            return (*segments, _REST)
+        segments.append(None if kinds else text)
+    return tuple(segments)
+
+
+def _apart(one: _Segments, other: _Segments) -> bool:
+    """Tell whether no path belongs to both."""
+    for mine, theirs in zip(one, other, strict=False):
+        if _REST in {mine, theirs}:
+            return False
+        if mine is not None and theirs is not None and mine != theirs:
+            return True
+    return len(one) != len(other)
+
+
+def _first(path: str) -> str | None:
+    parts = path.split("/", 2)
+    return parts[1] if len(parts) > 1 else None
+
+
+def _below(root: str, path: str) -> str:
+    return path.removeprefix(root) if path == root or path.startswith(f"{root}/") else path
+
+
+def _routers(router: Router) -> Iterator[Router]:
+    yield router
+    for route in router.routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from _routers(inner)
+
+
+def _is_plain(router: Router) -> bool:
+    """Tell whether a router does what FastAPI's does."""
+    return all(getattr(type(router), name, None) is getattr(APIRouter, name, None) for name in _OF_A_ROUTER)
