@@ -224,20 +224,22 @@ def _sources(
     origin = {
         id(inner): places[id(own)]
         for cached, own in zip(compiled.cache_key[1], extracted, strict=True)
+        if id(own) in places
         for inner in matches[cached]
-    }  # the others belong to mappers, such as the constants of a column_property
-    sources: list[Source] = []
-    for name in compiled.positiontup or ():
-        bind = compiled.binds[name]
-        place, process = origin.get(id(bind)), compiled._bind_processors.get(name)
-        if bind.callable is not None or bind.required or isinstance(process, tuple):
-            return None
-        constant = None if place is not None else bind.value if process is None else process(bind.value)
-        sources.append((place, process, constant))
+    }  # the others belong to mappers: constants of a column_property, or of the select() that a class is mapped to
+    names = compiled.positiontup or ()
+    if any(compiled.binds[name].callable is not None or compiled.binds[name].required for name in names):
+        return None
     values = compiled.construct_params(extracted_parameters=extracted)
+    sources: list[Source] = []
+    for name in names:
+        place, process = origin.get(id(compiled.binds[name])), compiled._bind_processors.get(name)
+        if isinstance(process, tuple):
+            return None
+        constant = None if place is not None else values[name] if process is None else process(values[name])
+        sources.append((place, process, constant))
     right = all(
-        place is None or binds[place].value is values[name]
-        for (place, _, _), name in zip(sources, compiled.positiontup or (), strict=True)
+        place is None or binds[place].value is values[name] for (place, _, _), name in zip(sources, names, strict=True)
     )
     return tuple(sources) if right else None
 

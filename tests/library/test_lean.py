@@ -90,6 +90,26 @@ class Book(Base):
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "book"}  # noqa: RUF012
 
 
+class Reader(Base):
+    __tablename__ = "readers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    age: Mapped[int]
+    loans: Mapped[list["Loan"]] = relationship(lazy="selectin")
+
+
+class Loan(Base):
+    __tablename__ = "loans"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reader_id: Mapped[int] = mapped_column(ForeignKey("readers.id"))
+
+
+class Grown(Base):
+    __table__ = select(Reader.__table__).where(Reader.__table__.c.age > 17).subquery()
+    id: Mapped[int]
+    age: Mapped[int]
+    __mapper_args__ = {"primary_key": [__table__.c.id]}  # noqa: RUF012
+
+
 Book.double = column_property(Book.price * 2)
 
 
@@ -98,11 +118,14 @@ class Atlas(Book):
     __mapper_args__ = {"polymorphic_identity": "atlas"}  # noqa: RUF012
 
 
+TABLES = [each.__table__ for each in (Shelf, Book, Reader, Loan)]
+
+
 @pytest.fixture
 async def db(database_url):
     database = Database(database_url, pool_size=2, max_overflow=0)
     async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all, tables=[Shelf.__table__, Book.__table__])
+        await connection.run_sync(Base.metadata.create_all, tables=TABLES)
     async with database.session.begin() as session:
         for n in (1, 2):
             shelf = Shelf(id=n, name=f"shelf {n}")
@@ -489,3 +512,25 @@ async def test_a_commit_with_nothing_to_commit_says_nothing_and_its_listeners_ar
 
     assert len(heard) == 1
     assert db.pool().checkouts == before
+
+
+async def test_the_first_get_of_a_class_loads_what_its_relationships_load_at_once(db):
+    async with db.session.begin() as session:
+        session.add_all([Reader(id=1, age=30, loans=[Loan(id=1)]), Reader(id=2, age=5, loans=[])])
+
+    for _ in range(3):  # learning, learnt
+        async with db.session() as session:
+            reader = await session.get(Reader, 1)
+            assert [loan.id for loan in reader.loans] == [1]
+
+
+async def test_a_class_mapped_to_a_select_with_values_of_its_own_is_read(db, lean):
+    async with db.session.begin() as session:
+        session.add_all([Reader(id=1, age=30), Reader(id=2, age=5)])
+
+    for _ in range(3):
+        async with db.session() as session:
+            assert await session.scalar(select(Grown).where(Grown.id == 2)) is None
+            assert (await session.scalar(select(Grown).where(Grown.id == 1))).age == 30
+            assert (await session.get(Grown, 1)).age == 30
+    assert lean

@@ -99,8 +99,7 @@ class LeanReads:
         """Let SQLAlchemy run the statement until there is a plan for it, which is kept with it."""
         found = self._plan(session, statement)
         if found is None:
-            result = await greenlet_spawn(session.execute, statement)
-            return result.scalar()
+            return await greenlet_spawn(session.scalar, statement)  # to its end: what it loads may send more statements
         if len(found[1]) == 1:
             known.statement, known.plan, known.kind = statement, found[0], kind
         return await self._first(session, statement, *found, alone=alone)
