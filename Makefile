@@ -12,13 +12,15 @@ TYPED := src tests/typing
 SUITES := tests examples/shop/tests
 export PYTHON ARGS
 
-.PHONY: demo test faults fuzz suite check fix docs bench bench-reads equivalence lock clean help bench-faults
+.PHONY: demo test faults fuzz suite sequences check fix docs bench bench-reads equivalence lock clean help bench-faults
 
 help:
 	@echo "make demo    serve, drive and prove the shop: the 41 boxes of a real service on a real PostgreSQL"
 	@echo "make test    run the tests"
 	@echo "make faults  run the fault tests, the slow ones too: frozen, killed and promoted servers, lost answers"
 	@echo "make fuzz    requests made up by schemathesis before the shop: no answer may be a 5xx"
+	@echo "make suite   SQLAlchemy's own tests of asyncio and of the ORM, with our sessions, engines and lean reads"
+	@echo "make sequences   a thousand generated sequences of operations, on our session and on SQLAlchemy's"
 	@echo "make check   lint, format, types, documentation"
 	@echo "make fix     repair what lint and format can repair"
 	@echo "make docs    check the documentation alone"
@@ -44,9 +46,16 @@ faults: $(READY)
 fuzz: $(READY)
 	@VENV=$(VENV) tests/fuzz/run $(ARGS)
 
-# SQLAlchemy's own tests of its asyncio extension, with our classes for theirs; its source is fetched once.
+# SQLAlchemy's own tests, with our classes for theirs; its source is fetched once. MODES chooses of plain, database, orm.
+MODES ?=
 suite: $(READY)
-	@$(BIN)/python tools/sqlalchemy_suite.py $(ARGS)
+	@$(BIN)/python tools/sqlalchemy_suite.py $(MODES) -- $(ARGS)
+
+# A thousand generated sequences of session operations, on a Database's session and on SQLAlchemy's; a failure names
+# its SEED and FIRST: make sequences SEED=7 FIRST=31 SEQUENCES=1
+SEQUENCES ?= 1000
+sequences: $(READY)
+	@VERDIGRIS_EXAMPLES=$(SEQUENCES) VERDIGRIS_FIRST=$(FIRST) VERDIGRIS_SEED=$(SEED) $(BIN)/python -m pytest -q -vv tests/library/sessions $(ARGS)
 
 check: $(READY) docs
 	@$(BIN)/ruff check

@@ -165,6 +165,7 @@ def nothing_to_commit(session: Any) -> bool:
     """
     return (
         session._transaction is None
+        and session._trans_context_manager is None  # in a block whose transaction has ended, nothing can be begun
         and session._close_state is not _SessionCloseState.CLOSED
         and not (session._new or session._deleted or session.identity_map._modified)
         and not (session.expire_on_commit and session.identity_map)

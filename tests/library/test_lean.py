@@ -534,3 +534,13 @@ async def test_a_class_mapped_to_a_select_with_values_of_its_own_is_read(db, lea
             assert (await session.scalar(select(Grown).where(Grown.id == 1))).age == 30
             assert (await session.get(Grown, 1)).age == 30
     assert lean
+
+
+async def test_the_first_statement_of_a_transaction_may_be_a_read_in_a_savepoint(db, lean):
+    await warm(db, BY_KEY)
+
+    async with db.session() as session, session.begin_nested():
+        book = await session.scalar(BY_KEY)
+
+    assert book.id == 10
+    assert lean

@@ -376,3 +376,11 @@ async def test_a_session_that_is_closed_or_was_never_used_is_dropped_without_a_w
     gc.collect()
 
     assert not [each for each in recwarn if each.category is ResourceWarning]
+
+
+async def test_in_a_block_whose_transaction_has_ended_nothing_is_committed_in_silence(db):
+    async with db.session() as session, session.begin_nested():
+        await session.rollback()
+
+        with pytest.raises(exc.InvalidRequestError, match="closed transaction inside context manager"):
+            await session.commit()

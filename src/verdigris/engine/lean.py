@@ -124,7 +124,7 @@ class LeanReads:
             return None
         if not (alone and session._transaction is None):
             return await self._fetch(await self._connection(session), plan.text, arguments)
-        if plan.locks or _heard(session):
+        if plan.locks or _heard(session) or session._trans_context_manager is not None:
             return None
         return await self._lane.fetch(plan.text, arguments, again=plan.repeatable)
 
@@ -146,8 +146,9 @@ class LeanReads:
         """Return the connection of the session's transaction, begun as SQLAlchemy begins it."""
         bind, transaction = session.bind, session._transaction
         there = transaction is not None and bind in transaction._connections
+        savepoint = transaction is not None and transaction._parent is not None  # which is sent to a new connection
         pool = self._engine.pool
-        if there or (isinstance(pool, Pool) and not _heard(session) and pool.hands_out_at_once()):
+        if there or (isinstance(pool, Pool) and not (savepoint or _heard(session)) and pool.hands_out_at_once()):
             connection: Connection = session._connection_for_bind(bind)
             return connection
         return await greenlet_spawn(session._connection_for_bind, bind)
