@@ -2,8 +2,9 @@
 
 The engine compiles a statement, works out its parameters and what its columns are, every time: from caches, but through
 some fifty calls. A plan keeps the outcome for one shape of statement: the text, where each argument comes from, what
-the columns are. Making objects of the rows stays SQLAlchemy's, by `sqlalchemy.orm.loading` itself: identity map, load
-events, loader options, types, uniqueness. What a plan cannot be made for takes SQLAlchemy's own path.
+the columns are, and which statements of loaders follow. Making objects of the rows stays SQLAlchemy's, by
+`sqlalchemy.orm.loading` itself: identity map, load events, loader options, types, uniqueness. What a plan cannot be
+made for takes SQLAlchemy's own path.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import greenlet_spawn, immutabledict
 
+from verdigris._following import SELECT, UnsentError, answering, following
 from verdigris._shapes import shape_of
 
 if TYPE_CHECKING:
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.elements import BindParameter
 
+    from verdigris._following import Fetched, Following
+
 _KEPT = 500  # shapes; then all are learnt anew
-_TRIES = 4
-_SELECT: Any = vars(orm_context).get("_ORMSelectCompileState") or vars(orm_context)["ORMSelectCompileState"]  # 2.1, 2.0
+_LOOKS = (
+    10  # for what the engine has made of a shape, after 1, 2, 4, 8 … of its statements: many may wait for the first
+)
 #: What the ORM says to the engine of its loads; rows are made into objects when they are there, as AsyncSession does.
 _UNBUFFERED: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True})
 _OPTIONS: immutabledict[str, Any] = _UNBUFFERED.union({"prebuffer_rows": True})
@@ -69,6 +74,7 @@ class Plan:
     locks: bool
     repeatable: bool  # the text calls no functions, so that running it twice is running it once
     witness: Select[Any]  # keeps alive what the shape's key identifies
+    following: tuple[Following, ...] = ()  # what loading would send: known, and sent before
 
     def arguments(self, binds: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return the driver's arguments for a statement of this shape."""
@@ -94,21 +100,29 @@ class Plan:
                 return False
         return not self.waits
 
-    async def load(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
+    async def load(
+        self, session: Session, statement: Select[Any], rows: list[Any], fetched: Sequence[Fetched] = ()
+    ) -> Result[Any]:
         """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""
         if self.loads_at_once:
             return self.instances(session, statement, rows)
-        return await greenlet_spawn(self.instances, session, statement, rows)
+        return await greenlet_spawn(self.instances, session, statement, rows, fetched)
 
-    def instances(self, session: Session, statement: Select[Any], rows: list[Any]) -> Result[Any]:
-        return loading.instances(self._cursor(rows), self._query(session, statement))
-
-    def sends_more(self, session: Session, statement: Select[Any]) -> bool:
-        """Tell whether loading sends statements of its own: `selectinload`, `subqueryload`, `immediateload`."""
+    def instances(
+        self, session: Session, statement: Select[Any], rows: list[Any], fetched: Sequence[Fetched] = ()
+    ) -> Result[Any]:
         query = self._query(session, statement)
-        query.execution_options = _UNBUFFERED  # loads nothing yet: what loaders have asked for is still there
+        if not fetched:
+            return loading.instances(self._cursor(rows), query)
+        with answering(session, fetched):
+            return loading.instances(self._cursor(rows), query)
+
+    def unloaded(self, session: Session, statement: Select[Any]) -> Any:
+        """Return a context that no row was loaded with: what its loaders have asked for is still there."""
+        query = self._query(session, statement)
+        query.execution_options = _UNBUFFERED
         loading.instances(self._cursor([]), query)
-        return bool(query.post_load_paths or query.loaders_require_buffering)
+        return query
 
     def _cursor(self, rows: list[Any]) -> Any:
         cursor: Any = IteratorResult(self.metadata, iter(rows))
@@ -156,27 +170,43 @@ class Plans:
     def _learn(
         self, key: Hashable, binds: Sequence[BindParameter[Any]], statement: Select[Any], session: Session
     ) -> Plan | None:
-        tries, witness = self._learning.get(key, (0, statement))
-        compiled, extracted = self._compiled(statement) if tries else (None, ())
-        if compiled is None or compiled._cached_metadata is None:
-            if len(self._learning) >= _KEPT:
-                self._learning.clear()
-                self._plans.clear()
-            self._learning[key] = (tries + 1, witness)
-            if tries >= _TRIES:
-                self._plans[key] = None
+        ran, witness = self._learning.get(key, (0, statement))
+        if len(self._learning) >= _KEPT:
+            self._learning.clear()
+            self._plans.clear()
+        self._learning[key] = (ran + 1, witness)
+        if ran & (ran - 1) or not ran:
             return None
-        plan = self._plans[key] = _made(compiled, extracted, binds, statement, session)
+        try:
+            plan = self._made(binds, statement, session)
+        except UnsentError:  # the first are still under way, perhaps, or no row had collections to load
+            if ran < 2**_LOOKS:
+                return None
+            plan = None
+        self._plans[key] = plan
         return plan
 
+    def _made(self, binds: Sequence[BindParameter[Any]], statement: Select[Any], session: Session) -> Plan | None:
+        compiled, extracted = self._compiled(statement)
+        plan = _made(compiled, extracted, binds, statement)
+        return None if plan is None else self._followed(plan, statement, session)
+
+    def _followed(self, plan: Plan, statement: Select[Any], session: Session) -> Plan:
+        """Return the plan with the statements that loaders send: `selectinload`, `subqueryload`, `immediateload`."""
+        query = plan.unloaded(session, statement)
+        if not (query.post_load_paths or query.loaders_require_buffering):
+            return plan
+        more = None if query.loaders_require_buffering else following(self._engine, query)
+        return replace(plan, waits=True, following=more or ())
+
     def _compiled(self, statement: Select[Any]) -> tuple[Any, Sequence[BindParameter[Any]]]:
-        """Return what SQLAlchemy's engine has compiled of a statement run without parameters."""
+        """Return what SQLAlchemy's engine has compiled of a statement run without parameters; raise UnsentError."""
         general = statement._generate_cache_key()
-        if general is None:
-            return None, ()
-        cache: Any = self._engine._compiled_cache
-        dialect = self._engine.dialect
-        return (cache or {}).get((dialect, general[0], (), False, False)), general[1]
+        cache: Any = self._engine._compiled_cache or {}
+        compiled = None if general is None else cache.get((self._engine.dialect, general[0], (), False, False))
+        if general is None or compiled is None or compiled._cached_metadata is None:
+            raise UnsentError
+        return compiled, general[1]
 
 
 def _made(
@@ -184,12 +214,11 @@ def _made(
     extracted: Sequence[BindParameter[Any]],
     binds: Sequence[BindParameter[Any]],
     statement: Select[Any],
-    session: Session,
 ) -> Plan | None:
     """Return the plan for a compiled statement; None if there is more to running it than a plan knows."""
     state = compiled.compile_state
     subject = statement._propagate_attrs.get("plugin_subject")
-    if type(state) is not _SELECT or state.compile_options._is_star or subject is None:
+    if type(state) is not SELECT or state.compile_options._is_star or subject is None:
         return None
     if compiled.post_compile_params or compiled.literal_execute_params or compiled.escaped_bind_names:
         return None
@@ -198,7 +227,7 @@ def _made(
         return None
     context = SimpleNamespace(_is_server_side=False, compiled=compiled, execution_options=_OPTIONS)
     parts = list(visitors.iterate(statement))
-    plan = Plan(
+    return Plan(
         text=compiled.string,
         sources=sources,
         metadata=compiled._cached_metadata,
@@ -212,7 +241,6 @@ def _made(
         repeatable=not any(isinstance(part, FunctionElement | TextClause) for part in parts),
         witness=statement,
     )
-    return replace(plan, waits=plan.waits or plan.sends_more(session, statement))
 
 
 def _sources(

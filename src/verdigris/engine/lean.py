@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
 
+from verdigris._following import Fetched
 from verdigris._plans import Plans
 from verdigris._sync_sessions import Ears, ReadSession
 from verdigris.engine.lane import raise_as_session
@@ -72,7 +73,9 @@ class LeanReads:
         """
         found = self._plan(session, statement)
         rows = await self._rows(session, *found, alone=alone) if found is not None else None
-        return None if found is None or rows is None else await found[0].load(session, statement, rows)
+        if found is None or rows is None:
+            return None
+        return await self._loaded(session, statement, found[0], rows, alone=alone)
 
     async def scalar(self, session: Session, statement: Any, *, alone: bool) -> Any:
         """Run a statement as `run` does, and return the first column of the first row; else `NOT_RUN`."""
@@ -115,18 +118,39 @@ class LeanReads:
             return NOT_RUN
         if plan.single and plan.loads_at_once:
             return plan.first(session, statement, rows)
-        return (await plan.load(session, statement, rows)).scalar()
+        return (await self._loaded(session, statement, plan, rows, alone=alone)).scalar()
+
+    async def _loaded(
+        self, session: Session, statement: Any, plan: Plan, rows: list[Record], *, alone: bool
+    ) -> Result[Any]:
+        """Send what loaders would send, then make objects of all rows at once."""
+        fetched: list[Fetched] = []
+        todo = [(one, rows) for one in plan.following]
+        for one, parents in todo:
+            each = Fetched(one, set(), [])
+            for keys in one.batches(parents):
+                each.keys.update(keys)
+                each.rows += await self._sent(session, one.text, [keys], alone=alone, again=plan.repeatable)
+            fetched.append(each)
+            todo += [(inner, each.rows) for inner in one.following]
+        return await plan.load(session, statement, rows, fetched)
 
     async def _rows(self, session: Session, plan: Plan, binds: Sequence[Any], *, alone: bool) -> list[Record] | None:
         try:
             arguments = plan.arguments(binds)
         except Exception:  # noqa: BLE001 - SQLAlchemy shall raise it, in its own words
             return None
-        if not (alone and session._transaction is None):
-            return await self._fetch(await self._connection(session), plan.text, arguments)
-        if plan.locks or _heard(session) or session._trans_context_manager is not None:
+        heard = plan.locks or _heard(session) or session._trans_context_manager is not None
+        if alone and session._transaction is None and heard:
             return None
-        return await self._lane.fetch(plan.text, arguments, again=plan.repeatable)
+        return await self._sent(session, plan.text, arguments, alone=alone, again=plan.repeatable)
+
+    async def _sent(
+        self, session: Session, text: str, arguments: Sequence[Any], *, alone: bool, again: bool
+    ) -> list[Record]:
+        if alone and session._transaction is None:
+            return await self._lane.fetch(text, arguments, again=again)
+        return await self._fetch(await self._connection(session), text, arguments)
 
     def _undisturbed(self, session: Any) -> bool:
         """Tell whether nothing but the statement itself has a say in how it is run."""
