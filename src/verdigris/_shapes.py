@@ -29,6 +29,9 @@ _KNOWN = frozenset({
     "_fetch_clause",
     "_fetch_clause_options",
     "_with_options",
+    "_generate_cache_key",  # memoized once SQLAlchemy has made its own key, like the two below
+    "_memoized_keys",
+    "dialect_options",
 })  # fmt: skip
 _MOST_KEPT = 4096
 _kept: dict[int, object] = {}  # loader options that live as long as this process, by their identity
@@ -48,7 +51,7 @@ def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]
     A key holds identities: it means something only as long as a statement of this shape is kept alive.
     """
     parts = vars(statement)
-    if not _KNOWN.issuperset(parts) or parts.get("_fetch_clause") is not None:
+    if not _KNOWN.issuperset(parts) or parts.get("_fetch_clause") is not None or parts.get("dialect_options"):
         return None
     key: list[Hashable] = [parts["_label_style"]]
     binds: list[BindParameter[Any]] = []

@@ -23,6 +23,7 @@ log = logging.getLogger("verdigris")
 T = TypeVar("T")
 _BURST = 20
 _SHARE = 10  # units pay for one repetition: more would feed the overload that causes them
+_FULL = _BURST * _SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,12 @@ NO_RETRY = Retry(attempts=1)
 class Budget:
     """What all callers of one database may spend on repeating: a tenth of the units, and a burst of twenty."""
 
-    left: int = _BURST * _SHARE
+    left: int = _FULL
 
     def unit_began(self) -> None:
         """Count a unit of work, which pays its share."""
-        self.left = min(_BURST * _SHARE, self.left + 1)
+        if self.left < _FULL:
+            self.left += 1
 
     def spend(self) -> bool:
         """Take one repetition out of the budget, if there is one."""

@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import text
 
 from verdigris import Database
+from verdigris.engine.handoff import HandOffQueue
 from verdigris.errors import PoolExhaustedError
 from verdigris.fastapi import install
 
@@ -168,3 +169,42 @@ async def test_beyond_the_end_of_the_line_the_answer_is_503_with_retry_after(mak
     assert int(refused.headers["retry-after"]) >= 1
     assert done == [200, 200, 200]
     assert time.monotonic() - began < PATIENCE
+
+
+async def test_waits_that_are_served_have_one_timer_between_them(monkeypatch):
+    loop, queue, timers = asyncio.get_running_loop(), HandOffQueue(), []
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *args, **options: timers.append(args[0]) or call_at(*args, **options))
+
+    served = []
+    for n in range(100):
+        waiting = asyncio.create_task(queue.turn(PATIENCE))
+        await asyncio.sleep(0)
+        queue.put_nowait(n)
+        served.append(await waiting)
+
+    assert served == list(range(100))
+    assert len(timers) == 1
+
+
+async def test_each_gives_up_in_its_own_time_and_the_others_stay_in_line():
+    loop, queue = asyncio.get_running_loop(), HandOffQueue()
+    began = loop.time()
+
+    async def waits(seconds):
+        with pytest.raises(TimeoutError):
+            await queue.turn(seconds)
+        return loop.time() - began >= seconds
+
+    waiting = [asyncio.create_task(waits(seconds)) for seconds in (0.1, 0.15, 0.05, 0.1)]
+    gone = asyncio.create_task(queue.turn(0.01))
+    patient = [asyncio.create_task(queue.turn(seconds)) for seconds in (None, PATIENCE)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    ended = await asyncio.gather(*waiting)
+    for item in ("first", "second"):
+        queue.put_nowait(item)
+
+    assert ended == [True] * 4
+    assert await asyncio.gather(*patient) == ["first", "second"]
+    assert queue.empty()

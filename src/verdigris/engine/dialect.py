@@ -16,8 +16,8 @@ from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.driver import ours
 from verdigris.engine.limits import connector
 from verdigris.engine.pooler import Pooler
+from verdigris.engine.prepared import Prepared, is_plain
 from verdigris.engine.secrecy import without_frames
-from verdigris.engine.state import Tracked
 from verdigris.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class DialectOverrides:
         """Return the class of every connection of this engine: the guards, before what the engine was told to use."""
         if given not in self.made:
             above = () if given is None else (given,)
-            self.made[given] = type("Connection", (self.settings.connection_class(), Tracked, *above), {})
+            own = {"direct": is_plain(given)}
+            self.made[given] = type("Connection", (self.settings.connection_class(), Prepared, *above), own)
         return self.made[given]
 
     @cached_property

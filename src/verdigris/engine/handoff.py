@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import Any, TypeVar
+from contextvars import Context
+from math import inf
+from typing import TypeVar
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
@@ -23,7 +25,11 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's signature
         super().__init__(maxsize, use_lifo)
         self.items: deque[T] = deque()
-        self._waiting: deque[asyncio.Future[T]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[T], float]] = (
+            deque()
+        )  # and until when each waits, by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None  # one for all: most are served long before
+        self._when = inf
 
     def empty(self) -> bool:
         return not self.items
@@ -65,8 +71,11 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
         """Wait for an item, after all who wait already; TimeoutError after so many seconds."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(mine)
-        limit = None if seconds is None else loop.call_later(seconds, _give_up, mine)
+        due = inf if seconds is None else loop.time() + seconds
+        waiting = mine, due
+        self._waiting.append(waiting)
+        if due < self._when:
+            self._set(loop, due)
         try:
             return await mine
         except BaseException:
@@ -75,21 +84,29 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
                     self.items.append(mine.result())  # also beyond the size: it belongs to the pool
             else:
                 with suppress(ValueError):
-                    self._waiting.remove(mine)
+                    self._waiting.remove(waiting)
             raise
-        finally:
-            if limit is not None:
-                limit.cancel()
 
     def _handed_over(self, item: T) -> bool:
         while self._waiting:
-            first = self._waiting.popleft()
+            first, _ = self._waiting.popleft()
             if not first.done():
                 first.set_result(item)
                 return True
         return False
 
+    def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._when = when  # in no request's context, which would live as long as the timer
+        self._timer = loop.call_at(when, self._look, loop, context=Context())
 
-def _give_up(waiting: asyncio.Future[Any]) -> None:
-    if not waiting.done():
-        waiting.set_exception(TimeoutError())
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up for whose time is over, and look again when the next one's is."""
+        now, self._when, self._timer = max(loop.time(), self._when), inf, None
+        for waiting, due in self._waiting:
+            if due <= now and not waiting.done():
+                waiting.set_exception(TimeoutError())  # leaves the line when it wakes
+        soonest = min((due for waiting, due in self._waiting if not waiting.done()), default=inf)
+        if soonest < inf:
+            self._set(loop, soonest)

@@ -69,8 +69,8 @@ class Lane:
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
         self._budget.unit_began()
-        own = self._pool()
-        taken = None if own is None else own.take() or await _turn(own)
+        own = self._engine.pool
+        taken = (own.take() or await own.take_in_turn()) if isinstance(own, Pool) else None
         if taken is None:
             work = self._work(statement, arguments, timed=timed)
             return await self._twice(work, again, self._fetch(work))
@@ -79,7 +79,7 @@ class Lane:
         rows: list[asyncpg.Record] = []
         began = perf_counter()
         try:
-            rows = await driver.fetch(statement, *arguments)
+            rows = await driver.fetch_prepared(statement, arguments)
         except BaseException as error:  # noqa: BLE001 - raised again, as a session would raise it
             failure = error
         count = len(rows) if failure is None else -1
@@ -106,11 +106,6 @@ class Lane:
 
     def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool) -> _Work:
         return partial(self.run if timed else _untimed, statement=statement, arguments=arguments)
-
-    def _pool(self) -> Pool | None:
-        """Return the pool, if it hands out without a proxy."""
-        pool = self._engine.pool
-        return pool if isinstance(pool, Pool) else None
 
     async def _twice(
         self,
@@ -187,7 +182,7 @@ class Lane:
         failure: BaseException | None = None
         count, began = -1, perf_counter()
         try:
-            rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
+            rows: list[asyncpg.Record] = await driver.fetch_prepared(statement, arguments)
             count = len(rows)
         except BaseException as error:
             failure = error
@@ -219,16 +214,8 @@ class Lane:
             connection.close()
 
 
-async def _turn(pool: Pool) -> Taken | None:
-    try:
-        return await pool.take_in_turn()
-    except asyncio.CancelledError as cancelled:
-        met_database(cancelled)
-        raise
-
-
 async def _untimed(driver: Any, *, statement: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
-    rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
+    rows: list[asyncpg.Record] = await driver.fetch_prepared(statement, arguments)
     return rows
 
 

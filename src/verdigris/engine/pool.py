@@ -23,6 +23,7 @@ from verdigris.engine.handoff import HandOffQueue
 from verdigris.engine.homes import Home, abandon
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, exhausted, shutting_down
+from verdigris.errors.classify import met_database
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -143,17 +144,14 @@ class Pool(AsyncAdaptedQueuePool):
         For who holds it through one statement and gives it back on every path. None where anybody watches the pool, and
         for a task that holds another connection, which is told so by `connect()`.
         """
-        extras, queue, dispatch = self._extras, self._pool, self.dispatch
-        if type(queue) is not HandOffQueue or not queue.items or extras is None or extras.closing:
+        extras, queue = self._extras, self._pool
+        if type(queue) is not HandOffQueue or not queue.items or extras is None or extras.closing or self._watched():
             return None
         home = extras.home
         if home is None or not home.lasts():
             return None
-        if dispatch.checkout or dispatch.checkin or dispatch.reset:
-            return None
-        record = queue.next()
-        driver = self._ready(record)
-        task = asyncio.current_task()
+        record: Any = queue.items[-1 if queue.use_lifo else 0]
+        driver, task = self._ready(record), asyncio.current_task()
         if driver is None or id(task) in extras.holding:
             return None
         queue.get_nowait()
@@ -175,11 +173,9 @@ class Pool(AsyncAdaptedQueuePool):
             or not extras.home.lasts()
             or not isinstance(queue, HandOffQueue)
             or not -1 < self._max_overflow <= self._overflow
-            or not queue.empty()
+            or queue.items
             or id(task) in extras.holding
-            or self.dispatch.checkout
-            or self.dispatch.checkin
-            or self.dispatch.reset
+            or self._watched()
         ):
             return None
         began = self.gauges.asked() if self.gauges is not None else 0.0
@@ -193,6 +189,9 @@ class Pool(AsyncAdaptedQueuePool):
                 with extras.queue.waits(task, holders, self.limit):
                     record = await queue.turn(self._timeout)
             got = True
+        except asyncio.CancelledError as cancelled:
+            met_database(cancelled)
+            raise
         except (TimeoutError, sa_exc.TimeoutError) as error:  # the second: the line is full, or nobody in it is served
             if self.gauges is not None:
                 self.gauges.timeouts += 1
@@ -218,11 +217,13 @@ class Pool(AsyncAdaptedQueuePool):
         extras.held[record] = _held(_Held, (time.monotonic(), weakref.ref(task) if task else None, me, extras.home))
         extras.holding[me] = extras.holding.get(me, 0) + 1
 
-    def give(self, record: ConnectionPoolEntry, driver: object) -> bool:
+    def give(self, record: ConnectionPoolEntry, driver: Any) -> bool:
         """Take back what `take` gave, if nobody has to wait for that; else False: its proxy's `close()` shall do it."""
         if not self.returns_at_once(driver):
             return False
-        self._do_return_conn(record)
+        if self._is_ours(record):
+            driver.released = time.monotonic()
+            self._pool.put_nowait(record)  # there is room
         return True
 
     def proxied(self, record: ConnectionPoolEntry) -> PoolProxiedConnection:
@@ -235,9 +236,13 @@ class Pool(AsyncAdaptedQueuePool):
     def returns_at_once(self, driver: object) -> bool:
         """Tell whether taking this connection back after its transaction waits for nothing: it needs no greenlet."""
         dispatch, queue = self.dispatch, self._pool
-        return not (
-            getattr(driver, "left", None) or dispatch.reset or dispatch.checkin or 0 < queue.maxsize <= queue.qsize()
-        )
+        if getattr(driver, "left", None) or 0 < queue.maxsize <= queue.qsize():
+            return False
+        return not _hears(dispatch.reset, dispatch.checkin)
+
+    def _watched(self) -> bool:
+        dispatch = self.dispatch
+        return _hears(dispatch.checkout, dispatch.checkin, dispatch.reset)
 
     def holder_of(self, driver: object) -> asyncio.Task[Any] | None:
         """Return the task that has checked a driver's connection out, if it is known and still there."""
@@ -272,18 +277,24 @@ class Pool(AsyncAdaptedQueuePool):
         )
         return fresh
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+    def _is_ours(self, record: ConnectionPoolEntry) -> bool:
+        """Count a checkout out; False if it was made in another loop or before a fork: abandoned, and not ours."""
         extras = self._extras or self.extras
         held = extras.held.pop(record, None)
-        if held is not None:
-            if extras.holding.get(held.task_id) == 1:
-                del extras.holding[held.task_id]
-            else:
-                extras.free(held)
-            if held.home is not extras.home:
-                # Checked out in another loop or before a fork: not ours to count any more.
-                abandon(record, extras.home, extras.abandoned)
-                return
+        if held is None:
+            return True
+        if extras.holding.get(held.task_id) == 1:
+            del extras.holding[held.task_id]
+        else:
+            extras.free(held)
+        if held.home is extras.home:
+            return True
+        abandon(record, extras.home, extras.abandoned)
+        return False
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if not self._is_ours(record):
+            return
         driver = driver_of(record)
         try:
             if driver is not None:
@@ -331,6 +342,14 @@ class Pool(AsyncAdaptedQueuePool):
         now, holders = time.monotonic(), sorted(extras.held.values(), key=lambda held: held.since)
         tasks = [(held.task() if held.task else None, now - held.since) for held in holders]
         return exhausted(tasks, self._timeout, self.checkedout(), (self.size(), self._max_overflow), extras.workers)
+
+
+def _hears(*listeners: Any) -> bool:
+    """Tell whether there are listeners: asked in each read, of the lists themselves, which is a third of `bool()`."""
+    for each in listeners:  # noqa: SIM110 - any() would make a generator
+        if each.parent_listeners or each.listeners:
+            return True
+    return False
 
 
 def driver_of(record: Any) -> Any:

@@ -70,7 +70,7 @@ class _Tally:
     total: float = 0.0
     max: float = 0.0
 
-    def add(self, seconds: float, failed: bool) -> None:  # noqa: FBT001 - twice a statement: keywords would cost
+    def add(self, seconds: float, failed: bool) -> None:  # noqa: FBT001 - once a statement: keywords would cost
         self.count += 1
         self.failed += failed
         self.total += seconds
@@ -102,7 +102,6 @@ class _Entry:
     text: str
     operation: Histogram
     reads: bool
-    tally: _Tally = field(default_factory=_Tally)
     sites: dict[tuple[int, int, str | None], _AtSite] = field(
         default_factory=dict
     )  # by the code's identity: it is kept
@@ -177,7 +176,6 @@ class Queries:
         site = entry.sites.get(key)
         if site is None:
             site = entry.sites[key] = _AtSite(place=place, route=route)
-        entry.tally.add(seconds, failed)
         site.add(seconds, failed)
         entry.operation.add(seconds)
         for listener in self._listeners:
@@ -221,5 +219,13 @@ def _query(entry: _Entry) -> Query:
         for site in entry.sites.values()
     ]
     sites.sort(key=lambda site: site.total, reverse=True)
-    tally = entry.tally
-    return Query(entry.text, tally.count, tally.failed, tally.total, tally.max, tuple(sites), entry.plan)
+    everywhere = entry.sites.values()
+    return Query(
+        fingerprint=entry.text,
+        count=sum(site.count for site in everywhere),
+        failed=sum(site.failed for site in everywhere),
+        total=sum(site.total for site in everywhere),
+        max=max((site.max for site in everywhere), default=0.0),
+        sites=tuple(sites),
+        plan=entry.plan,
+    )

@@ -17,12 +17,13 @@ from pydantic import (
     create_model,
     field_validator,
 )
-from sqlalchemy import func, select, union
+from sqlalchemy import bindparam, func, select, union
 from sqlalchemy.orm import aliased, joinedload, selectinload, with_loader_criteria
 from tests.library.json.models import Box, Customer, Employee, Engineer, Line, Order, Shelf
 
 from verdigris import errors, load
 from verdigris.errors import NotFoundError
+from verdigris.loading.json.read import Reads
 from verdigris.loading.json.statement import plain
 
 T = TypeVar("T")
@@ -444,3 +445,41 @@ async def test_a_wide_model_is_one_statement(db):
     statement = select(Order).where(Order.id == 7)
 
     assert await written(db, statement, wide) == await by_loading(db, statement, wide)
+
+
+class RowOut(BaseModel):
+    id: int
+    status: str
+
+
+async def test_a_statement_built_anew_is_found_by_its_shape_with_its_own_values(db, monkeypatch):
+    learnt, original = [], Reads._find
+
+    def find(self, statement, *args, **options):
+        learnt.append(statement)
+        return original(self, statement, *args, **options)
+
+    monkeypatch.setattr(Reads, "_find", find)
+
+    def page(after, limit, offset, status):
+        found = select(Order).limit(limit).offset(offset).where(Order.id > after, Order.status != status)
+        return found.order_by(Order.id)
+
+    cases = [(0, 3, 1, "x"), (1, 2, 0, "paid"), (0, 50, 0, "open"), (2, 1, 1, "y"), (0, 3, 2, "x")]
+    for case in cases:
+        answer = (await db.json(page(*case), list[RowOut])).body
+        async with db.session() as session:
+            rows = (await session.scalars(page(*case))).all()
+
+        assert answer == TypeAdapter(list[RowOut]).dump_json([RowOut(id=row.id, status=row.status) for row in rows])
+    assert len(learnt) == 1
+
+
+async def test_objects_of_a_read_made_once_are_found_once(db, monkeypatch):
+    read = db.json_read(select(Order).where(Order.id == bindparam("id")), RowOut)
+    first = await read.fetch(id=1)
+    monkeypatch.setattr(Reads, "find", None)
+
+    again = [await read.fetch(id=id_) for id_ in (1, 2)]
+
+    assert again == [first, RowOut(id=2, status=again[1].status)]

@@ -8,7 +8,7 @@ from sqlalchemy import Select, inspect
 
 from verdigris.errors import ConfigurationError, NotFoundError
 from verdigris.loading.json.answer import answer, answer_of
-from verdigris.loading.json.compiled import Call
+from verdigris.loading.json.compiled import Call, Given
 from verdigris.loading.json.planner import Options
 from verdigris.loading.json.read import Asked, Found, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
@@ -42,6 +42,7 @@ class JSONRead(Generic[T]):
         self._options = options
         self._known = self._found, self._given = reads.find(statement, schema, options)
         self._call = None if self._found.compiled is None else Call(self._found.compiled, self._given)
+        self._of_objects: tuple[tuple[Found, Given], Call | None] | None = None
 
     @property
     def fallback(self) -> str | None:
@@ -81,14 +82,22 @@ class JSONRead(Generic[T]):
 
     async def __call__(self, session: AsyncSession | None = None, /, **params: Any) -> Response:
         """Return the response: 404 as an exception where one row is asked for and there is none."""
-        body = await self._reads.body(
-            Asked(self.statement, self.schema, self._options, session, params, self._known, self._call)
-        )
-        return response(self._found, body, etag=self.etag)
+        reads, call, found = self._reads, self._call, self._found
+        written, body = False, None
+        plain = session is None and call is not None and not reads.listened
+        if plain and call is not None:
+            written, body = await reads.sent(found, *call(params))
+        if not written:
+            asked = Asked(self.statement, self.schema, self._options, session, params, self._known, call)
+            body = await (reads.dumped(asked, found) if plain else reads.body(asked))
+        return response(found, body, etag=self.etag)
 
     async def fetch(self, session: AsyncSession | None = None, /, **params: Any) -> T:
         """Return the objects; raises NotFoundError where one is asked for and there is none."""
-        value = await self._reads.value(Asked(self.statement, self.schema, OBJECTS, session, params))
+        if self._of_objects is None:
+            known = self._reads.find(self.statement, self.schema, OBJECTS)
+            self._of_objects = known, None if known[0].compiled is None else Call(known[0].compiled, known[1])
+        value = await self._reads.value(Asked(self.statement, self.schema, OBJECTS, session, params, *self._of_objects))
         return cast("T", present(self._found, value))
 
 
@@ -140,7 +149,9 @@ class JSONReads:
         """
         reads = self._reads
         value = await reads.value(Asked(statement, schema, OBJECTS, session))
-        return cast("T", present(reads.find(statement, schema, OBJECTS)[0], value))
+        if value is None:
+            present(reads.find(statement, schema, OBJECTS)[0], None)
+        return cast("T", value)
 
     def json_stream(
         self,

@@ -34,6 +34,14 @@ class Listening:
     def to(self, engine: Engine) -> bool:
         """Tell whether the application hears of statements or transactions and may change what they read."""
         orm, core = self._session, engine.dispatch
+        heard = orm.do_orm_execute, orm.after_begin, core.begin, core.before_execute, core.before_cursor_execute
+        for listeners in heard:
+            if listeners.parent_listeners or listeners.listeners:  # the lists themselves: a third of bool()
+                return self._judged(engine)
+        return False
+
+    def _judged(self, engine: Engine) -> bool:
+        orm, core = self._session, engine.dispatch
         seen = (
             *orm.do_orm_execute,
             engine,

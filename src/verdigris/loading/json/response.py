@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+_PLAIN = 200
 _IF_NONE_MATCH = b"if-none-match"
 
 
@@ -19,6 +20,14 @@ class JSONAnswer(Response):
     """A JSON document that is written already."""
 
     media_type = "application/json"
+
+    def __init__(self, content: bytes, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        if headers is not None or status_code != _PLAIN:
+            super().__init__(content, status_code, headers)
+            return
+        self.status_code, self.background, self.body = status_code, None, content  # what that would come to, as it is
+        length = str(len(content)).encode("ascii")
+        self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
 
 
 class TaggedAnswer(JSONAnswer):
@@ -33,7 +42,7 @@ class TaggedAnswer(JSONAnswer):
         self._tag = tag
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.status_code == 200 and scope.get("method") in {"GET", "HEAD"} and self._is_known(scope):
+        if self.status_code == _PLAIN and scope.get("method") in {"GET", "HEAD"} and self._is_known(scope):
             kept = {k: v for k, v in self.headers.items() if k not in {"content-length", "content-type"}}
             await Response(None, 304, kept)(scope, receive, send)
             return
