@@ -197,8 +197,8 @@ def _read_lean_inside() -> None:
 
     dispose = mapperlib._dispose_registries
 
-    def disposed(*args: Any) -> None:
-        dispose(*args)
+    def disposed(*args: Any, **options: Any) -> None:
+        dispose(*args, **options)
         _reads.clear()  # a process that serves does not map its classes anew
 
     mapperlib._dispose_registries = disposed

@@ -71,7 +71,7 @@ class Following:
     ) -> Result[Any]:
         """Return what the session would return if these rows were the answer."""
         arguments: dict[str, Any] = {}
-        statement, options, params = SELECT.orm_pre_session_exec(
+        statement, options, *_ = SELECT.orm_pre_session_exec(  # and in 2.1 the parameters, which a select() keeps
             session, statement, params, coerce_to_immutabledict(options), arguments, False
         )
         cursor: Any = IteratorResult(self.metadata, iter(rows))
@@ -200,8 +200,11 @@ def _one(engine: Engine, asking: _Asking) -> Following | None:
         return None
     context: Any = SimpleNamespace(_is_server_side=False, compiled=compiled)
     one = Following(_path(statement), keys, text, compiled._cached_metadata, context, ())
-    result: Any = one.instances(asking.context.session, statement, {}, options, [])
-    more = following(engine, result.context)  # what loaders of these objects ask for in turn
+    one.instances(asking.context.session, statement, {}, options, [])
+    top = (
+        asking.context.top_level_context or asking.context
+    )  # which notes what loaders of these objects ask for in turn
+    more = following(engine, top)
     return None if more is None else replace(one, following=more)
 
 
