@@ -61,6 +61,8 @@ def run(mode: str, arguments: list[str]) -> int:
         command += ["-p", "no:verdigris", "--dburi", postgres.url, *arguments]
         if not any(each.startswith("test/") for each in arguments):
             command += MODES[mode]
+        if mode == "orm":
+            command += ["-n", "2"]  # four minutes
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tools")])}
         environment["VERDIGRIS_SUITE"] = mode
         return subprocess.run(command, cwd=source, env=environment, check=False, timeout=SECONDS).returncode

@@ -234,7 +234,7 @@ def _made(
         context=context,
         compile_state=state,
         mapper=subject.mapper,
-        waits=state.compound_eager_adapter is not None or bool(state.eager_joins) or _has_subclasses(state),
+        waits=state.compound_eager_adapter is not None or bool(state.eager_joins) or _asks_more(state),
         single=len(state._entities) == 1 and not state.multi_row_eager_loaders,
         managers=_managers(state),
         locks=statement._for_update_arg is not None,
@@ -272,9 +272,16 @@ def _sources(
     return tuple(sources) if right else None
 
 
-def _has_subclasses(state: Any) -> bool:
-    """Tell whether a row may be of a subclass: only then does loading find out what it loads of that subclass."""
-    return any(len(tuple(entity.mapper.self_and_descendants)) > 1 for entity in state._lead_mapper_entities)
+def _asks_more(state: Any) -> bool:
+    """Tell whether loading may ask the database: what it loads of a subclass it finds out when a row is of that one.
+
+    A dynamic collection is asked for where `noload()` empties it.
+    """
+    mappers = [entity.mapper for entity in state._lead_mapper_entities]
+    return any(
+        len(tuple(mapper.self_and_descendants)) > 1 or any(each.lazy == "dynamic" for each in mapper.relationships)
+        for mapper in mappers
+    )
 
 
 def _managers(state: Any) -> tuple[Any, ...]:

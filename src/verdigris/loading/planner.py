@@ -14,13 +14,15 @@ from verdigris.loading.attributes import HOPS, Anything, Column, Part, Relation,
 from verdigris.loading.values import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _Prop = RelationshipProperty[Any] | None
 _Props = frozenset[_Prop]
 
 #: How often a model may come along one path, where models contain each other in a circle.
 DEPTH = 3
+#: PostgreSQL's limit for one statement (MaxTupleAttributeNumber); a table may have 1,600.
+MOST_COLUMNS = 1664
 
 
 def plan(entity: type, schema: Any, *, depth: int = DEPTH) -> Plan:
@@ -131,7 +133,7 @@ class _Planner:
         return Plan(
             entity=target.mapper.class_,
             schemas=target.schemas,
-            steps=tuple(step for step in steps if step is not None),
+            steps=tuple(_fitting(target.mapper, [step for step in steps if step is not None])),
             columns=tuple((each.owner.class_, each.name) for each in found.columns),
             undeferred=tuple((each.owner.class_, each.name) for each in found.columns if each.is_deferred),
             parts=tuple(found.parts),
@@ -204,3 +206,21 @@ def _always_there(prop: RelationshipProperty[Any]) -> bool:
         and all(column.foreign_keys and not column.nullable for column in prop.local_columns)
         and prop.primaryjoin.compare(and_(*(local == remote for local, remote in prop.local_remote_pairs or ())))
     )
+
+
+def _fitting(mapper: Mapper[Any], steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the steps, joining no more than one statement can return: what is too wide is loaded by one of its own."""
+    width = len(mapper.column_attrs)
+    for step in steps:
+        beside = _width(step.plan) if step.strategy == "joined" and step.plan is not None else 0
+        if width + beside > MOST_COLUMNS:
+            yield replace(step, strategy="selectin", innerjoin=False)
+        else:
+            width += beside
+            yield step
+
+
+def _width(made: Plan) -> int:
+    """Return how many columns a plan adds to the statement that it is joined into."""
+    joined = [step.plan for step in made.steps if step.strategy == "joined" and step.plan is not None]
+    return len(inspect(made.entity).column_attrs) + sum(map(_width, joined))
