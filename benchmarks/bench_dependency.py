@@ -26,6 +26,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
+from asgi import scope
 from verdigris import Database
 
 if TYPE_CHECKING:
@@ -33,20 +34,7 @@ if TYPE_CHECKING:
 
 REQUESTS = 300
 NOWHERE = "postgresql+asyncpg://nobody:nothing@127.0.0.1:1/nowhere"
-SCOPE = {
-    "type": "http",
-    "asgi": {"version": "3.0"},
-    "http_version": "1.1",
-    "method": "GET",
-    "scheme": "http",
-    "path": "/",
-    "raw_path": b"/",
-    "query_string": b"",
-    "headers": [(b"host", b"localhost")],
-    "client": ("127.0.0.1", 1),
-    "server": ("127.0.0.1", 80),
-    "root_path": "",
-}
+SCOPE = scope()
 
 db = Database(NOWHERE)
 sessions = async_sessionmaker(create_async_engine(NOWHERE), expire_on_commit=False)

@@ -20,6 +20,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+from asgi import scope
 from reads import dataset
 from reads.scenarios import SCENARIOS, Scenario
 from verdigris import embedded
@@ -46,21 +47,7 @@ async def ask(app: FastAPI, path: str) -> bytes:
             raise SystemExit(f"{path} was answered with {message['status']}")
         body.extend(message.get("body", b""))
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": where,
-        "raw_path": where.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"host", b"localhost")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-        "root_path": "",
-    }
-    await app(scope, receive, send)
+    await app(scope(where, query), receive, send)
     return bytes(body)
 
 
