@@ -25,11 +25,11 @@ class ToItsEnd:
 
     __slots__ = ("_asyncio_future_blocking", "add_done_callback", "cancelled", "coroutine", "done", "get_loop")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, str]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine
         self.cancelled: asyncio.CancelledError | None = None
 
-    def __await__(self) -> Generator[Any, Any, str]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         resume = self.coroutine.send
         try:
             while True:
@@ -43,8 +43,7 @@ class ToItsEnd:
                 )
                 yield self
         except StopIteration as done:
-            result: str = done.value
-            return result
+            return done.value
 
     def cancel(self, msg: Any = None) -> bool:
         """Keep a cancellation of the task that waits; it takes it as delivered."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
 
-from verdigris._sync_sessions import closes_at_once, nothing_to_commit
+from verdigris._sync_sessions import OF_BEGIN, closes_at_once, nothing_to_commit
 from verdigris.engine import ending
 from verdigris.engine.lean import NOT_RUN
 
 if TYPE_CHECKING:
-    from verdigris.session import AsyncSession
+    from types import TracebackType
+
+    from verdigris.session import AsyncSession, Transaction
 
 
 async def execute(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
@@ -50,10 +54,35 @@ async def commit(self: AsyncSession) -> None:
 
 
 async def close(self: AsyncSession) -> None:
-    """Do what SQLAlchemy's does, without a greenlet where nothing is waited for."""
+    """Do what SQLAlchemy's does, without a greenlet where nothing is waited for, or ROLLBACK of a lean transaction."""
     if self._unused:
         return  # when it is built it will know that it is closed
     if closes_at_once(self.sync_session):
         self.sync_session.close()
+    elif (held := ending.closes_lean(self.sync_session)) is not None:
+        await ending.close(self.sync_session, held)
     else:
         await _AsyncSession.close(self)
+
+
+async def start(self: Transaction, is_ctxmanager: bool = False) -> Transaction:  # noqa: FBT001, FBT002 - SQLAlchemy's
+    """Do what SQLAlchemy's does, which waits for nothing unless it is for a savepoint, or a listener."""
+    session = self.session.sync_session
+    if self.nested or OF_BEGIN.hear(session):
+        await _AsyncTransaction.start(self, is_ctxmanager)
+        return self
+    self.sync_transaction = self._assign_proxied(session.begin())
+    if is_ctxmanager:
+        self.sync_transaction.__enter__()
+    return self
+
+
+async def leave(
+    self: Transaction, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+) -> None:
+    """Do what SQLAlchemy's does, with COMMIT awaited first where that is all to wait for."""
+    inner, session = self.sync_transaction, self.session.sync_session
+    alone = type_ is None and session._transaction is inner and self.guard.enabled
+    finish = None if inner is None else partial(inner.__exit__, None, None, None)
+    if not (alone and await ending.commit(session, finish)):
+        await _AsyncTransaction.__aexit__(self, type_, value, traceback)

@@ -155,7 +155,8 @@ class Ears:
 
 
 OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
-_OF_CLOSE = Ears("persistent_to_detached", "pending_to_transient")
+OF_BEGIN = Ears("after_transaction_create")
+OF_CLOSE = Ears("persistent_to_detached", "pending_to_transient", "after_transaction_end")
 
 
 def nothing_to_commit(session: Any) -> bool:
@@ -175,4 +176,4 @@ def nothing_to_commit(session: Any) -> bool:
 
 def closes_at_once(session: Any) -> bool:
     """Tell whether `close()` waits for nothing: there is no transaction, and nobody hears of detached instances."""
-    return session._transaction is None and not _OF_CLOSE.hear(session)
+    return session._transaction is None and not OF_CLOSE.hear(session)

@@ -21,6 +21,7 @@ from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
 from verdigris._places import Place
 from verdigris._sync_sessions import closes_at_once
+from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ log = logging.getLogger("verdigris")
 _FACTORIES = ("sqlalchemy.", "verdigris.")
 
 
-class _Transaction(_AsyncSessionTransaction):
+class Transaction(_AsyncSessionTransaction):
     """`async with session.begin()`: the same guard on entering, committing and leaving."""
 
     __slots__ = ()
@@ -49,10 +50,10 @@ class _Transaction(_AsyncSessionTransaction):
     def info(self) -> dict[Any, Any]:
         return self.session.info
 
-    start = guarded(_AsyncSessionTransaction.start)
+    start = guarded(_lean.start)
     commit = guarded(_AsyncSessionTransaction.commit)
     rollback = guarded(_AsyncSessionTransaction.rollback)
-    _leave = guarded(_AsyncSessionTransaction.__aexit__, waits=True)
+    _leave = guarded(_lean.leave, waits=True)
 
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -88,7 +89,7 @@ class AsyncSession(_AsyncSession):
             frame = frame.f_back
         self.made = None if frame is None else (frame.f_code, frame.f_lasti)
         self.guard = Guard(guard_tasks, options.get("close_resets_only") is False)
-        self.lean = lean
+        self.lean = lean if lean is None or guard_tasks else lean.unguarded
         self.alone = alone
         if lean is None:
             super().__init__(bind, **options)
@@ -156,16 +157,17 @@ class AsyncSession(_AsyncSession):
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.guard.use is None and (self._unused or closes_at_once(self.sync_session)):
-            await self.close()  # it waits for nothing, so that it needs no task that outlives a cancellation
+        inner = None if self._unused else self.sync_session
+        if self.guard.use is None and (inner is None or closes_at_once(inner) or closes_lean(inner) is not None):
+            await self.close()  # it waits for nothing or to its end, and needs no task that outlives a cancellation
         else:
             await super().__aexit__(type_, value, traceback)
 
-    def begin(self) -> _Transaction:
-        return _Transaction(self)
+    def begin(self) -> Transaction:
+        return Transaction(self)
 
-    def begin_nested(self) -> _Transaction:
-        return _Transaction(self, nested=True)
+    def begin_nested(self) -> Transaction:
+        return Transaction(self, nested=True)
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
         if self.guard.closed:

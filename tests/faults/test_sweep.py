@@ -10,10 +10,12 @@ import contextlib
 import httpx
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import eventually
 from tests.faults.service import Service
-from verdigris import Database, bulk
+from verdigris import Base, Database, bulk
+from verdigris.engine.transaction import lean_transaction
 
 TAKE = text("UPDATE account SET balance = balance - 1 WHERE id = 1")
 GIVE = text("UPDATE account SET balance = balance + 1 WHERE id = 2")
@@ -59,6 +61,39 @@ async def reads(db):
         await session.scalar(text("SELECT balance FROM account WHERE id = 1"))
 
 
+class Account(Base):
+    __tablename__ = "account"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    balance: Mapped[int]
+
+
+async def a_lean_transaction(db):
+    """Committed, closed without a commit, in a block, and one that goes on to write: each with lean reads before."""
+    async with db.session() as session:
+        await session.get(Account, 1)
+        await session.get(Account, 2)
+        await session.commit()
+    async with db.session() as session:
+        await session.get(Account, 1)
+    async with db.session.begin() as session:
+        await session.get(Account, 1)
+    async with db.session() as session:
+        await session.get(Account, 1)
+        await transfer(session)
+        await session.commit()
+
+
+async def _lean(db):
+    for key in (1, 2, 1):  # the first of a shape is SQLAlchemy's
+        async with db.session() as session:
+            await session.get(Account, key)
+            found = lean_transaction(session.sync_session)
+    assert found is not None
+
+
+a_lean_transaction.prepare = _lean
+
+
 async def a_snapshot(db):
     async with db.read(snapshot=True) as session:
         await session.scalar(text("SELECT balance FROM account WHERE id = 1"))
@@ -79,6 +114,10 @@ async def a_bulk_insert(db):
         await bulk.insert(session, _entry, ({"id": number} for number in range(50)))
 
     await db.transaction(rows)
+
+
+async def _nothing(db):
+    pass
 
 
 def _request(way):
@@ -112,6 +151,7 @@ SCENARIOS = [
     a_savepoint,
     a_failing_unit,
     reads,
+    a_lean_transaction,
     a_snapshot,
     a_stream,
     side_by_side,
@@ -119,7 +159,7 @@ SCENARIOS = [
     a_start,
     *(_request(way) for way in ("plain", "route", "retried")),
 ]
-FAST = {a_unit, a_begin_block}
+FAST = {a_unit, a_begin_block, a_lean_transaction}
 
 
 class Points:
@@ -246,6 +286,7 @@ async def test_a_cancellation_at_any_suspension_leaves_nothing_behind(
         watched = Watched(url)
         if warm:
             await watched.db.transaction(transfer)
+            await getattr(scenario, "prepare", _nothing)(watched.db)
         points = Points(number, storms=storms)
         task = await points.run(scenario(watched.db))
         reached = points.seen >= number

@@ -36,9 +36,9 @@ def awaited(monkeypatch):
     """What `ending.commit` said of each commit: whether it did it."""
     said, original = [], ending.commit
 
-    async def spy(session):
+    async def spy(*arguments):
         said.append("raised")
-        said[-1] = await original(session)
+        said[-1] = await original(*arguments)
         return said[-1]
 
     monkeypatch.setattr(ending, "commit", spy)
@@ -163,6 +163,7 @@ async def test_a_commit_that_the_server_refuses_raises_the_same_error_as_sqlalch
     twice = text("INSERT INTO ending_pebbles VALUES (1, 'grey'), (2, 'grey')")
     async with db.session.begin() as session:
         await session.execute(text(defer))
+    awaited.clear()
     errors = []
 
     for session in (db.session(), PlainSession(db.engine)):

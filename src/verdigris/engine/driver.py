@@ -121,6 +121,7 @@ class Connection(asyncpg.Connection):
             return await super().execute(query, timeout=timeout)
         self.committing = True
         answer = ToItsEnd(super().execute(query, timeout=timeout))
+        status: str
         try:
             status, failure = await answer, None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:

@@ -13,15 +13,28 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris._sync_sessions import OF_COMMIT
+from verdigris._commit import ToItsEnd
+from verdigris._sync_sessions import OF_CLOSE, OF_COMMIT
 from verdigris.engine.pool import Pool, driver_of
+from verdigris.engine.transaction import lean_transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.orm import Session
 
+    from verdigris.engine.transaction import LeanTransaction
 
-async def commit(session: Session) -> bool:
-    """Commit a session's transaction; False, with nothing done, where SQLAlchemy shall do it."""
+
+async def commit(session: Session, finish: Callable[[], object] | None = None) -> bool:
+    """Commit a session's transaction; False, with nothing done, where SQLAlchemy shall do it.
+
+    `finish` is what SQLAlchemy does where nothing is left to wait for: `session.commit()` unless it is told.
+    """
+    held = lean_transaction(session)
+    if held is not None:
+        return await _commit_lean(session, held, finish)
+    finish = finish or session.commit
     fairy = _only_connection(session)
     if fairy is None:
         return False
@@ -33,10 +46,63 @@ async def commit(session: Session) -> bool:
             driver.unfinished = error
         _discard(adapter)
     if driver.unfinished is None and fairy._pool.returns_at_once(driver):
-        session.commit()
+        finish()
     else:
-        await greenlet_spawn(session.commit)
+        await greenlet_spawn(finish)
     return True
+
+
+async def _commit_lean(session: Any, held: LeanTransaction, finish: Callable[[], object] | None) -> bool:
+    if not _is_clean(session) or OF_COMMIT.hear(session) or held.is_heard("commit"):
+        return False
+    begun, held.begun = held.begun, None
+    if begun is not None:
+        try:
+            await begun.commit()
+        except BaseException as error:  # noqa: BLE001 - raised again, by do_commit
+            held.driver.unfinished = error
+    if held.driver.unfinished is not None or not held.give():
+        held.opened()
+        await greenlet_spawn(finish or session.commit)
+    elif finish is not None or session.expire_on_commit:
+        (finish or session.commit)()
+    else:
+        held.owner.close()  # nothing more is left of `session.commit()` where nobody listens and nothing expires
+    return True
+
+
+def closes_lean(session: Session | Any) -> LeanTransaction | None:
+    """Return a session's transaction, if closing the session comes to one ROLLBACK that nobody hears."""
+    held = lean_transaction(session)
+    if held is None or OF_CLOSE.hear(session) or held.is_heard("rollback"):
+        return None
+    return held if held.pool.returns_at_once(held.driver) else None
+
+
+async def close(session: Session, held: LeanTransaction) -> None:
+    """Roll a session's lean transaction back, to its end also if the caller is cancelled meanwhile, and close it."""
+    begun, held.begun = held.begun, None
+    failure: Exception | None = None
+    cancelled = None
+    if begun is not None:
+        try:
+            answer = ToItsEnd(begun.rollback())  # which raises at once where the connection is known to be closed
+            try:
+                await answer
+            finally:
+                cancelled = answer.cancelled
+        except Exception as error:  # noqa: BLE001 - a connection that is dropped has rolled back
+            failure = error
+    if failure is not None:
+        held.opened().invalidate(failure)
+        session.close()
+    elif held.give():
+        session.close()
+    else:
+        held.opened()
+        await greenlet_spawn(session.close)
+    if cancelled is not None:
+        raise cancelled
 
 
 def _discard(adapter: Any) -> None:
@@ -51,7 +117,7 @@ def _only_connection(session: Any) -> Any:
     transaction = session._transaction
     if transaction is None or transaction.nested or transaction._parent is not None or session.twophase:
         return None
-    if session._new or session._deleted or session.identity_map._modified or OF_COMMIT.hear(session):
+    if not _is_clean(session) or OF_COMMIT.hear(session):
         return None
     connections = set(transaction._connections.values())
     if len(connections) != 1:
@@ -60,6 +126,10 @@ def _only_connection(session: Any) -> Any:
     if type(begun) is RootTransaction and begun.is_active and should_commit and acquired:
         return _unheard(connection)
     return None
+
+
+def _is_clean(session: Any) -> bool:
+    return not (session._new or session._deleted or session.identity_map._modified)
 
 
 def _unheard(connection: Any) -> Any:

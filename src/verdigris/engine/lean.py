@@ -7,7 +7,9 @@ that are not one select() of mapped classes. A recording is such a listener: it 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from verdigris._plans import Plans
 from verdigris._sync_sessions import Ears, ReadSession
 from verdigris.engine.lane import raise_as_session
 from verdigris.engine.pool import Pool
+from verdigris.engine.transaction import begun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +68,14 @@ class LeanReads:
         self._lane = lane
         self._plans = Plans(engine)
         self._keys: dict[Any, Any] = {}  # of each class that was asked for by key: its column, if it is that simple
+        self._begins = True
+
+    @cached_property
+    def unguarded(self) -> LeanReads:
+        """The same for sessions that several tasks may use at once: SQLAlchemy begins their transactions."""
+        same = copy(self)
+        same._begins = False
+        return same
 
     async def run(self, session: Session, statement: Any, *, alone: bool) -> Result[Any] | None:
         """Run a statement and return its result; None, with nothing done, if SQLAlchemy shall run it.
@@ -150,6 +161,9 @@ class LeanReads:
     ) -> list[Record]:
         if alone and session._transaction is None:
             return await self._lane.fetch(text, arguments, again=again)
+        held = await begun(session) if self._begins else None
+        if held is not None:
+            return await held.fetch(self._lane, text, arguments)
         return await self._fetch(await self._connection(session), text, arguments)
 
     def _undisturbed(self, session: Any) -> bool:

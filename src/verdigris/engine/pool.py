@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import base as pool_base
 from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
@@ -230,7 +231,7 @@ class Pool(AsyncAdaptedQueuePool):
         """Return the usual proxy of what `take` gave, which then belongs to it."""
         proxy = _ConnectionFairy(self, cast("Any", record).dbapi_connection, cast("Any", record), echo=False)
         proxy._counter = 1  # noqa: SLF001 - as its own checkout does
-        cast("Any", record).fairy_ref = weakref.ref(proxy, lambda _: None)
+        _watch(cast("Any", record), proxy)
         return proxy
 
     def returns_at_once(self, driver: object) -> bool:
@@ -350,6 +351,19 @@ def _hears(*listeners: Any) -> bool:
         if each.parent_listeners or each.listeners:
             return True
     return False
+
+
+def _watch(record: Any, proxy: Any) -> None:
+    """Let a record know its proxy, as SQLAlchemy's own checkout does: one that is dropped unclosed is cleaned up."""
+    kept: dict[Any, Any] | None = vars(pool_base).get("_strong_ref_connection_records")
+    if kept is None:  # SQLAlchemy 2.1: the proxy sees to that itself
+        record.fairy_ref = weakref.ref(proxy, lambda _: None)
+        return
+    pool, finalize = proxy._pool, cast("Any", pool_base)._finalize_fairy  # noqa: SLF001 - what 2.0 calls
+    record.fairy_ref = ref = weakref.ref(
+        proxy, lambda gone: finalize(None, record, pool, gone, False, transaction_was_reset=False)
+    )
+    kept[ref] = record
 
 
 def driver_of(record: Any) -> Any:

@@ -121,4 +121,5 @@ class _OnReplica(AsyncSession):
         if transaction is not None:  # not rolled back, which would expire what it has loaded
             await greenlet_spawn(transaction.close, invalidate=True)
         self.sync_session.bind = self._instead[0].sync_engine
-        self.bind, self.lean = self._instead
+        self.bind, lean = self._instead
+        self.lean = lean if lean is None or self.guard.enabled else lean.unguarded
