@@ -23,6 +23,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.orm import (
@@ -544,3 +545,29 @@ async def test_the_first_statement_of_a_transaction_may_be_a_read_in_a_savepoint
 
     assert book.id == 10
     assert lean
+
+
+async def test_echo_prints_every_statement(db, lean, caplog):
+    async def read():
+        async with db.session() as session:
+            await session.scalars(HOISTED)
+
+    for _ in range(4):
+        await read()
+    assert lean
+    lean.clear()
+    db.engine.sync_engine.echo = True
+    for _ in range(2):
+        await read()
+    assert len([each for each in caplog.records if "FROM shelves" in each.getMessage()]) == 2
+    db.engine.sync_engine.echo = False
+    await read()
+    assert len(lean) == 1
+
+
+async def test_a_listener_of_the_class_of_connections_takes_sqlalchemys_path(db, lean, monkeypatch):
+    monkeypatch.setattr(Connection, "_has_events", True)  # as listening to the class leaves it
+    async with db.session() as session:
+        for _ in range(4):
+            await session.scalars(HOISTED)
+    assert not lean

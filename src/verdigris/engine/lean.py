@@ -15,6 +15,7 @@ from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import Select, inspect, select
+from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
@@ -177,7 +178,9 @@ class LeanReads:
             and not _OF_READS.hear(session)
             and not (session._new or session._deleted or session.identity_map._modified)
             and (not bind._has_events or _unheard(bind))
+            and not EngineConnection._has_events  # of all connections
             and not bind.dialect.dispatch.do_execute
+            and not bind._should_log_info()  # `echo`
         )
 
     async def _connection(self, session: Any) -> Connection:
