@@ -85,6 +85,10 @@ class Variants:
         async with self.pool.acquire() as connection:
             return await connection.fetchrow(TEXT, key)
 
+    async def asyncpg_transaction(self, key: int) -> Any:
+        async with self.pool.acquire() as connection, connection.transaction():
+            return await connection.fetchrow(TEXT, key)
+
     async def session_plain(self, key: int) -> Any:
         async with self.sessions() as session:
             return await session.scalar(select(Order).where(Order.id == key))
@@ -122,6 +126,10 @@ class Variants:
         async with RequestUnit(self.db, {}) as session:
             return await session.scalar(select(Order).where(Order.id == key))
 
+    async def request_get(self, key: int) -> Any:
+        async with RequestUnit(self.db, {}) as session:
+            return await session.get(Order, key)
+
     async def request_unused(self, key: int) -> Any:
         async with RequestUnit(self.db, {}):
             return None
@@ -139,10 +147,12 @@ class Variants:
         return {
             "asyncpg: held connection": self.asyncpg_held,
             BASE: self.asyncpg_pool,
+            "asyncpg: pool, a transaction": self.asyncpg_transaction,
             "lane: text, a record": self.lane,
             "db.read(): select() built each time": self.read,
             "db.read(): select() made once": self.read_hoisted,
             "db.read(): get()": self.read_get,
+            "request's session: get(), committed": self.request_get,
             "request's session: committed": self.request,
             "AsyncSession, AUTOCOMMIT": self.session_autocommit,
             "AsyncSession": self.session_plain,

@@ -39,8 +39,10 @@ AIMS = (
     Aim("one row, ReadRouter(together=False): × recipe", "row", "verdigris_route_alone", "recipe", 9),
     Aim("one row, ReadRouter, reads together: × recipe", "row", "verdigris_route", "recipe", 13),
     Aim("nested 100, objects by db.fetch(): × recipe", "nested100", "verdigris_fetch", "recipe", 4),
-    Aim("nested 100, ORM with load(): × recipe", "nested100", "verdigris_request", "recipe", 1),
-    Aim("nested 20, ORM with load(): × recipe", "nested20", "verdigris_request", "recipe", 1),
+    Aim("nested 100, request_session with load(): × recipe", "nested100", "verdigris_request", "recipe", 1),
+    Aim("nested 100, db.read() with load(): × recipe", "nested100", "verdigris_read", "recipe", 1),
+    Aim("nested 20, request_session with load(): × recipe", "nested20", "verdigris_request", "recipe", 1),
+    Aim("nested 20, db.read() with load(): × recipe", "nested20", "verdigris_read", "recipe", 1),
 )
 
 
