@@ -69,8 +69,8 @@ class Lane:
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
         self._budget.unit_began()
-        own = self._engine.pool
-        taken = (own.take() or await own.take_in_turn()) if isinstance(own, Pool) else None
+        own = self._pool()
+        taken = None if own is None else own.take() or await own.take_in_turn()
         if taken is None:
             work = self._work(statement, arguments, timed=timed)
             return await self._twice(work, again, self._fetch(work))
@@ -106,6 +106,11 @@ class Lane:
 
     def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool) -> _Work:
         return partial(self.run if timed else _untimed, statement=statement, arguments=arguments)
+
+    def _pool(self) -> Pool | None:
+        """Return the pool, if it hands out without a proxy."""
+        pool = self._engine.pool
+        return pool if isinstance(pool, Pool) else None
 
     async def _twice(
         self,
