@@ -126,6 +126,10 @@ def _reads_only(what: str) -> ReadOnlyError:
     )
 
 
+#: On a listener that only lazy loads concern, which are never lean.
+OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"
+
+
 class Ears:
     """Who hears of what a session does: the lists of a class's listeners, as SQLAlchemy keeps and changes them.
 
@@ -141,8 +145,9 @@ class Ears:
         """Tell whether anybody listens."""
         own = session.__dict__.get("dispatch")
         if own is not None:  # somebody has asked for this session's own, as loading does
-            for name in self._names:  # noqa: SIM110 - any() would make a generator, twice a read
-                if getattr(own, name):
+            for name in self._names:
+                listeners = getattr(own, name)
+                if listeners and _mind(listeners):
                     return True
             return False
         kind = type(session)
@@ -151,7 +156,15 @@ class Ears:
             of_class = kind().dispatch  # any session's: it passes on to the lists of the class
             found = [getattr(of_class, name) for name in self._names]
             lists = self._lists[kind] = tuple(getattr(each, "parent_listeners", each) for each in found)
-        return any(lists)
+        for listeners in lists:  # noqa: SIM110 - any() would make a generator, twice a read
+            if listeners and _mind(listeners):
+                return True
+        return False
+
+
+def _mind(listeners: Iterable[Any]) -> bool:
+    """Tell whether one of some listeners is there for more than lazy loads."""
+    return not all(hasattr(each, OF_LAZY_LOADS) for each in listeners)
 
 
 OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")

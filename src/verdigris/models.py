@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 from sqlalchemy import Column, DateTime, ForeignKeyConstraint, Index, MetaData, Table, event
 from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipProperty, Session, declared_attr
 
+from verdigris._sync_sessions import OF_LAZY_LOADS
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -188,11 +189,13 @@ def _log_lazy_loads() -> None:
         return
     _logging_lazy_loads = True
 
-    @event.listens_for(Session, "do_orm_execute")
     def log_lazy_load(state: ORMExecuteState) -> None:
         if state.is_relationship_load and state.lazy_loaded_from is not None:
             path: Any = state.loader_strategy_path
             log.warning("%s was loaded lazily", path.prop)
+
+    setattr(log_lazy_load, OF_LAZY_LOADS, True)
+    event.listen(Session, "do_orm_execute", log_lazy_load)
 
 
 # -- foreign keys ------------------------------------------------------------------------------------------------------

@@ -257,6 +257,21 @@ async def test_failures_meet_the_handlers_of_the_application(db, dispatched):
     assert len(dispatched) == 1
 
 
+async def test_a_value_that_no_convertor_takes_meets_the_handlers_too(db, dispatched):
+    def build():
+        app = plain(db)()
+
+        @app.exception_handler(ValueError)
+        async def none(request: Request, error: ValueError):
+            return JSONResponse({"no": "number"}, 418)
+
+        return app
+
+    found = await Twins(db, build).agree(f"/number/{'9' * 5000}", "/number/1")  # Python reads 4,300 digits
+    assert [each.status_code for each in found] == [418, 200]
+    assert len(dispatched) == 1
+
+
 async def test_middleware_sees_what_it_sees_of_other_routes(db, dispatched):
     seen = []
 

@@ -31,6 +31,7 @@ from sqlalchemy.orm import (
     Session,
     aliased,
     column_property,
+    configure_mappers,
     defer,
     immediateload,
     joinedload,
@@ -571,3 +572,20 @@ async def test_a_listener_of_the_class_of_connections_takes_sqlalchemys_path(db,
         for _ in range(4):
             await session.scalars(HOISTED)
     assert not lean
+
+
+async def test_the_ladder_that_logs_lazy_loads_takes_no_lean_read_away(db, lean):
+    class Logged(Base):
+        __abstract__ = True
+        __unnamed_lazy__ = "log"
+
+    class Crate(Logged):
+        __tablename__ = "crates"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    configure_mappers()
+    async with db.session() as session:
+        assert any("log_lazy_load" in str(each) for each in session.sync_session.dispatch.do_orm_execute)
+        for _ in range(4):
+            await session.scalars(HOISTED)
+    assert lean

@@ -86,8 +86,11 @@ class ReadsFirst:
                     if earlier(path):
                         return None
                 values: dict[str, Any] = matched.groupdict()
-                for name, convertor in read.convertors.items():
-                    values[name] = convertor.convert(values[name])
+                try:
+                    for name, convertor in read.convertors.items():
+                        values[name] = convertor.convert(values[name])
+                except Exception:  # noqa: BLE001 - a router will meet it where handlers of exceptions are
+                    return None
                 scope.update(read.noted, path_params=values)
                 return read
         return None
