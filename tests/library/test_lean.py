@@ -579,8 +579,8 @@ async def test_the_ladder_that_logs_lazy_loads_takes_no_lean_read_away(db, lean)
         __abstract__ = True
         __unnamed_lazy__ = "log"
 
-    class Crate(Logged):
-        __tablename__ = "crates"
+    class LeanCrate(Logged):
+        __tablename__ = "lean_crates"
         id: Mapped[int] = mapped_column(primary_key=True)
 
     configure_mappers()
