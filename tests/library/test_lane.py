@@ -278,4 +278,6 @@ async def test_in_a_sandbox_it_sees_what_the_test_wrote_and_its_errors_undo_noth
     (row,) = await sandbox.lane.fetch("SELECT n FROM kept WHERE n = $1", (1,))
 
     assert row["n"] == 1
+    (row,) = await asyncio.create_task(sandbox.lane.fetch("SELECT n FROM kept WHERE n = $1", (1,)))  # as a request is
+    assert row["n"] == 1
     await sandbox.dispose()

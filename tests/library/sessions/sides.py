@@ -263,14 +263,13 @@ class Side:
         """Give a hook to run after COMMIT, which SQLAlchemy does not have."""
 
     async def block(self, fails: bool, within: tuple[Step, ...] = ()) -> Any:
-        async with self.session.begin():
-            seen = [await self.run(step) for step in within]
-            if fails:
-                raise Failed
-        return seen
+        return await self._block(self.session.begin(), within, fails=fails)
 
     async def nested_block(self, fails: bool, within: tuple[Step, ...] = ()) -> Any:
-        async with self.session.begin_nested():
+        return await self._block(self.session.begin_nested(), within, fails=fails)
+
+    async def _block(self, transaction: Any, within: tuple[Step, ...], *, fails: bool) -> Any:
+        async with transaction:
             seen = [await self.run(step) for step in within]
             if fails:
                 raise Failed
