@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: How deep models that contain themselves are followed in one statement.
 DEPTH = 4
+#: How NaN and infinities are printed. Below a union of models Pydantic may follow the models above it.
+_INFINITE = "ser_json_inf_nan"
 #: A statement with more parts than this is no longer planned in passing.
 LARGEST = 400
 
@@ -66,6 +68,7 @@ class Planner:
         self.reader = reader
         self.options = options
         self._size = 0
+        self._unions = 0  # of models, around what is being planned
 
     def object(
         self, mapper: Mapper[Any], schema: Schema, above: tuple[Model, ...] = (), told: tuple[str, Any] | None = None
@@ -169,12 +172,21 @@ class Planner:
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
         refuse_overridden(mapper, name)
-        return self.value((mapper.class_.__name__, name), expression(mapper, name), asked.schema, asked.model.config)
+        mixed = any(model.config.get(_INFINITE, "null") != "null" for model in asked.above)
+        named = (mapper.class_.__name__, name)
+        return self.value(named, expression(mapper, name), asked.schema, asked.model.config, mixed=mixed)
 
-    def value(self, named: tuple[str, str], column: Any, schema: Schema, config: Schema) -> Value:
-        """Return the node of a single value: of whom it is and its name, its SQL, its schema and the config around."""
+    def value(
+        self, named: tuple[str, str], column: Any, schema: Schema, config: Schema, *, mixed: bool = False
+    ) -> Value:
+        """Return the node of a single value: of whom it is and its name, its SQL, its schema and the config around.
+
+        `mixed` says that the models around it differ in how they print NaN and infinities.
+        """
         schema, optional, own = self.reader.unrooted(schema)
         config = config if own is None else own
+        if self._unions and (mixed or config.get(_INFINITE, "null") != "null"):
+            config = {**config, _INFINITE: "constants"}  # which are left to Pydantic, as its members may print either
         schema = self.reader.inlined(schema)
         if getattr(column, "type", None) is None:
             raise InPython(f"{'.'.join(named)} is no SQL expression")
@@ -245,7 +257,9 @@ class Planner:
             sub = mapper.polymorphic_map.get(tag) if by_class else None
             if by_class and (sub is None or not sub.isa(mapper)):
                 continue  # no row of this class is ever loaded with that tag
+            self._unions += 1
             node = self.object(sub or mapper, choice, above, (name, tag))
+            self._unions -= 1
             cases.append(Case((tag,), Subclass(sub, node) if sub is not None and sub is not mapper else node))
         return Variant(mapper, name, tuple(cases), None, optional)
 
@@ -262,7 +276,13 @@ class Planner:
         return any(sum(model.cls is cls for model in above) >= DEPTH for cls in inside)
 
     def _default(self, field: Field, config: Schema) -> str:
-        return self.reader.default(field, config, exclude_none=self.options.exclude_none)
+        texts = {
+            self.reader.default(field, each, exclude_none=self.options.exclude_none)
+            for each in ((config, {**config, _INFINITE: "strings"}) if self._unions else (config,))
+        }
+        if len(texts) > 1:
+            raise InPython("inside a union Pydantic writes NaN in another way than outside")
+        return texts.pop()
 
     def _refuse(self, schema: Schema) -> None:
         name = function(schema)
