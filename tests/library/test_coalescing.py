@@ -94,19 +94,41 @@ async def test_a_connection_that_dies_under_a_flight_costs_nobody_an_answer(db, 
     assert found == [n * 2 for n in range(30)]
 
 
-async def test_statements_that_gain_nothing_from_company_fly_alone(db):
-    statement = coalescing._Statement("SELECT 1")
-    statement.in_air = 2
-    statement.landed(0.1, 1)
-    statement.in_air = 2
-    statement.landed(1.0, 10)
-    statement.in_air, statement.reads = 2, 1000
+async def test_who_comes_in_the_same_turn_goes_along_where_many_come(db, flights):
+    await asyncio.gather(*(double(db, n) for n in range(40)))
+    before = len(flights)
 
-    assert not statement.waits()
+    found = await asyncio.gather(*(double(db, n) for n in range(10)))
+
+    assert found == [n * 2 for n in range(10)]
+    assert flights[before:] == [10]
+
+
+async def test_where_few_come_again_a_read_goes_at_once(db, flights):
+    await asyncio.gather(*(double(db, n) for n in range(40)))
+    for n in range(40):
+        await double(db, n)
+    before = len(flights)
+
+    found = [await double(db, n) for n in range(5)]
+
+    assert found == [0, 2, 4, 6, 8]
+    assert len(flights) == before
+
+
+def test_statements_that_gain_nothing_from_company_go_alone():
+    statement = coalescing._Statement("SELECT 1", flying=True)
+    statement.landed(0.1, 1)
+    statement.landed(1.0, 10)
+    statement.reads = 1000
+
+    assert statement.goes_alone()
     statement.shared = 0.01
-    assert statement.waits()
-    statement.in_air = 1
-    assert not statement.waits()
+    assert not statement.goes_alone()
+    statement.flying, statement.crowd = False, 1.0
+    assert statement.goes_alone()
+    statement.crowd = 5.0
+    assert not statement.goes_alone()
 
 
 async def test_each_read_is_timed_where_it_was_asked_for(db):

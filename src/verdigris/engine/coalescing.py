@@ -1,9 +1,10 @@
 """Coalescing: reads of one statement that wait in the same moment go to the server together, where that pays.
 
-While a few are on their way, those that come meanwhile wait for the next to land and then take off as one: one round
-trip, one connection, one wakeup for all of them. Nobody waits for company: a read goes at once when fewer than that are
-in the air. A statement whose time is mostly PostgreSQL's gains nothing from company and loses the server's other cores:
-each statement's two times are compared, what a read takes alone and what it takes among others.
+While some are on their way, those that come meanwhile wait for them to land and then take off as one: one round trip,
+one connection, one wakeup for all of them. Nobody waits for company that may not come: a read goes at once where few
+are asked for, and where many are, the first goes with all that were asked for in the same turn of the event loop. A
+statement whose time is mostly PostgreSQL's gains nothing from company and loses the server's other cores: each
+statement's two times are compared, what a read takes alone and what it takes among others.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
     from verdigris.engine.lane import Lane
 
-_FLIGHTS = 2  # of one statement at once
 _MOST = 64  # reads in one flight
-_PAYS = 0.75  # of what a read takes alone: more than that, in company, is not worth a flight
+_LONE = 2  # reads on their way alone, beside which the next waits
+_CROWD = 2.0  # reads that go in the same moment, on average, from which on the first waits for the turn to end
+#: Of what a read takes alone: what takes longer than that in company is not worth a flight. At half of it, flights one
+#: after the other answer no fewer reads than the application could ask for one by one.
+_PAYS = 0.5
 _TRIED_AGAIN, _TRY = 2048, 64  # so many reads, of which so many fly in company although it did not pay
 _KEPT = 500  # statements
 
@@ -30,25 +34,28 @@ class _Statement:
     """One statement: what of it is in the air, who waits, and what a read of it takes, in seconds, smoothed."""
 
     text: str
-    in_air: int = 0
+    lone: int = 0  # reads on their way, each for itself
+    flying: bool = False  # others together, or about to
+    crowd: float = 1.0  # how many went in the same moment, smoothed
     reads: int = 0
     alone: float = 0.0
     shared: float = 0.0
     waiting: list[tuple[Sequence[Any], asyncio.Future[Any]]] = field(default_factory=list)
 
-    def waits(self) -> bool:
-        """Tell whether the next read waits for those in the air."""
+    def goes_alone(self) -> bool:
+        """Tell whether the next read goes at once and for itself."""
         self.reads += 1
-        if self.in_air < _FLIGHTS:
-            return False
-        return self.shared < _PAYS * self.alone or self.reads % _TRIED_AGAIN < _TRY or not self.shared
+        if self.lone < _LONE and not self.flying and self.crowd < _CROWD:
+            return True
+        pays = self.shared < _PAYS * self.alone or not self.shared
+        return not pays and self.reads % _TRIED_AGAIN >= _TRY
 
-    def landed(self, seconds: float, reads: int) -> None:
-        """Count a flight out, and learn from how long it took."""
-        self.in_air -= 1
+    def landed(self, seconds: float, reads: int, *, beside: int = 0) -> None:
+        """Learn from how long a flight took, or a read `beside` which so many others were on their way."""
+        self.crowd += 0.1 * (reads - self.crowd)
         if reads > 1:
             self.shared += 0.2 * (seconds / reads - self.shared) if self.shared else seconds / reads
-        elif self.in_air < _FLIGHTS:  # beside many others it took as long as they did
+        elif beside < _LONE:  # beside many others it took as long as they did
             self.alone += 0.2 * (seconds - self.alone) if self.alone else seconds
 
 
@@ -67,15 +74,15 @@ class Together:
         A read whose arguments are wrong fails alone. A read that is cancelled leaves the others on their way.
         """
         group = self._group(statement)
-        if group.waits():
-            return await self._with_the_next(group, arguments)
-        group.in_air += 1
+        if not group.goes_alone():
+            return await self._with_others(group, arguments)
+        group.lone += 1
         began = perf_counter()
         try:
             return (await self._lane.fetch(group.text, arguments))[0][0]
         finally:
-            group.landed(perf_counter() - began, 1)
-            self._take_off(group)
+            group.lone -= 1
+            group.landed(perf_counter() - began, 1, beside=group.lone)
 
     def _group(self, statement: str) -> _Statement:
         loop = asyncio.get_running_loop()
@@ -89,9 +96,11 @@ class Together:
             group = self._statements[statement] = _Statement(f"SELECT ({statement})")  # one row, whatever it finds
         return group
 
-    async def _with_the_next(self, group: _Statement, arguments: Sequence[Any]) -> Any:
+    async def _with_others(self, group: _Statement, arguments: Sequence[Any]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         group.waiting.append((arguments, future))
+        if not group.flying:
+            self._take_off(group)
         began, failure = perf_counter(), None
         try:
             return await future
@@ -102,21 +111,26 @@ class Together:
             self._lane.executed(group.text, arguments, perf_counter() - began, 1, failure)
 
     def _take_off(self, group: _Statement) -> None:
-        """Let those who wait go, as one flight."""
-        if not group.waiting:
-            return
-        aboard = [(arguments, future) for arguments, future in group.waiting[:_MOST] if not future.done()]
-        del group.waiting[:_MOST]
-        if not aboard:
-            self._take_off(group)
-            return
-        group.in_air += 1
-        flight = asyncio.get_running_loop().create_task(self._fly(group, aboard))
+        """Let those who wait go as one flight, with those who come before this turn of the event loop ends."""
+        group.flying = True
+        flight = asyncio.get_running_loop().create_task(self._fly(group))
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
 
-    async def _fly(self, group: _Statement, aboard: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
+    async def _fly(self, group: _Statement) -> None:
+        aboard = [(arguments, future) for arguments, future in group.waiting[:_MOST] if not future.done()]
+        del group.waiting[:_MOST]
         began = perf_counter()
+        try:
+            if aboard:
+                await self._flown(group, aboard)
+                group.landed(perf_counter() - began, len(aboard))
+        finally:
+            group.flying = False
+            if group.waiting:
+                self._take_off(group)
+
+    async def _flown(self, group: _Statement, aboard: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
         try:
             rows = await self._lane.fetch_each(group.text, [arguments for arguments, _ in aboard])
         except Exception:  # noqa: BLE001 - each is told its own
@@ -129,9 +143,6 @@ class Together:
             for (_, future), row in zip(aboard, rows, strict=True):
                 if not future.done():
                     future.set_result(row[0])
-        finally:
-            group.landed(perf_counter() - began, len(aboard))
-            self._take_off(group)
 
     async def _one_by_one(self, group: _Statement, aboard: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
         """Run each for itself: the one whose arguments the server refuses is the one that fails."""
