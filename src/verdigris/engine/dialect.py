@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_only
 
 from verdigris.engine import pooler, tls
+from verdigris.engine.beginning import Adapter
 from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.driver import ours
 from verdigris.engine.limits import connector
@@ -203,6 +205,8 @@ class DialectOverrides:
             raise
         if not between:
             self.pooler.between = False
+            if type(connection) is AsyncAdapt_asyncpg_connection and ours(driver) is not None:
+                connection.__class__ = Adapter
             return connection
         driver.terminate()
         self.pooler.found("the process that it names is not the one that answers")
@@ -212,7 +216,7 @@ class DialectOverrides:
         """Return the class of every connection of this engine: the guards, before what the engine was told to use."""
         if given not in self.made:
             above = () if given is None else (given,)
-            own = {"direct": is_plain(given)}
+            own = {"direct": is_plain(given), "waits": given is None}
             self.made[given] = type("Connection", (self.settings.connection_class(), Prepared, *above), own)
         return self.made[given]
 

@@ -110,7 +110,9 @@ class Pooler:
             "statement_cache_size": 0,  # asyncpg then parses an unnamed statement with each use: none is left behind
             "server_settings": {name: value for name, value in settings.items() if name in _FOLLOWED},
             "connection_class": type(
-                "Connection", (connection_class, PooledConnection), {"limits": limits, "seconds": _seconds(limits)}
+                "Connection",
+                (connection_class, PooledConnection),
+                {"limits": limits, "seconds": _seconds(limits), "waits": False},  # limits go with BEGIN, as one text
             ),
         }
 

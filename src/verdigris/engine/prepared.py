@@ -44,7 +44,8 @@ class Prepared(Tracked):
             statement = own._stmt_cache.get((query, protocol.get_record_class(), False))
             if statement is not None:
                 try:
-                    rows: list[asyncpg.Record] = await protocol.bind_execute(statement, arguments, "", 0, False, None)
+                    sent = protocol.bind_execute(statement, arguments, "", 0, False, None)
+                    rows: list[asyncpg.Record] = await self._behind(sent)
                 except asyncpg.OutdatedSchemaCacheError:
                     await self.reload_schema_state()
                     raise

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import asyncpg
-from asyncpg.prepared_stmt import PreparedStatement
-
+from verdigris.engine.beginning import Beginning, FirstStatement
 from verdigris.engine.driver import DriverSettings
 from verdigris.performance.sites import calling_place
 
@@ -136,7 +134,7 @@ def _is(name: str, what: str) -> bool:
     return name.startswith(what) if what.endswith(" ") else name == what
 
 
-class StatefulStatement(PreparedStatement):
+class StatefulStatement(FirstStatement):
     """A prepared statement that leaves state: noted each time it runs."""
 
     __slots__ = ()
@@ -152,7 +150,7 @@ class StatefulStatement(PreparedStatement):
         return super().cursor(*args, **options)
 
 
-class Tracked(asyncpg.Connection):
+class Tracked(Beginning):
     """An asyncpg connection that knows what its statements have left in the session."""
 
     settings: ClassVar[DriverSettings] = DriverSettings()

@@ -86,7 +86,7 @@ class LeanTransaction(UserDict[Any, Any]):
         transaction: Transaction = self.driver.transaction(
             isolation=isolation, readonly=readonly, deferrable=deferrable
         )
-        await transaction.start()
+        await self.driver.begin(transaction)
         return transaction
 
     def is_heard(self, ending: str) -> bool:
