@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from verdigris.engine import Database, coalescing
+from verdigris.errors import PoolExhaustedError
 from verdigris.testing.sandbox import Sandbox
 
 DOUBLE = "SELECT $1::int * 2"
@@ -19,7 +20,9 @@ async def db(database_url):
 
 @pytest.fixture
 def flights(db, monkeypatch):
-    """How many reads each flight carried."""
+    """How many reads each flight carried, on a machine that is never too slow for them."""
+    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
+    monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
     carried = []
     original = db.lane.fetch_each
 
@@ -35,12 +38,19 @@ async def double(db, n, statement=DOUBLE):
     return await db.lane.fetchval_together(statement, (n,))
 
 
+async def warm(db, statement=DOUBLE):
+    """Let it be known that the statement is short; the first read of each connection prepares it."""
+    for n in range(1, 20):
+        await double(db, n, statement)
+
+
 async def test_reads_that_wait_in_the_same_moment_go_together_and_each_gets_its_own(db, flights):
+    await warm(db)
     found = await asyncio.gather(*(double(db, n) for n in range(100)))
 
     assert found == [n * 2 for n in range(100)]
-    assert sum(flights) == 98
-    assert len(flights) <= 4
+    assert 95 <= sum(flights) <= 98  # and now and then one alone, to know what that takes
+    assert len(flights) <= 6
     assert db.pool().in_use == 0
 
 
@@ -54,6 +64,7 @@ async def test_a_read_that_nobody_waits_beside_goes_at_once(db, flights):
 async def test_no_row_is_none_for_whoever_found_none(db, flights):
     statement = "SELECT n FROM generate_series(1, 5) n WHERE n = $1::int"
 
+    await warm(db, statement)
     found = await asyncio.gather(*(double(db, n, statement) for n in (0, 1, 9, 2, 8, 3)))
 
     assert found == [None, 1, None, 2, None, 3]
@@ -63,6 +74,7 @@ async def test_no_row_is_none_for_whoever_found_none(db, flights):
 async def test_one_wrong_argument_fails_its_own_caller_only(db, flights):
     statement = "SELECT 10 / $1::int"
 
+    await warm(db, statement)
     found = await asyncio.gather(*(double(db, n, statement) for n in (1, 2, 5, 0, 10, "x", 2)), return_exceptions=True)
 
     assert [one for one in found if isinstance(one, int)] == [10, 5, 2, 1, 5]
@@ -73,6 +85,7 @@ async def test_one_wrong_argument_fails_its_own_caller_only(db, flights):
 
 
 async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):
+    await warm(db)
     tasks = [asyncio.create_task(double(db, n)) for n in range(20)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -85,7 +98,22 @@ async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):
     assert await double(db, 21) == 42
 
 
+async def test_where_no_connection_comes_free_all_wait_once(database_url, monkeypatch):
+    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
+    db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=0.3)
+    await warm(db)
+    async with db.engine.connect():
+        began = asyncio.get_running_loop().time()
+        found = await asyncio.gather(*(double(db, n) for n in range(10)), return_exceptions=True)
+        seconds = asyncio.get_running_loop().time() - began
+    await db.dispose()
+
+    assert [type(one) for one in found] == [PoolExhaustedError] * 10
+    assert seconds < 0.3 * 3
+
+
 async def test_a_connection_that_dies_under_a_flight_costs_nobody_an_answer(db, flights, admin):
+    await warm(db)
     pids = [await db.lane.fetchval("SELECT pg_backend_pid()") for _ in range(3)]
     await admin(f"SELECT pg_terminate_backend({pids[0]})")
 
@@ -95,16 +123,18 @@ async def test_a_connection_that_dies_under_a_flight_costs_nobody_an_answer(db, 
 
 
 async def test_who_comes_in_the_same_turn_goes_along_where_many_come(db, flights):
+    await warm(db)
     await asyncio.gather(*(double(db, n) for n in range(40)))
     before = len(flights)
 
     found = await asyncio.gather(*(double(db, n) for n in range(10)))
 
     assert found == [n * 2 for n in range(10)]
-    assert flights[before:] == [10]
+    assert flights[before:] in ([10], [9])  # one now and then goes alone, to know what that takes
 
 
 async def test_where_few_come_again_a_read_goes_at_once(db, flights):
+    await warm(db)
     await asyncio.gather(*(double(db, n) for n in range(40)))
     for n in range(40):
         await double(db, n)
@@ -116,22 +146,77 @@ async def test_where_few_come_again_a_read_goes_at_once(db, flights):
     assert len(flights) == before
 
 
-def test_statements_that_gain_nothing_from_company_go_alone():
-    statement = coalescing._Statement("SELECT 1", flying=True)
-    statement.landed(0.1, 1)
-    statement.landed(1.0, 10)
-    statement.reads = 1000
+def known(*, alone=None, shared=None, crowd=5.0):
+    """Return a statement of which that much is known, in seconds."""
+    statement = coalescing._Statement("SELECT 1", most=20, reads=1000)
+    if alone is not None:
+        statement.landed(alone, 1)
+    if shared is not None:
+        statement.landed(shared * 10, 10)
+    statement.crowd = crowd
+    return statement
 
-    assert statement.goes_alone()
-    statement.shared = 0.01
-    assert not statement.goes_alone()
-    statement.flying, statement.crowd = False, 1.0
-    assert statement.goes_alone()
-    statement.crowd = 5.0
-    assert not statement.goes_alone()
+
+@pytest.mark.parametrize(
+    ("statement", "alone"),
+    [
+        (known(), True),  # nothing is known
+        (known(alone=0.001), False),  # tried
+        (known(alone=0.001, shared=0.0001), False),
+        (known(alone=0.001, shared=0.0006), True),  # does not pay
+        (known(alone=0.006, shared=0.0001), True),  # not short
+        (known(alone=0.001, shared=0.0001, crowd=1.0), True),  # nobody else is there
+    ],
+)
+def test_short_statements_that_gain_from_company_have_it(statement, alone):
+    assert statement.goes_alone() is alone
+
+
+def test_what_was_measured_long_ago_is_forgotten():
+    least = coalescing._Least()
+    least.add(0.001)
+    for _ in range(3 * 256):
+        least.add(0.004)
+
+    assert least.value == 0.004
+
+
+@pytest.mark.parametrize(("shared", "flights"), [(0.00002, 1), (0.00025, 3), (0.002, 21)])
+def test_slower_statements_have_more_in_the_air(shared, flights):
+    statement = known(alone=0.004, shared=shared)
+    while not statement.full():
+        statement.flights.add(object())
+
+    assert len(statement.flights) == flights
+
+
+async def test_what_does_not_pay_is_tried_again_now_and_then():
+    statement = known(alone=0.001, shared=0.0006)
+
+    assert 0.01 < sum(not statement.goes_alone() for _ in range(10_000)) / 10_000 < 0.1
+
+
+async def test_nobody_waits_behind_a_flight_that_takes_long(db, flights):
+    statement = "SELECT CASE WHEN $1::int = 7 THEN pg_sleep(1)::text ELSE '' END || $1::int"
+    await warm_but(db, statement, 7)
+    began = asyncio.get_running_loop().time()
+    slow = [asyncio.create_task(double(db, n, statement)) for n in (1, 2, 3, 7, 4)]
+    await asyncio.sleep(0)
+    late = [asyncio.create_task(double(db, n, statement)) for n in range(10, 40)]
+
+    assert await asyncio.gather(*late) == [str(n) for n in range(10, 40)]
+    assert asyncio.get_running_loop().time() - began < 0.9
+    assert await asyncio.gather(*slow) == ["1", "2", "3", "7", "4"]
+
+
+async def warm_but(db, statement, number):
+    for n in range(30):
+        if n != number:
+            await double(db, n, statement)
 
 
 async def test_each_read_is_timed_where_it_was_asked_for(db):
+    await warm(db)
     db.queries.clear()
     await asyncio.gather(*(double(db, n) for n in range(50)))
 

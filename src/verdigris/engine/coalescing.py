@@ -4,59 +4,108 @@ While some are on their way, those that come meanwhile wait for them to land and
 one connection, one wakeup for all of them. Nobody waits for company that may not come: a read goes at once where few
 are asked for, and where many are, the first goes with all that were asked for in the same turn of the event loop. A
 statement whose time is mostly PostgreSQL's gains nothing from company and loses the server's other cores: each
-statement's two times are compared, what a read takes alone and what it takes among others.
+statement's two times are compared, what a read takes alone and what it takes among others. One that takes longer than
+some milliseconds never goes with others, and where one of a flight does, the next takes off without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from verdigris.errors import PoolExhaustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verdigris.engine.lane import Lane
 
-_MOST = 64  # reads in one flight
+    _Reader = tuple[Sequence[Any], asyncio.Future[Any]]  # the arguments, and who waits for the value
+
+#: Reads in one flight. All of them wake at once, and the garbage collector counts what each request then holds: with 24
+#: requests of FastAPI's it went through the whole heap twice a second, for 50 ms each time; with 20 it does not.
+MOST, MOST_OF_ROUTES = 20, 32
+_LONGEST = 0.005  # seconds that a read takes alone, and that a flight is expected to take
+_PATIENCE = 0.02  # seconds after which those who wait no longer wait for a flight
+_REQUEST = 0.0001  # seconds that a read costs the application at least
 _LONE = 2  # reads on their way alone, beside which the next waits
 _CROWD = 2.0  # reads that go in the same moment, on average, from which on the first waits for the turn to end
-#: Of what a read takes alone: what takes longer than that in company is not worth a flight. At half of it, flights one
-#: after the other answer no fewer reads than the application could ask for one by one.
-_PAYS = 0.5
+_PAYS = 0.5  # of what a read takes alone: what takes longer in company is not worth a flight
 _TRIED_AGAIN, _TRY = 2048, 64  # so many reads, of which so many fly in company although it did not pay
+_ASKED = 64  # reads in company, of which one goes alone, to know what that takes
 _KEPT = 500  # statements
+_WINDOW = 256  # measurements, after which older ones are forgotten
+
+
+@dataclass(slots=True)
+class _Least:
+    """The least of what was measured of late: what exceeds it was spent in a busy event loop, as all do alike."""
+
+    value: float = inf
+    before: float = inf
+    now: float = inf
+    count: int = 0
+
+    def add(self, seconds: float) -> None:
+        if seconds < self.now:
+            self.now = seconds
+            self.value = min(self.before, seconds)
+        self.count += 1
+        if self.count == _WINDOW:
+            self.value = self.before = self.now
+            self.now, self.count = inf, 0
 
 
 @dataclass(slots=True)
 class _Statement:
-    """One statement: what of it is in the air, who waits, and what a read of it takes, in seconds, smoothed."""
+    """One statement: what of it is in the air, who waits, and what a read of it takes, in seconds."""
 
     text: str
+    most: int  # reads in one flight
     lone: int = 0  # reads on their way, each for itself
-    flying: bool = False  # others together, or about to
+    flights: set[Any] = field(default_factory=set)  # tasks, of several reads each: the next wait for these
+    boarding: bool = False  # one takes off when this turn of the event loop ends
     crowd: float = 1.0  # how many went in the same moment, smoothed
     reads: int = 0
-    alone: float = 0.0
-    shared: float = 0.0
-    waiting: list[tuple[Sequence[Any], asyncio.Future[Any]]] = field(default_factory=list)
+    alone: _Least = field(default_factory=_Least)
+    shared: _Least = field(default_factory=_Least)
+    waiting: list[_Reader] = field(default_factory=list)
 
     def goes_alone(self) -> bool:
         """Tell whether the next read goes at once and for itself."""
         self.reads += 1
-        if self.lone < _LONE and not self.flying and self.crowd < _CROWD:
+        alone, shared = self.alone.value, self.shared.value
+        if alone > _LONGEST or (self.lone < _LONE and not self.flights and self.crowd < _CROWD):
             return True
-        pays = self.shared < _PAYS * self.alone or not self.shared
-        return not pays and self.reads % _TRIED_AGAIN >= _TRY
+        if shared < _PAYS * alone:
+            return self.reads % _ASKED == 0
+        return shared < inf and self.reads % _TRIED_AGAIN >= _TRY
 
-    def landed(self, seconds: float, reads: int, *, beside: int = 0) -> None:
-        """Learn from how long a flight took, or a read `beside` which so many others were on their way."""
+    def full(self) -> bool:
+        """Tell whether as many are in the air as keep the server ahead of the application; nobody gains from more."""
+        return len(self.flights) > self._each() / _REQUEST
+
+    def aboard(self) -> list[_Reader]:
+        """Take out of those who wait as many as make a flight of the length that is wanted."""
+        most = min(self.most, max(2, int(_LONGEST / self._each())))
+        found = [(arguments, future) for arguments, future in self.waiting[:most] if not future.done()]
+        del self.waiting[:most]
+        return found
+
+    def _each(self) -> float:
+        """Return what a read of a flight is expected to take; as much as one alone, while nothing is known."""
+        return min(self.shared.value, self.alone.value)
+
+    def landed(self, seconds: float, reads: int) -> None:
+        """Learn from how long a flight took, or a read that went alone."""
         self.crowd += 0.1 * (reads - self.crowd)
         if reads > 1:
-            self.shared += 0.2 * (seconds / reads - self.shared) if self.shared else seconds / reads
-        elif beside < _LONE:  # beside many others it took as long as they did
-            self.alone += 0.2 * (seconds - self.alone) if self.alone else seconds
+            self.shared.add(seconds / reads)
+        elif seconds > 0:
+            self.alone.add(seconds)
 
 
 class Together:
@@ -68,23 +117,23 @@ class Together:
         self._statements: dict[str, _Statement] = {}
         self._flights: set[asyncio.Task[None]] = set()
 
-    async def fetchval(self, statement: str, arguments: Sequence[Any]) -> Any:
+    async def fetchval(self, statement: str, arguments: Sequence[Any], most: int = MOST) -> Any:
         """Return the one value of a statement that gives at most one row; None if it gives none.
 
         A read whose arguments are wrong fails alone. A read that is cancelled leaves the others on their way.
         """
-        group = self._group(statement)
+        group = self._group(statement, most)
         if not group.goes_alone():
             return await self._with_others(group, arguments)
         group.lone += 1
-        began = perf_counter()
         try:
-            return (await self._lane.fetch(group.text, arguments))[0][0]
+            rows = await self._lane.fetch(group.text, arguments)
         finally:
             group.lone -= 1
-            group.landed(perf_counter() - began, 1, beside=group.lone)
+        group.landed(self._lane.took, 1)
+        return rows[0][0]
 
-    def _group(self, statement: str) -> _Statement:
+    def _group(self, statement: str, most: int) -> _Statement:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # what was in the air in another loop never lands
             self._loop = loop
@@ -93,13 +142,15 @@ class Together:
         if group is None:
             if len(self._statements) >= _KEPT:
                 self._statements = {}
-            group = self._statements[statement] = _Statement(f"SELECT ({statement})")  # one row, whatever it finds
+            group = self._statements[statement] = _Statement(
+                f"SELECT ({statement})", most
+            )  # one row, whatever it finds
         return group
 
     async def _with_others(self, group: _Statement, arguments: Sequence[Any]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         group.waiting.append((arguments, future))
-        if not group.flying:
+        if not group.boarding and not group.full():
             self._take_off(group)
         began, failure = perf_counter(), None
         try:
@@ -112,27 +163,42 @@ class Together:
 
     def _take_off(self, group: _Statement) -> None:
         """Let those who wait go as one flight, with those who come before this turn of the event loop ends."""
-        group.flying = True
+        group.boarding = True
         flight = asyncio.get_running_loop().create_task(self._fly(group))
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
 
     async def _fly(self, group: _Statement) -> None:
-        aboard = [(arguments, future) for arguments, future in group.waiting[:_MOST] if not future.done()]
-        del group.waiting[:_MOST]
+        group.boarding = False
+        aboard, flight = group.aboard(), asyncio.current_task()
+        if aboard:
+            group.flights.add(flight)
+        if group.waiting and not group.full():
+            self._take_off(group)
+        if not aboard:
+            return
         began = perf_counter()
+        late = asyncio.get_running_loop().call_later(_PATIENCE, self._next, group, flight)
         try:
-            if aboard:
-                await self._flown(group, aboard)
-                group.landed(perf_counter() - began, len(aboard))
+            await self._flown(group, aboard)
+            group.landed(perf_counter() - began, len(aboard))
         finally:
-            group.flying = False
-            if group.waiting:
-                self._take_off(group)
+            late.cancel()
+            self._next(group, flight)
 
-    async def _flown(self, group: _Statement, aboard: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
+    def _next(self, group: _Statement, flight: asyncio.Task[None] | None) -> None:
+        """Let the next take off behind a flight that has landed, or is late."""
+        group.flights.discard(flight)
+        if group.waiting and not group.boarding and not group.full():
+            self._take_off(group)
+
+    async def _flown(self, group: _Statement, aboard: list[_Reader]) -> None:
         try:
             rows = await self._lane.fetch_each(group.text, [arguments for arguments, _ in aboard])
+        except PoolExhaustedError as error:  # whoever waited longer would wait in vain, too
+            for _, future in aboard:
+                if not future.done():
+                    future.set_exception(error)
         except Exception:  # noqa: BLE001 - each is told its own
             await self._one_by_one(group, aboard)
         except BaseException:
@@ -144,7 +210,7 @@ class Together:
                 if not future.done():
                     future.set_result(row[0])
 
-    async def _one_by_one(self, group: _Statement, aboard: list[tuple[Sequence[Any], asyncio.Future[Any]]]) -> None:
+    async def _one_by_one(self, group: _Statement, aboard: list[_Reader]) -> None:
         """Run each for itself: the one whose arguments the server refuses is the one that fails."""
         for arguments, future in aboard:
             if future.done():

@@ -26,6 +26,7 @@ from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 
 from verdigris._places import Place
+from verdigris.engine.coalescing import MOST_OF_ROUTES
 from verdigris.errors import ConfigurationError, VerdigrisError
 from verdigris.fastapi.parameters import Parameters, is_symbolic
 from verdigris.fastapi.streams import NEVER_STREAMS
@@ -192,7 +193,7 @@ class Fast:
         lane = self._route.database.lane
         body: bytes | None
         if self._route.together:
-            body = await lane.fetchval_together(text, arguments)
+            body = await lane.fetchval_together(text, arguments, most=MOST_OF_ROUTES)
         else:
             rows = await lane.fetch(text, arguments)
             body = rows[0][0] if rows else None

@@ -263,7 +263,7 @@ class _LaneInside(Lane):
         super().__init__(sandbox.engine, sandbox.budget)
         self._sandbox = sandbox
 
-    async def fetchval_together(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
+    async def fetchval_together(self, statement: str, arguments: Sequence[Any] = (), *, most: int = 1) -> Any:
         return await self.fetchval(statement, arguments)
 
     def _pool(self) -> None:

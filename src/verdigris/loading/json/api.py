@@ -34,10 +34,13 @@ class JSONRead(Generic[T]):
     the reason why it is read by `load()`. Listeners of `do_orm_execute` are asked at each read.
     """
 
-    def __init__(self, reads: Reads, statement: Any, schema: type[T], options: Options, *, etag: bool) -> None:
+    def __init__(
+        self, reads: Reads, statement: Any, schema: type[T], options: Options, *, etag: bool, together: bool = True
+    ) -> None:
         self.schema = schema
         self.statement = statement
         self.etag = etag
+        self.together = together
         self._reads = reads
         self._options = options
         self._known = self._found, self._given = reads.find(statement, schema, options)
@@ -86,9 +89,9 @@ class JSONRead(Generic[T]):
         written, body = False, None
         plain = session is None and call is not None and not reads.listened
         if plain and call is not None:
-            written, body = await reads.sent(found, *call(params))
+            written, body = await reads.sent(found, *call(params), together=self.together)
         if not written:
-            asked = Asked(self.statement, self.schema, self._options, session, params, self._known, call)
+            asked = Asked(self.statement, self.schema, self._options, session, self.together, params, self._known, call)
             body = await (reads.dumped(asked, found) if plain else reads.body(asked))
         return response(found, body, etag=self.etag)
 
@@ -97,7 +100,8 @@ class JSONRead(Generic[T]):
         if self._of_objects is None:
             known = self._reads.find(self.statement, self.schema, OBJECTS)
             self._of_objects = known, None if known[0].compiled is None else Call(known[0].compiled, known[1])
-        value = await self._reads.value(Asked(self.statement, self.schema, OBJECTS, session, params, *self._of_objects))
+        asked = Asked(self.statement, self.schema, OBJECTS, session, self.together, params, *self._of_objects)
+        value = await self._reads.value(asked)
         return cast("T", present(self._found, value))
 
 
@@ -119,6 +123,7 @@ class JSONReads:
         *,
         session: AsyncSession | None = None,
         etag: bool = False,
+        together: bool = True,
         by_alias: bool = True,
         exclude_none: bool = False,
         exclude_unset: bool = False,
@@ -129,7 +134,8 @@ class JSONReads:
         `list[OrderOut]`, or a page: a model with a list of models and, if it likes, `total`, `limit` and `offset`.
         It is one statement and one round trip, outside of any transaction; with `session` it runs in the session's own
         transaction, after a flush, and sees what that wrote. The options are Pydantic's, `by_alias` as FastAPI has it.
-        With `etag` the response has one, and is 304 where the client has it already.
+        With `etag` the response has one, and is 304 where the client has it already. Short reads of one statement that
+        wait in the same moment go to the server together, where that pays; `together=False` sends this one alone.
 
         What SQL cannot express is read through `load()` and Pydantic; that is logged once, with the reason. Data that
         the model refuses raises pydantic.ValidationError, as on that way. Raises ConfigurationError where no row could
@@ -137,18 +143,20 @@ class JSONReads:
         """
         options = Options("dump", by_alias, exclude_none, exclude_unset)
         reads = self._reads
-        body = await reads.body(Asked(statement, schema, options, session))
+        body = await reads.body(Asked(statement, schema, options, session, together))
         if body is None:
             return response(reads.find(statement, schema, options)[0], None, etag=etag)
         return TaggedAnswer(body) if etag else JSONAnswer(body)
 
-    async def fetch(self, statement: Any, schema: type[T], *, session: AsyncSession | None = None) -> T:
+    async def fetch(
+        self, statement: Any, schema: type[T], *, session: AsyncSession | None = None, together: bool = True
+    ) -> T:
         """Return the rows of a select() as Pydantic objects, made from one JSON text instead of ORM instances.
 
-        `schema`, the errors and `session` are as for `json()`. The models' own validators see JSON values.
+        `schema`, the errors, `session` and `together` are as for `json()`. The models' own validators see JSON values.
         """
         reads = self._reads
-        value = await reads.value(Asked(statement, schema, OBJECTS, session))
+        value = await reads.value(Asked(statement, schema, OBJECTS, session, together))
         if value is None:
             present(reads.find(statement, schema, OBJECTS)[0], None)
         return cast("T", value)
@@ -186,13 +194,14 @@ class JSONReads:
         schema: type[T],
         *,
         etag: bool = False,
+        together: bool = True,
         by_alias: bool = True,
         exclude_none: bool = False,
         exclude_unset: bool = False,
     ) -> JSONRead[T]:
         """Compile a select() with `bindparam()`s once; the result is awaited with their values. See `json()`."""
         options = Options("dump", by_alias, exclude_none, exclude_unset)
-        return JSONRead(self._reads, statement, schema, options, etag=etag)
+        return JSONRead(self._reads, statement, schema, options, etag=etag, together=together)
 
 
 def response(found: Found, body: bytes | None, *, etag: bool) -> Response:

@@ -109,6 +109,7 @@ class Compiled:
         self._key = key
         self._limit = self._index(statement._limit_clause)  # noqa: SLF001 - said in no other way
         self._offset = self._index(statement._offset_clause)  # noqa: SLF001
+        self.locks = statement._for_update_arg is not None  # noqa: SLF001
         self._begin()
 
     def _begin(self) -> None:

@@ -80,6 +80,7 @@ class Asked:
     type_: Any
     options: Options
     session: AsyncSession | None = None
+    together: bool = True  # with other reads that wait in the same moment
     params: Mapping[str, Any] = field(default_factory=dict)
     #: What `find` gave for the statement before, and what calls it.
     known: tuple[Found, Given] | None = None
@@ -207,18 +208,25 @@ class Reads:
         if found.compiled is None:
             return found, False, None
         text, arguments = call(asked.params) if call else found.compiled.call(given, asked.params)
-        written, body = await self.sent(found, text, arguments, asked.session)
+        written, body = await self.sent(found, text, arguments, asked.session, together=asked.together)
         return found, written, body
 
     async def sent(
-        self, found: Found, text: str, arguments: tuple[Any, ...], session: AsyncSession | None = None
+        self,
+        found: Found,
+        text: str,
+        arguments: tuple[Any, ...],
+        session: AsyncSession | None = None,
+        *,
+        together: bool = True,
     ) -> tuple[bool, bytes | None]:
         """Send the text and return whether it gave the answer, and the answer."""
         body: bytes | None
         try:
             if session is None:
-                rows = await self.database.lane.fetch(text, arguments)
-                body = rows[0][0] if rows else None
+                lane = self.database.lane
+                alone = not together or found.compiled is None or found.compiled.locks
+                body = await (lane.fetchval if alone else lane.fetchval_together)(text, arguments)
             else:
                 body = await _run(text, arguments, session)
         except SQLAlchemyError as error:
