@@ -221,6 +221,9 @@ def until_answered(scope: MutableMapping[str, Any]) -> AsyncExitStack:
     return stack
 
 
+_NAMED = "method", "route", "fastapi"  # what a request is named by
+
+
 class RequestUnit:
     """The transaction of one request: committed at the end, rolled back on any exception, closed on every path.
 
@@ -232,7 +235,8 @@ class RequestUnit:
     def __init__(self, database: Database, scope: MutableMapping[str, Any]) -> None:
         database.budget.unit_began()
         self.database = database
-        self.session = database.open(scope.get("verdigris.isolation_level"), info={"verdigris.scope": scope})
+        named = {key: scope[key] for key in _NAMED if key in scope}  # not the scope itself, which holds this unit
+        self.session = database.open(scope.get("verdigris.isolation_level"), info={"verdigris.scope": named})
         self.resolve = bool(scope.get("verdigris.resolve"))
         self.undo = False
         scope.setdefault("verdigris.units", []).append(self)
