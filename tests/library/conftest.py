@@ -5,6 +5,7 @@ import asyncpg
 import pytest
 
 from verdigris import embedded
+from verdigris.engine import coalescing
 
 _numbers = itertools.count()
 
@@ -45,3 +46,19 @@ async def _run(url, statement):
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def flights(db, monkeypatch):
+    """How many reads each flight carried, on a machine that is never too slow for them."""
+    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
+    monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
+    carried = []
+    original = db.lane.fetch_each
+
+    async def spy(statement, arguments):
+        carried.append(len(arguments))
+        return await original(statement, arguments)
+
+    monkeypatch.setattr(db.lane, "fetch_each", spy)
+    return carried

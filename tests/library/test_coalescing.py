@@ -18,22 +18,6 @@ async def db(database_url):
     await database.dispose()
 
 
-@pytest.fixture
-def flights(db, monkeypatch):
-    """How many reads each flight carried, on a machine that is never too slow for them."""
-    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
-    monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
-    carried = []
-    original = db.lane.fetch_each
-
-    async def spy(statement, arguments):
-        carried.append(len(arguments))
-        return await original(statement, arguments)
-
-    monkeypatch.setattr(db.lane, "fetch_each", spy)
-    return carried
-
-
 async def double(db, n, statement=DOUBLE):
     return await db.lane.fetchval_together(statement, (n,))
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.orm import (
     Mapped,
@@ -546,6 +546,16 @@ async def test_the_first_statement_of_a_transaction_may_be_a_read_in_a_savepoint
 
     assert book.id == 10
     assert lean
+
+
+async def test_nothing_is_read_in_a_savepoint_that_can_only_be_rolled_back(db):
+    await warm(db, BY_KEY)
+
+    async with db.session() as session:
+        savepoint = await (await session.connection()).begin_nested()
+        savepoint.sync_transaction.is_active = False  # as blocks leave it that end in another order than they began
+        with pytest.raises(PendingRollbackError, match="savepoint"):
+            await session.scalar(BY_KEY)
 
 
 async def test_echo_prints_every_statement(db, lean, caplog):

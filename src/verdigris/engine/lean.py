@@ -17,6 +17,7 @@ import sqlalchemy
 from sqlalchemy import Select, inspect, select
 from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
@@ -162,6 +163,8 @@ class LeanReads:
     ) -> list[Record]:
         if alone and session._transaction is None:
             return await self._lane.fetch(text, arguments, again=again)
+        if session._trans_context_manager is not None:  # refuses what comes after the end of a block's transaction
+            TransactionalContext._trans_ctx_check(session)
         held = await begun(session) if self._begins else None
         if held is not None:
             return await held.fetch(self._lane, text, arguments)
@@ -195,6 +198,9 @@ class LeanReads:
         return await greenlet_spawn(session._connection_for_bind, bind)
 
     async def _fetch(self, connection: Connection, text: str, arguments: Sequence[Any]) -> list[Record]:
+        for begun_there in (connection._transaction, connection._nested_transaction):
+            if begun_there is not None and not begun_there.is_active:
+                connection._invalid_transaction()  # raises, as it does before each of SQLAlchemy's statements
         adapter: Any = connection.connection.dbapi_connection
         try:
             async with adapter._execute_mutex:

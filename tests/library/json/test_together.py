@@ -7,7 +7,6 @@ from pydantic import BaseModel
 from sqlalchemy import bindparam, select
 from tests.library.json.models import Order
 
-from verdigris.engine import coalescing
 from verdigris.errors import NotFoundError
 
 
@@ -17,22 +16,6 @@ class OrderOut(BaseModel):
 
 
 ONE = select(Order).where(Order.id == bindparam("id"))
-
-
-@pytest.fixture
-def flights(db, monkeypatch):
-    """How many reads each flight carried, on a machine that is never too slow for them."""
-    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
-    monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
-    carried = []
-    original = db.lane.fetch_each
-
-    async def spy(statement, arguments):
-        carried.append(len(arguments))
-        return await original(statement, arguments)
-
-    monkeypatch.setattr(db.lane, "fetch_each", spy)
-    return carried
 
 
 async def by_json_read(db, **options):

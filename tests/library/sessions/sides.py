@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import ForeignKey, Row, delete, func, insert, inspect, select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from verdigris import after_commit
+from verdigris.errors import CommitRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,10 @@ class Side:
     def __init__(self, make: Callable[[], AsyncSession], outside: asyncpg.Connection) -> None:
         self.make, self.outside = make, outside
         self.session = make()
+        self.past: list[AsyncSession] = []  # that objects may still belong to
         self.objects: list[Any] = []
         self.nested: list[Any] = []
+        self.refused = False  # a COMMIT, by our own error
 
     async def run(self, step: Step) -> Any:
         """Run an operation; return what is seen of its outcome, be it an error."""
@@ -66,7 +69,16 @@ class Side:
         except DBAPIError as error:
             return [type(error).__name__, type(error.orig).__name__, getattr(error.orig, "sqlstate", None)]
         except Exception as error:  # noqa: BLE001 - all are compared
+            self.refused = self.refused or isinstance(error, CommitRefusedError)
             return [type(error).__name__]
+
+    async def end(self) -> None:
+        """Close all sessions; one of SQLAlchemy's may refuse to roll a savepoint back, and is dropped then."""
+        for session in (self.session, *self.past):
+            try:
+                await session.close()
+            except PendingRollbackError:
+                await session.invalidate()
 
     def told(self, value: Any) -> Any:
         """Return what can be seen of a value, and keep the objects in it for later operations."""
@@ -249,7 +261,7 @@ class Side:
 
     async def close(self, *_: Any) -> None:
         await self.session.close()
-        self.session, self.nested = self.make(), []
+        self._anew()
 
     async def reset(self, *_: Any) -> None:
         await self.session.reset()
@@ -257,6 +269,10 @@ class Side:
 
     async def invalidate(self, *_: Any) -> None:
         await self.session.invalidate()
+        self._anew()
+
+    def _anew(self) -> None:
+        self.past.append(self.session)
         self.session, self.nested = self.make(), []
 
     async def afterwards(self, *_: Any) -> None:

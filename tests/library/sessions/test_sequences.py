@@ -56,7 +56,7 @@ async def compared(db, plain, beside, number):
     try:
         for place, step in enumerate(steps):
             outcomes = [await side.run(step) for side in (ours, theirs)]
-            if REFUSED in repr(outcomes[0]):  # documented: SQLAlchemy's COMMIT ends well there, and stores nothing
+            if ours.refused:  # documented: SQLAlchemy's COMMIT ends well there, and stores nothing
                 return [*(step.name for step in steps[:place]), REFUSED]
             states = [await side.seen() for side in (ours, theirs)]
             if outcomes[0] != outcomes[1] or states[0] != states[1]:
@@ -64,7 +64,7 @@ async def compared(db, plain, beside, number):
                 assert (outcomes[0], states[0]) == (outcomes[1], states[1]), f"SEED={SEED} FIRST={number}:\n  {before}"
     finally:
         for side in (ours, theirs):
-            await side.session.close()
+            await side.end()
     return [step.name for step in steps]
 
 
