@@ -18,6 +18,8 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
+from verdigris.engine.driver import DriverSettings
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
@@ -27,13 +29,13 @@ _asyncpg: Any = asyncpg.Connection
 _NAMES = "execute", "executemany", "fetch", "prepare", "_execute", "_executemany"
 _STOCK = [getattr(_asyncpg, name) for name in _NAMES]
 _FETCH: Any = PreparedStatement.fetch
-#: Asks for an answer, and for nothing else: no snapshot is taken.
-_ASKS, _SECONDS = "SHOW transaction_isolation", 2.0
+_ASKS = "SHOW transaction_isolation"  # for an answer, and for nothing else: no snapshot is taken
 
 
 class Beginning(asyncpg.Connection):
     """An asyncpg connection on which a transaction may begin with its first statement."""
 
+    settings: ClassVar[DriverSettings] = DriverSettings()
     waits: ClassVar[bool] = True  # False where classes above have a say in what is sent
     first: bool = False  # while the transaction starts whose first statement comes right behind
     owed: str | None = None  # a BEGIN that goes with the next statement
@@ -52,6 +54,7 @@ class Beginning(asyncpg.Connection):
         return (
             self.waits
             and not own._query_loggers
+            and not own._cancellations  # of a statement before, which could hit this one
             and not self.is_closed()
             and [getattr(_asyncpg, name) for name in _NAMES] == _STOCK
             and PreparedStatement.fetch is _FETCH
@@ -108,7 +111,7 @@ class Beginning(asyncpg.Connection):
         if self.is_closed() or self.is_in_transaction():
             return
         try:
-            await own._protocol.query(_ASKS, _SECONDS)
+            await own._protocol.query(_ASKS, self.settings.close_timeout)
         except asyncpg.PostgresError:
             pass  # which is an answer
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError):

@@ -11,10 +11,9 @@ import logging
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from verdigris.engine.beginning import Beginning, FirstStatement
-from verdigris.engine.driver import DriverSettings
 from verdigris.performance.sites import calling_place
 
 if TYPE_CHECKING:
@@ -153,7 +152,6 @@ class StatefulStatement(FirstStatement):
 class Tracked(Beginning):
     """An asyncpg connection that knows what its statements have left in the session."""
 
-    settings: ClassVar[DriverSettings] = DriverSettings()
     left: dict[str, int] | None = None  # what the present user left, and how often; None is nothing
     left_at: Place | None = None  # where the application did it
     furnished: bool = False  # set up by listeners when it was made: clearing it would take that away
