@@ -70,7 +70,7 @@ class LeanTransaction(UserDict[Any, Any]):
         return connection
 
     async def fetch(self, lane: Lane, text: str, arguments: Sequence[Any]) -> list[Record]:
-        """Run a statement, after BEGIN if that was not sent yet; errors are those of a session."""
+        """Run a statement, with BEGIN if that was not sent yet; errors are those of a session."""
         try:
             if self.begun is None:
                 self.begun = await self._begin()
