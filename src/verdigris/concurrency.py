@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from verdigris._outcome import commit
-from verdigris.errors import OUTCOME_UNKNOWN, UNCLASSIFIED, Fault, RetryLevel, classify
+from verdigris.errors import OUTCOME_UNKNOWN, UNAVAILABLE, UNCLASSIFIED, Fault, RetryLevel, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -119,8 +119,11 @@ class Attempts:
             return False
         wait, now = self.settings.wait(self.made), self.settings.clock()
         self.longest = max(self.longest, now - self.began)
-        if now + wait + self.longest > self.deadline or not self.budget.spend():
+        if now + wait + self.longest > self.deadline:
             return False  # an attempt that would end after the deadline is not begun
+        # Who waits for a server that is away gives it nothing to do: of all callers one in a while tries (`Circuit`).
+        if fault.name != UNAVAILABLE.name and not self.budget.spend():
+            return False
         log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)
         await self.settings.sleep(wait)
         self.began = self.settings.clock()

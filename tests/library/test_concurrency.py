@@ -200,6 +200,28 @@ def test_repetitions_have_a_budget_over_all_callers():
     assert (burst, later) == (20, 10)
 
 
+async def test_waiting_for_a_server_takes_nothing_of_the_budget_and_ends_at_the_deadline():
+    now = [100.0]
+
+    async def nap(seconds):
+        now[0] += seconds
+
+    retry = Retry(sleep=nap, clock=lambda: now[0])
+    budget = Budget()
+
+    async def waits(error):
+        attempts = Attempts.of(retry, budget, attempts=4, deadline=10, idempotent=False)
+        began = now[0]
+        while await attempts.again(error):
+            pass
+        return now[0] - began
+
+    away = [await waits(DatabaseUnavailableError("no connection")) for _ in range(30)]
+
+    assert all(8.9 < seconds <= 10 for seconds in away)  # another wait of up to a second would not have fitted
+    assert sum(budget.spend() for _ in range(100)) == 20
+
+
 async def test_without_retry_a_conflict_is_raised_at_once(database_url, db, admin):
     once = Database(database_url, retry=False)
     work = Failing(1, "40001")
