@@ -122,6 +122,10 @@ class Variants:
         async with self.db.read() as session:
             return await session.get(Order, key)
 
+    async def read_executed(self, key: int) -> Any:
+        async with self.db.read() as session:
+            return (await session.execute(self.hoisted)).scalar_one()
+
     async def request(self, key: int) -> Any:
         async with RequestUnit(self.db, {}) as session:
             return await session.scalar(select(Order).where(Order.id == key))
@@ -129,6 +133,10 @@ class Variants:
     async def request_get(self, key: int) -> Any:
         async with RequestUnit(self.db, {}) as session:
             return await session.get(Order, key)
+
+    async def request_executed(self, key: int) -> Any:
+        async with RequestUnit(self.db, {}) as session:
+            return (await session.execute(self.hoisted)).scalar_one()
 
     async def request_unused(self, key: int) -> Any:
         async with RequestUnit(self.db, {}):
@@ -151,8 +159,10 @@ class Variants:
             "lane: text, a record": self.lane,
             "db.read(): select() built each time": self.read,
             "db.read(): select() made once": self.read_hoisted,
+            "db.read(): execute(), made once": self.read_executed,
             "db.read(): get()": self.read_get,
             "request's session: get(), committed": self.request_get,
+            "request's session: execute(), made once": self.request_executed,
             "request's session: committed": self.request,
             "AsyncSession, AUTOCOMMIT": self.session_autocommit,
             "AsyncSession": self.session_plain,

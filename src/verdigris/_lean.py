@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
 
 from verdigris._sync_sessions import OF_BEGIN, closes_at_once, nothing_to_commit
+from verdigris._sync_sessions import close as close_at_once
 from verdigris.engine import ending
 from verdigris.engine.lean import NOT_RUN
 
@@ -58,7 +59,7 @@ async def close(self: AsyncSession) -> None:
     if self._unused:
         return  # when it is built it will know that it is closed
     if closes_at_once(self.sync_session):
-        self.sync_session.close()
+        close_at_once(self.sync_session)
     elif (held := ending.closes_lean(self.sync_session)) is not None:
         await ending.close(self.sync_session, held)
     else:

@@ -24,6 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import greenlet_spawn, immutabledict
 
 from verdigris._following import SELECT, UnsentError, answering, following
+from verdigris._making import NOT_MADE, maker_of
 from verdigris._shapes import shape_of
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import BindParameter
 
     from verdigris._following import Fetched, Following
+    from verdigris._making import Maker
 
 _KEPT = 500  # shapes; then all are learnt anew
+_SEVERAL = 2  # rows, which loading makes as fast
 _LOOKS = (
     10  # for what the engine has made of a shape, after 1, 2, 4, 8 … of its statements: many may wait for the first
 )
@@ -75,6 +78,7 @@ class Plan:
     repeatable: bool  # the text calls no functions, so that running it twice is running it once
     witness: Select[Any]  # keeps alive what the shape's key identifies
     following: tuple[Following, ...] = ()  # what loading would send: known, and sent before
+    maker: Maker | None = None  # of single rows, where there is no more to loading
 
     def arguments(self, binds: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return the driver's arguments for a statement of this shape."""
@@ -85,9 +89,13 @@ class Plan:
 
     def first(self, session: Session, statement: Select[Any], rows: list[Any]) -> Any:
         """Return what `load(...).scalar()` comes to, for a `single` plan that needs not wait: no result in between."""
+        if self.maker is not None and len(rows) == 1:
+            instance = self.maker.make(session, rows[0])
+            if instance is not NOT_MADE:
+                return instance
         query: Any = self._query(session, statement)
         query.runid, query.post_load_paths, query.partials = loading._new_runid(), {}, {}
-        cursor = self._cursor(rows)
+        cursor = self.cursor(rows)
         made, _, _ = self.compile_state._entities[0].row_processor(query, cursor)
         values = [made(row) for row in _tuples(cursor)]
         return values[0] if values else None
@@ -104,27 +112,31 @@ class Plan:
         self, session: Session, statement: Select[Any], rows: list[Any], fetched: Sequence[Fetched] = ()
     ) -> Result[Any]:
         """Return SQLAlchemy's own result of these rows: instances of the session's identity map."""
-        if self.loads_at_once:
-            return self.instances(session, statement, rows)
-        return await greenlet_spawn(self.instances, session, statement, rows, fetched)
+        if not self.loads_at_once:
+            return await greenlet_spawn(self.instances, session, statement, rows, fetched)
+        if self.maker is not None and len(rows) < _SEVERAL:
+            made = [self.maker.make(session, row) for row in rows]
+            if not made or made[0] is not NOT_MADE:
+                return self.maker.result(made, self.cursor([]))
+        return self.instances(session, statement, rows)
 
     def instances(
         self, session: Session, statement: Select[Any], rows: list[Any], fetched: Sequence[Fetched] = ()
     ) -> Result[Any]:
         query = self._query(session, statement)
         if not fetched:
-            return loading.instances(self._cursor(rows), query)
+            return loading.instances(self.cursor(rows), query)
         with answering(session, fetched):
-            return loading.instances(self._cursor(rows), query)
+            return loading.instances(self.cursor(rows), query)
 
-    def unloaded(self, session: Session, statement: Select[Any]) -> Any:
-        """Return a context that no row was loaded with: what its loaders have asked for is still there."""
+    def unloaded(self, session: Session, statement: Select[Any]) -> tuple[Any, Result[Any]]:
+        """Return a context that no row was loaded with, and its result: what loaders have asked for is still there."""
         query = self._query(session, statement)
         query.execution_options = _UNBUFFERED
-        loading.instances(self._cursor([]), query)
-        return query
+        return query, loading.instances(self.cursor([]), query)
 
-    def _cursor(self, rows: list[Any]) -> Any:
+    def cursor(self, rows: list[Any]) -> Any:
+        """Return rows as loading takes them."""
         cursor: Any = IteratorResult(self.metadata, iter(rows))
         cursor.context = self.context
         return cursor
@@ -193,9 +205,9 @@ class Plans:
 
     def _followed(self, plan: Plan, statement: Select[Any], session: Session) -> Plan:
         """Return the plan with the statements that loaders send: `selectinload`, `subqueryload`, `immediateload`."""
-        query = plan.unloaded(session, statement)
+        query, result = plan.unloaded(session, statement)
         if not (query.post_load_paths or query.loaders_require_buffering):
-            return plan
+            return plan if plan.waits else replace(plan, maker=maker_of(query, plan.cursor([]), result))
         more = None if query.loaders_require_buffering else following(self._engine, query)
         return replace(plan, waits=True, following=more or ())
 

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, event, inspect
+from sqlalchemy.event import attr as event_attr
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.schema import ExecutableDDLElement
@@ -126,6 +127,9 @@ def _reads_only(what: str) -> ReadOnlyError:
     )
 
 
+_PLAIN = frozenset({Session, ReadSession})
+_NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the whole class
+
 #: On a listener that only lazy loads concern, which are never lean.
 OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"
 
@@ -144,12 +148,11 @@ class Ears:
     def hear(self, session: Any) -> bool:
         """Tell whether anybody listens."""
         own = session.__dict__.get("dispatch")
-        if own is not None:  # somebody has asked for this session's own, as loading does
+        if own is not None:  # somebody has asked for this session's own, as each transaction does
             for name in self._names:
                 listeners = getattr(own, name)
-                if listeners and _mind(listeners):
+                if type(listeners) is not _NOBODY and listeners and _mind(listeners):
                     return True
-            return False
         kind = type(session)
         lists = self._lists.get(kind)
         if lists is None:
@@ -190,3 +193,18 @@ def nothing_to_commit(session: Any) -> bool:
 def closes_at_once(session: Any) -> bool:
     """Tell whether `close()` waits for nothing: there is no transaction, and nobody hears of detached instances."""
     return session._transaction is None and not OF_CLOSE.hear(session)
+
+
+def close(session: Any) -> None:
+    """Do what `close()` does where it `closes_at_once`: instances are let go, and nobody is asked who hears of each."""
+    if type(session) not in _PLAIN or session._new or session._deleted:
+        session.close()
+        return
+    if session._close_state is _SessionCloseState.ACTIVE:
+        session._close_state = _SessionCloseState.CLOSED
+    held = session.identity_map
+    states = held.all_states()
+    held._kill()
+    session.identity_map = type(held)()
+    for state in states:
+        state.session_id = state._strong_obj = None

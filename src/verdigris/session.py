@@ -20,6 +20,7 @@ from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
 from verdigris._places import Place
+from verdigris._sync_sessions import close as close_at_once
 from verdigris._sync_sessions import closes_at_once
 from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
@@ -150,7 +151,7 @@ class AsyncSession(_AsyncSession):
         elif self._unused:
             return  # when it is built it will know that it is closed
         elif closes_at_once(self.sync_session):
-            self.sync_session.close()  # there is nothing to wait for, and so nothing to guard
+            close_at_once(self.sync_session)  # there is nothing to wait for, and so nothing to guard
         else:
             await self._close()
 

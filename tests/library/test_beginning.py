@@ -73,6 +73,7 @@ def waits(request, monkeypatch):
     return request.param
 
 
+INSERT = text("INSERT INTO beginning_shells VALUES (:id, :name)")
 BOTH = pytest.mark.parametrize("waits", [True, False], ids=["together", "before"], indirect=True)
 
 
@@ -122,6 +123,77 @@ async def test_the_first_statement_is_in_the_transaction(db, waits):
             await session.rollback()
         async with db.session() as session:
             assert await session.scalar(select(Shell.name)) is None
+
+
+async def one_row(session):
+    await (await session.connection()).execute(INSERT, {"id": 1, "name": "x"})
+
+
+async def many_rows(session):
+    await (await session.connection()).execute(INSERT, [{"id": n, "name": "x"} for n in (1, 2)])
+
+
+async def copied(session):
+    await bulk.insert(session, Shell, [{"id": n, "name": "x"} for n in range(200)])
+
+
+async def flushed(session):
+    session.add_all([Shell(id=1, name="x"), Shell(id=2, name="y")])
+    await session.flush()
+
+
+@pytest.mark.parametrize("write", [one_row, many_rows, copied, flushed])
+@BOTH
+async def test_whatever_is_written_first_is_in_the_transaction(db, waits, write):
+    for _ in range(3):
+        async with db.session() as session:
+            await write(session)
+            await session.rollback()
+        async with db.session() as session:
+            assert list(await session.scalars(select(Shell.id))) == []
+
+
+class Pipe:
+    """A transport as asyncio's are, which keeps what it sends."""
+
+    def __init__(self):
+        self.sent = []
+
+    def write(self, data):
+        self.sent.append(bytes(data))
+
+    def writelines(self, parts):
+        self.sent.append(b"".join(parts))
+
+
+class Sealed(Pipe):
+    """One as uvloop's are, whose methods cannot be replaced."""
+
+    __slots__ = ("sent",)
+
+    def __setattr__(self, name, value):
+        if name != "sent":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+def test_begin_is_sent_with_what_is_written_next_and_only_with_that():
+    pipe = Pipe()
+    for write, data in ((pipe.write, memoryview(b"one")), (pipe.writelines, [memoryview(b"o"), b"ne"])):
+        beginning._write_before(pipe, b"BEGIN ")
+        assert pipe.sent == []
+        getattr(pipe, write.__name__)(data)
+        pipe.write(b"two")
+        assert pipe.sent == [b"BEGIN one", b"two"]
+        pipe.sent.clear()
+
+
+def test_a_transport_that_keeps_its_methods_is_given_begin_at_once():
+    sealed = Sealed()
+    beginning._write_before(sealed, b"BEGIN ")
+    sealed.writelines([b"one"])
+
+    assert sealed.sent == [b"BEGIN ", b"one"]
 
 
 @BOTH

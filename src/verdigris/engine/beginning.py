@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from verdigris.engine.driver import DriverSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Coroutine, Iterable
 
     from asyncpg.transaction import Transaction
 
@@ -98,7 +98,7 @@ class Beginning(asyncpg.Connection):
         own: Any = self
         owed, self.owed = self.owed, None
         if owed is not None and not self.is_closed():
-            own._transport.write(_messages(owed))
+            _write_before(own._transport, _messages(owed))
         try:
             return await statement
         except Exception:
@@ -156,6 +156,23 @@ class Adapter(AsyncAdapt_asyncpg_connection):
             await super()._start_transaction()  # type: ignore[no-untyped-call]
         finally:
             driver.first = False
+
+
+def _write_before(transport: Any, begin: bytes) -> None:
+    """Write bytes together with what is written next: asyncio would make a system call, and a packet, of each."""
+
+    def write(data: Any) -> None:
+        del transport.write, transport.writelines
+        transport.write(b"".join((begin, data)))
+
+    def writelines(parts: Iterable[Any]) -> None:
+        del transport.write, transport.writelines
+        transport.writelines([begin, *parts])
+
+    try:
+        transport.write, transport.writelines = write, writelines
+    except AttributeError:  # uvloop's own, which collects what is written
+        transport.write(begin)
 
 
 async def _answered(status: str) -> str:

@@ -153,9 +153,10 @@ class LeanReads:
             arguments = plan.arguments(binds)
         except Exception:  # noqa: BLE001 - SQLAlchemy shall raise it, in its own words
             return None
-        heard = plan.locks or _heard(session) or session._trans_context_manager is not None
-        if alone and session._transaction is None and heard:
-            return None
+        if (alone and session._transaction is None) and (
+            plan.locks or session._trans_context_manager is not None or _heard(session)
+        ):
+            return None  # it takes a transaction
         return await self._sent(session, plan.text, arguments, alone=alone, again=plan.repeatable)
 
     async def _sent(

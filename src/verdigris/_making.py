@@ -1,0 +1,108 @@
+"""Making an instance of one row: what `sqlalchemy.orm.loading` comes to where nothing else has a say in it.
+
+Loading works out anew for each statement what is done with its rows, which for a single row takes longer than doing it.
+A maker keeps the outcome for classes of which SQLAlchemy itself does nothing but fill columns in: no inheritance, no
+loader with work of its own, no option, no listener. An object that its session has already stays loading's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine.result import ChunkedIteratorResult
+from sqlalchemy.orm import attributes, loading
+from sqlalchemy.orm import context as orm_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncpg import Record
+    from sqlalchemy.engine import Result
+    from sqlalchemy.orm import Session
+
+NOT_MADE: Any = object()  # nothing was done: loading shall do it
+_ENTITY: Any = vars(orm_context)["_MapperEntity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes instances of one class from rows of one statement."""
+
+    manager: Any
+    identity: type
+    path: Any
+    key: Callable[[Any], tuple[Any, ...]]
+    names: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]  # of these attributes, in their order
+    process: tuple[Callable[[Any], Any] | None, ...] | None  # of the row's columns, where a type has anything to do
+    metadata: Any  # of results
+    attributes: Any
+
+    def make(self, session: Session, record: Record) -> Any:
+        """Return the row's instance, new in the session's identity map; `NOT_MADE` if it is there, or has no key."""
+        row: Any = record
+        if self.process is not None:
+            row = [value if make is None else make(value) for make, value in zip(self.process, record, strict=True)]
+        key, identity_map = self.key(row), session.identity_map
+        identity = (self.identity, key, None)
+        if None in key or identity_map.get(identity) is not None:
+            return NOT_MADE
+        instance = self.manager.new_instance()
+        state: Any = attributes.instance_state(instance)
+        state.key, state.identity_token, state.session_id = identity, None, session.hash_key
+        identity_map._add_unpresent(state, identity)
+        state.load_options, state.load_path, state.runid = (), self.path, loading._new_runid()
+        attributes.instance_dict(instance).update(zip(self.names, self.values(row), strict=True))
+        return instance
+
+    def result(self, instances: list[Any], cursor: Any) -> Result[Any]:
+        """Return the result that loading gives with these instances."""
+        made: Any = ChunkedIteratorResult(self.metadata, lambda _: iter([instances]), True, cursor)
+        made._attributes = self.attributes
+        return made  # type: ignore[no-any-return]
+
+
+def maker_of(query: Any, cursor: Any, result: Any) -> Maker | None:
+    """Return the maker of a statement's only entity, of which loading has been asked once; None if there is more to it.
+
+    `query` is the context that it was asked with, `cursor` a result of the same columns, `result` what it gave.
+    """
+    state, metadata = query.compile_state, cursor._metadata
+    entity = state._entities[0]
+    if len(state._entities) != 1 or type(entity) is not _ENTITY or query.propagated_loader_options:
+        return None
+    mapper = entity.mapper
+    if mapper.inherits is not None or mapper.polymorphic_map or mapper.always_refresh or state.current_path.path:
+        return None
+    getters = entity.path.get(state.attributes, ("getters", mapper), None)
+    if getters is None or metadata._tuplefilter is not None:
+        return None
+    populators = {kind: list(of_kind) for kind, of_kind in getters["cached_populators"].items()}
+    for attribute in getters["todo"]:
+        attribute.create_row_processor(query, entity, entity.path, mapper, cursor, None, populators)
+    columns = populators.pop("quick")
+    later = [sets for kind, of_kind in populators.items() for sets in of_kind if kind != "expire" or sets[1]]
+    if not columns or later:
+        return None
+    places = range(len(metadata._keys))  # a getter tells its place in a row of places
+    process = metadata._effective_processors
+    return Maker(
+        manager=mapper.class_manager,
+        identity=mapper._identity_class,
+        path=entity.path,
+        key=_tuple_of(getters["primary_key_getter"](places)),
+        names=tuple(name for name, _ in columns),
+        values=_tuple_of(tuple(getter(places) for _, getter in columns)),
+        process=tuple(process) if process is not None and any(process) else None,
+        metadata=result._metadata,
+        attributes=result._attributes,
+    )
+
+
+def _tuple_of(places: tuple[int, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    place = places[0]
+    return lambda row: (row[place],)
