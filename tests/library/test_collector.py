@@ -1,0 +1,77 @@
+"""While an application runs, Python's garbage collector waits for more objects than a page of orders has."""
+
+import gc
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+
+from verdigris import Database
+from verdigris.fastapi import install
+
+BY_ITSELF = (2_000, 10, 0)
+
+
+@pytest.fixture(autouse=True)
+def before():
+    threshold = gc.get_threshold()
+    gc.set_threshold(*BY_ITSELF)
+    yield
+    gc.set_threshold(*threshold)
+
+
+def application(url, lifespan=None, **options):
+    app = FastAPI(lifespan=lifespan)
+    install(app, Database(url), **options)
+    return app
+
+
+def running(app):
+    return app.router.lifespan_context(app)
+
+
+async def test_it_runs_for_each_fifty_thousand_new_objects_while_the_application_does(database_url):
+    async with running(application(database_url)):
+        assert gc.get_threshold() == (50_000, *BY_ITSELF[1:])
+    assert gc.get_threshold() == BY_ITSELF
+
+
+@pytest.mark.parametrize("objects", [None, 30_000])
+async def test_the_number_is_the_applications(database_url, objects):
+    async with running(application(database_url, collect_after=objects)):
+        assert gc.get_threshold()[0] == objects or (objects is None and gc.get_threshold() == BY_ITSELF)
+    assert gc.get_threshold() == BY_ITSELF
+
+
+@pytest.mark.parametrize("chosen", [(0, 10, 10), (7_000, 5, 5), (100_000, 50, 50)])
+async def test_what_the_application_has_set_is_left_alone(database_url, chosen):
+    @asynccontextmanager
+    async def lifespan(_):
+        gc.set_threshold(*chosen)
+        yield
+
+    async with running(application(database_url, lifespan)):
+        assert gc.get_threshold() == chosen
+    assert gc.get_threshold() == chosen
+
+
+async def test_what_it_sets_while_it_runs_is_kept_at_its_end(database_url):
+    async with running(application(database_url)):
+        gc.set_threshold(9_000, 10, 10)
+    assert gc.get_threshold() == (9_000, 10, 10)
+
+
+async def test_an_application_inside_of_another_leaves_it_to_that_one(database_url):
+    one, other = application(database_url), application(database_url)
+    async with running(one):
+        async with running(other):
+            assert gc.get_threshold()[0] == 50_000
+        assert gc.get_threshold()[0] == 50_000
+    assert gc.get_threshold() == BY_ITSELF
+
+
+async def test_an_application_that_fails_leaves_it_as_it_was(database_url):
+    with pytest.raises(RuntimeError, match="failed"):
+        async with running(application(database_url)):
+            raise RuntimeError("failed")
+    assert gc.get_threshold() == BY_ITSELF
