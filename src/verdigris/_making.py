@@ -1,8 +1,9 @@
-"""Making an instance of one row: what `sqlalchemy.orm.loading` comes to where nothing else has a say in it.
+"""What `sqlalchemy.orm.loading` makes of rows, where nothing else has a say in it.
 
 Loading works out anew for each statement what is done with its rows, which for a single row takes longer than doing it.
-A maker keeps the outcome for classes of which SQLAlchemy itself does nothing but fill columns in: no inheritance, no
-loader with work of its own, no option, no listener. An object that its session has already stays loading's.
+What is kept here is the outcome: for one object of a class of which SQLAlchemy itself does nothing but fill columns in
+(no inheritance, no loader with work of its own, no option, no listener), and for rows of columns. An object that its
+session has already stays loading's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 NOT_MADE: Any = object()  # nothing was done: loading shall do it
 _ENTITY: Any = vars(orm_context)["_MapperEntity"]
+_COLUMNS: Any = frozenset({vars(orm_context)["_RawColumnEntity"], vars(orm_context)["_ORMColumnEntity"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,7 @@ class Maker:
     names: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]  # of these attributes, in their order
     process: tuple[Callable[[Any], Any] | None, ...] | None  # of the row's columns, where a type has anything to do
-    metadata: Any  # of results
-    attributes: Any
+    results: _Results
 
     def make(self, session: Session, record: Record) -> Any:
         """Return the row's instance, new in the session's identity map; `NOT_MADE` if it is there, or has no key."""
@@ -57,9 +58,28 @@ class Maker:
         attributes.instance_dict(instance).update(zip(self.names, self.values(row), strict=True))
         return instance
 
-    def result(self, instances: list[Any], cursor: Any) -> Result[Any]:
-        """Return the result that loading gives with these instances."""
-        made: Any = ChunkedIteratorResult(self.metadata, lambda _: iter([instances]), True, cursor)
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Gives the rows of a statement of columns alone."""
+
+    first: int  # the place of the first column
+    values: Callable[[Any], tuple[Any, ...]]
+    processed: bool  # a type has something to do
+    results: _Results | None  # None where they know the statement's own expressions
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """Makes results as loading does, which differ in their rows only."""
+
+    metadata: Any
+    attributes: Any
+    objects: bool  # the rows are objects
+
+    def of(self, rows: list[Any], cursor: Any) -> Result[Any]:
+        """Return a result; `cursor` is a result of the driver's whose rows were fetched."""
+        made: Any = ChunkedIteratorResult(self.metadata, lambda _: iter([rows]), self.objects, cursor)
         made._attributes = self.attributes
         return made  # type: ignore[no-any-return]
 
@@ -96,8 +116,23 @@ def maker_of(query: Any, cursor: Any, result: Any) -> Maker | None:
         names=tuple(name for name, _ in columns),
         values=_tuple_of(tuple(getter(places) for _, getter in columns)),
         process=tuple(process) if process is not None and any(process) else None,
-        metadata=result._metadata,
-        attributes=result._attributes,
+        results=_Results(result._metadata, result._attributes, objects=True),
+    )
+
+
+def columns_of(query: Any, cursor: Any, result: Any) -> Columns | None:
+    """Return how a statement's rows become columns; None if it is not of columns alone. For the rest see `maker_of`."""
+    entities = query.compile_state._entities
+    if not all(type(entity) in _COLUMNS for entity in entities) or cursor._metadata._tuplefilter is not None:
+        return None
+    places = range(len(cursor._metadata._keys))
+    at = tuple(entity.row_processor(query, cursor)[0](places) for entity in entities)
+    own = any(entity.translate_raw_column for entity in entities)
+    return Columns(
+        first=at[0],
+        values=_tuple_of(at),
+        processed=cursor._metadata._effective_processors is not None,
+        results=None if own else _Results(result._metadata, result._attributes, objects=False),
     )
 
 

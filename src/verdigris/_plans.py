@@ -24,7 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import greenlet_spawn, immutabledict
 
 from verdigris._following import SELECT, UnsentError, answering, following
-from verdigris._making import NOT_MADE, maker_of
+from verdigris._making import NOT_MADE, columns_of, maker_of
 from verdigris._shapes import shape_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import BindParameter
 
     from verdigris._following import Fetched, Following
-    from verdigris._making import Maker
+    from verdigris._making import Columns, Maker
 
 _KEPT = 500  # shapes; then all are learnt anew
 _SEVERAL = 2  # rows, which loading makes as fast
@@ -79,6 +79,7 @@ class Plan:
     witness: Select[Any]  # keeps alive what the shape's key identifies
     following: tuple[Following, ...] = ()  # what loading would send: known, and sent before
     maker: Maker | None = None  # of single rows, where there is no more to loading
+    columns: Columns | None = None  # as is what becomes of columns
 
     def arguments(self, binds: Sequence[BindParameter[Any]]) -> list[Any]:
         """Return the driver's arguments for a statement of this shape."""
@@ -89,6 +90,9 @@ class Plan:
 
     def first(self, session: Session, statement: Select[Any], rows: list[Any]) -> Any:
         """Return what `load(...).scalar()` comes to, for a `single` plan that needs not wait: no result in between."""
+        if self.columns is not None:
+            columns = self._columns(rows)
+            return columns[0][self.columns.first] if columns else None
         if self.maker is not None and len(rows) == 1:
             instance = self.maker.make(session, rows[0])
             if instance is not NOT_MADE:
@@ -117,7 +121,9 @@ class Plan:
         if self.maker is not None and len(rows) < _SEVERAL:
             made = [self.maker.make(session, row) for row in rows]
             if not made or made[0] is not NOT_MADE:
-                return self.maker.result(made, self.cursor([]))
+                return self.maker.results.of(made, self.cursor([]))
+        if self.columns is not None and self.columns.results is not None:
+            return self.columns.results.of(list(map(self.columns.values, self._columns(rows))), self.cursor([]))
         return self.instances(session, statement, rows)
 
     def instances(
@@ -140,6 +146,10 @@ class Plan:
         cursor: Any = IteratorResult(self.metadata, iter(rows))
         cursor.context = self.context
         return cursor
+
+    def _columns(self, rows: list[Any]) -> Sequence[Any]:
+        """Return rows as loading finds them: with what types make of their values."""
+        return _tuples(self.cursor(rows)) if self.columns and self.columns.processed else rows
 
     def _query(self, session: Session, statement: Select[Any]) -> orm_context.QueryContext:
         return orm_context.QueryContext(
@@ -207,7 +217,10 @@ class Plans:
         """Return the plan with the statements that loaders send: `selectinload`, `subqueryload`, `immediateload`."""
         query, result = plan.unloaded(session, statement)
         if not (query.post_load_paths or query.loaders_require_buffering):
-            return plan if plan.waits else replace(plan, maker=maker_of(query, plan.cursor([]), result))
+            if plan.waits:
+                return plan
+            asked = query, plan.cursor([]), result
+            return replace(plan, maker=maker_of(*asked), columns=columns_of(*asked))
         more = None if query.loaders_require_buffering else following(self._engine, query)
         return replace(plan, waits=True, following=more or ())
 

@@ -2,11 +2,15 @@
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request, routing
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, routing
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, mapped_column
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
@@ -95,13 +99,13 @@ class Twins:
             each for each in self.ordinary.user_middleware if each.cls is not dispatch.ReadsFirst
         ]
 
-    async def agree(self, *paths, method="GET", root=""):
+    async def agree(self, *paths, method="GET", root="", **options):
         """Ask both; their statuses, headers and bodies are equal. Return the first one's."""
         answers = []
         for app in (self.first, self.ordinary):
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, root_path=root)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                answers.append([await client.request(method, path) for path in paths])
+                answers.append([await client.request(method, path, **options) for path in paths])
         for path, one, other in zip(paths, *answers, strict=True):
             said, expected = ((each.status_code, sorted(each.headers.items()), each.content) for each in (one, other))
             assert said == expected, path
@@ -303,6 +307,66 @@ async def test_middleware_sees_what_it_sees_of_other_routes(db, dispatched):
     assert found[0].headers["x-marked"] == "yes"
     assert seen[:3] == seen[3:]
     assert seen[0] == ("/plants/{id}", {"id": "1"}, "by_id", "APIRouter")
+    assert len(dispatched) == 2
+
+
+async def test_middleware_that_is_usual_does_what_it_does(db, dispatched):
+    def build():
+        app = plain(db)()
+        app.add_middleware(GZipMiddleware, minimum_size=1)
+        app.add_middleware(CORSMiddleware, allow_origins=["https://shop.test"], allow_credentials=True)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["test"])
+        return app
+
+    twins = Twins(db, build)
+    found = await twins.agree("/plants/1", "/all", "/plants/9", headers={"Origin": "https://shop.test"})
+    assert found[0].headers["access-control-allow-origin"] == "https://shop.test"
+    assert found[1].headers["content-encoding"] == "gzip"
+    assert found[1].json()[0] == {"id": 1, "name": "ivy"}
+    refused, *_ = await twins.agree("/plants/1", headers={"Host": "elsewhere"})
+    assert refused.status_code == 400
+    assert len(dispatched) == 2
+
+
+async def test_middleware_that_is_put_inside_of_it_later_is_not_passed_by(db, dispatched):
+    class Refusing:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await PlainTextResponse("no")(scope, receive, send)
+
+    twins = Twins(db, plain(db))
+    for app in (twins.first, twins.ordinary):
+        app.user_middleware.append(Middleware(Refusing))
+
+    found = await twins.agree("/plants/1", "/nowhere")
+    assert [each.text for each in found] == ["no", "no"]
+    assert not dispatched
+
+
+async def test_a_dependency_of_the_application_or_the_router_is_solved(db, dispatched):
+    asked = []
+
+    def who(request: Request):
+        asked.append(request.url.path)
+
+    def refuse():
+        raise HTTPException(403)
+
+    def build():
+        app = FastAPI()
+        app.include_router(reads(db, prefix="/guarded"), dependencies=[Depends(who)])
+        app.include_router(reads(db))
+        return app
+
+    twins = Twins(db, build)
+    await twins.agree("/guarded/plants/1", "/plants/1")
+    assert asked == ["/guarded/plants/1"] * 2
+    for app in (twins.first, twins.ordinary):
+        app.dependency_overrides[who] = refuse
+    found = await twins.agree("/guarded/plants/1", "/plants/1")
+    assert [each.status_code for each in found] == [403, 200]
     assert len(dispatched) == 2
 
 

@@ -116,6 +116,21 @@ MADE = {
     "joined for a condition": select(Coin).join(Coin.mint).where(Mint.id == 1),
     "one column": select(Mint).where(Mint.id == 1),
 }
+COLUMNS = {
+    "one": select(Coin.weight).order_by(Coin.weight),
+    "several": select(Coin.version, Coin.number).order_by(Coin.weight),
+    "of two classes": select(Coin.weight, Mint.name).outerjoin(Coin.mint).order_by(Coin.weight),
+    "converted": select(Coin.number, Coin.metal).order_by(Coin.weight),
+    "labelled": select(Coin.weight.label("grams")).order_by(Coin.weight),
+    "aliased": select(OTHER.weight, Coin.weight).join(OTHER, OTHER.number == Coin.number).order_by(Coin.weight),
+    "twice": select(Coin.weight, Coin.weight).order_by(Coin.weight),
+    "not hashable": select(Coin.marks, Coin.weight).order_by(Coin.weight),
+    "an expression": select(Coin.weight + 1, Coin.weight).order_by(Coin.weight),
+    "a count": select(func.count(Coin.number)),
+    "grouped": select(Coin.version, func.max(Coin.weight)).group_by(Coin.version),
+    "none": select(Coin.weight).where(Coin.number == "zz"),
+    "a property": select(Coin.double, Coin.heavy).order_by(Coin.weight),
+}
 LOADED = {
     "options": select(Coin).where(Coin.number == "a1").options(load_only(Coin.weight)),
     "a composite attribute": select(Point).where(Point.id == 1),
@@ -123,8 +138,6 @@ LOADED = {
     "inheritance": select(Bag).where(Bag.id == 1),
     "a subclass": select(Sack).where(Sack.id == 1),
     "a reconstructor": select(Woken).where(Woken.id == 1),
-    "columns": select(Coin.weight).where(Coin.number == "a1"),
-    "a count": select(func.count(Coin.number)),
     "two entities": select(Coin, Mint).join(Coin.mint),
 }
 TABLES = [each.__table__ for each in (Mint, Coin, Seat, Point, Purse, Bag, Woken)]
@@ -240,6 +253,51 @@ async def test_its_result_is_the_one_that_loading_gives(db, made, name):
                 async with opened() as session:
                     assert (way, look(await session.execute(statement))) == (way, expected)
     assert made or "another order" in name
+
+
+def told(look, result):
+    """What one way out of a result gives, or the class and text of its error."""
+    try:
+        return look(result)
+    except Exception as error:  # noqa: BLE001 - compared
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+async def test_rows_of_columns_are_those_that_loading_gives(db, name):
+    statement = COLUMNS[name]
+    columns = list(statement.selected_columns)
+    ways = {
+        "rows": lambda result: [(row._fields, tuple(row), dict(row._mapping)) for row in result],
+        "keys": lambda result: list(result.keys()),
+        "by column": lambda result: [[row._mapping[column] for column in columns] for row in result],
+        "scalars": lambda result: result.scalars().all(),
+        "second column": lambda result: result.scalars(1).all(),
+        "unique": lambda result: result.unique().all(),
+        "first": lambda result: result.first(),
+        "one": lambda result: result.one(),
+        "partitions": lambda result: [[tuple(row) for row in rows] for rows in result.partitions(1)],
+        "mappings": lambda result: [dict(row) for row in result.mappings()],
+        "frozen": lambda result: result.freeze()().all(),
+        "columns": lambda result: [tuple(row) for row in result.columns(0)],
+        "types": lambda result: ([type(row) for row in result], type(result), result._attributes),
+    }
+    for way, look in ways.items():
+        async with PlainSession(db.engine) as plain:
+            expected = told(look, await plain.execute(statement))
+            first = await plain.scalar(statement)
+        for opened in (db.read, db.session):
+            async with opened() as session:
+                assert (way, told(look, await session.execute(statement))) == (way, expected)
+                assert await session.scalar(statement) == first
+
+
+async def test_an_expression_of_a_statement_is_found_in_its_own_rows(db):
+    for _ in range(4):
+        total = func.sum(Coin.weight)
+        async with db.read() as session:
+            row = (await session.execute(select(total, Coin.version).group_by(Coin.version))).one()
+        assert row._mapping[total] == 16
 
 
 @pytest.mark.parametrize("name", LOADED)

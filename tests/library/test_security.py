@@ -92,6 +92,21 @@ async def test_another_authority_or_another_name_is_refused(secured, certificate
             await encrypted(url_of(secured, host, f"?sslmode=verify-full&sslrootcert={certificates / authority}"))
 
 
+async def test_begin_goes_with_the_first_statement_over_tls_too(secured):
+    db = Database(url_of(secured, ELSEWHERE, "?sslmode=require"), pool_size=1, max_overflow=0)
+    add = text("INSERT INTO sealed VALUES (CAST(:id AS int))")
+    async with db.session.begin() as session:
+        await session.execute(text("CREATE TABLE sealed (id int)"))
+    for values in ({"id": 1}, [{"id": 2}, {"id": 3}]):
+        for _ in range(3):
+            async with db.session() as session:
+                await (await session.connection()).execute(add, values)
+                await session.rollback()
+    async with db.session() as session:
+        assert await session.scalar(text("SELECT count(*) FROM sealed")) == 0
+    await db.dispose()
+
+
 async def test_whoever_says_how_gets_it_so(secured, monkeypatch):
     assert await encrypted(url_of(secured, ELSEWHERE, "?sslmode=require"))
     assert not await encrypted(url_of(secured, ELSEWHERE, "?sslmode=disable"))

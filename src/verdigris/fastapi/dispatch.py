@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, routing
 from fastapi.routing import APIRoute
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 
 from verdigris.fastapi.reads import MET, ReadRoute, send_json
@@ -55,12 +56,13 @@ class ReadsFirst:
 
     def __init__(self, app: ASGIApp, of: FastAPI) -> None:
         self.app = app
+        self._innermost = type(app) is ExceptionMiddleware  # else one that was appended later stands inside of it
         self._of = of
         self._known: list[tuple[Router, list[Any]]] = []  # the application's routers, with the routes they had
         self._reads: dict[str | None, list[_Read]] = {}  # by the first segment of their paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "GET":
+        if self._innermost and scope["type"] == "http" and scope["method"] == "GET":
             read = self._find(scope)
             if read is not None:
                 body = await _body(read, scope)
