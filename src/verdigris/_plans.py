@@ -220,7 +220,9 @@ class Plans:
             if plan.waits:
                 return plan
             asked = query, plan.cursor([]), result
-            return replace(plan, maker=maker_of(*asked), columns=columns_of(*asked))
+            made = replace(plan, maker=maker_of(*asked), columns=columns_of(*asked))
+            query.session = None  # which results would keep
+            return made
         more = None if query.loaders_require_buffering else following(self._engine, query)
         return replace(plan, waits=True, following=more or ())
 

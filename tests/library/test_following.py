@@ -1,6 +1,8 @@
 """Collections of a load: their statements are sent before objects are made, and what is loaded is SQLAlchemy's own."""
 
 import asyncio
+import gc
+import weakref
 from uuid import UUID, uuid5
 
 import pytest
@@ -263,3 +265,16 @@ async def test_an_error_of_a_following_statement_is_the_sessions(db, admin):
                 await session.execute(statement)
             assert not list(session.sync_session.identity_map.values())
     assert db.pool().in_use == 0
+
+
+async def test_no_session_is_kept(db, sent):
+    opened = []
+    for _ in range(4):
+        async with db.session() as session:
+            await session.execute(FEW.options(selectinload(Crate.seals), joinedload(Crate.depot)))
+            opened.append(weakref.ref(session.sync_session))
+        del session
+    gc.collect()
+
+    assert sent
+    assert [kept() for kept in opened] == [None] * 4

@@ -1,6 +1,8 @@
 """An instance made of a row without loading is in every respect the one that loading makes."""
 
+import gc
 import pickle
+import weakref
 from enum import Enum
 
 import pytest
@@ -391,6 +393,19 @@ async def test_what_was_left_out_is_loaded_when_it_is_asked_for(db, made):
     async with db.read() as session:
         assert (await session.scalar(statement)).weight == 8
     assert Coin in made
+
+
+@pytest.mark.parametrize("statement", [MADE["one column"], COLUMNS["several"]], ids=["object", "columns"])
+async def test_no_session_is_kept(db, statement):
+    opened = []
+    for _ in range(3):
+        async with db.session() as session:
+            (await session.execute(statement)).unique().all()
+            opened.append(weakref.ref(session.sync_session))
+        del session
+    gc.collect()
+
+    assert [kept() for kept in opened] == [None] * 3
 
 
 async def test_it_can_be_pickled_and_merged(db, made):
