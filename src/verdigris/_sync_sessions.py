@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause, event, inspect
 from sqlalchemy.event import attr as event_attr
 from sqlalchemy.orm import Session
+from sqlalchemy.orm import session as orm_session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
@@ -128,6 +129,7 @@ def _reads_only(what: str) -> ReadOnlyError:
 
 
 _PLAIN = frozenset({Session, ReadSession})
+_HOME = vars(orm_session)
 _NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the whole class
 
 #: On a listener that only lazy loads concern, which are never lean.
@@ -196,8 +198,12 @@ def closes_at_once(session: Any) -> bool:
 
 
 def close(session: Any) -> None:
-    """Do what `close()` does where it `closes_at_once`: instances are let go, and nobody is asked who hears of each."""
-    if type(session) not in _PLAIN or session._new or session._deleted:
+    """Do what `close()` does where it `closes_at_once`: instances are let go, and nobody is asked who hears of each.
+
+    Whoever watches sessions by a `close()` of his own in the place of SQLAlchemy's, as recordings do, sees it called.
+    """
+    own = type(session) in _PLAIN and _is_its_own(Session.close) and _is_its_own(Session.expunge_all)
+    if not own or session._new or session._deleted:
         session.close()
         return
     if session._close_state is _SessionCloseState.ACTIVE:
@@ -208,3 +214,7 @@ def close(session: Any) -> None:
     session.identity_map = type(held)()
     for state in states:
         state.session_id = state._strong_obj = None
+
+
+def _is_its_own(method: Any) -> bool:
+    return getattr(method, "__globals__", None) is _HOME

@@ -6,7 +6,7 @@ import warnings
 import anyio
 import pytest
 from sqlalchemy import exc, func, select, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from verdigris.engine import Database
 from verdigris.errors import (
@@ -384,3 +384,21 @@ async def test_in_a_block_whose_transaction_has_ended_nothing_is_committed_in_si
 
         with pytest.raises(exc.InvalidRequestError, match="closed transaction inside context manager"):
             await session.commit()
+
+
+@pytest.mark.parametrize("name", ["close", "expunge_all"])
+async def test_who_watches_sessions_by_a_method_of_his_own_sees_them_closed(db, monkeypatch, name):
+    closed, original = [], getattr(Session, name)
+
+    def watching(session):
+        closed.append(session)
+        return original(session)
+
+    monkeypatch.setattr(Session, name, watching)
+    async with db.read() as session:
+        await session.scalar(text("SELECT 1"))
+    async with db.session() as other:
+        await other.scalar(text("SELECT 1"))
+        await other.commit()
+
+    assert closed == [session.sync_session, other.sync_session]
