@@ -35,7 +35,7 @@ class Maker:
     manager: Any
     identity: type
     path: Any
-    key: Callable[[Any], tuple[Any, ...]]
+    key: Callable[[Any], tuple[Any, ...]]  # as the driver gives it
     names: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]  # of these attributes, in their order
     process: tuple[Callable[[Any], Any] | None, ...] | None  # of the row's columns, where a type has anything to do
@@ -43,13 +43,16 @@ class Maker:
 
     def make(self, session: Session, record: Record) -> Any:
         """Return the row's instance, new in the session's identity map; `NOT_MADE` if it is there, or has no key."""
+        key, identity_map = self.key(record), session.identity_map
+        for part in key:  # not `in`, which would ask what a type has made of it
+            if part is None:
+                return NOT_MADE
+        identity = (self.identity, key, None)
+        if identity_map.get(identity) is not None:
+            return NOT_MADE
         row: Any = record
         if self.process is not None:
             row = [value if make is None else make(value) for make, value in zip(self.process, record, strict=True)]
-        key, identity_map = self.key(row), session.identity_map
-        identity = (self.identity, key, None)
-        if None in key or identity_map.get(identity) is not None:
-            return NOT_MADE
         instance = self.manager.new_instance()
         state: Any = attributes.instance_state(instance)
         state.key, state.identity_token, state.session_id = identity, None, session.hash_key
@@ -94,7 +97,8 @@ def maker_of(query: Any, cursor: Any, result: Any) -> Maker | None:
     if len(state._entities) != 1 or type(entity) is not _ENTITY or query.propagated_loader_options:
         return None
     mapper = entity.mapper
-    if mapper.inherits is not None or mapper.polymorphic_map or mapper.always_refresh or state.current_path.path:
+    alone = mapper.inherits is None and mapper.polymorphic_on is None and not mapper.polymorphic_map
+    if not alone or mapper.always_refresh or state.current_path.path:
         return None
     getters = entity.path.get(state.attributes, ("getters", mapper), None)
     if getters is None or metadata._tuplefilter is not None:
@@ -107,12 +111,14 @@ def maker_of(query: Any, cursor: Any, result: Any) -> Maker | None:
     if not columns or later:
         return None
     places = range(len(metadata._keys))  # a getter tells its place in a row of places
-    process = metadata._effective_processors
+    process, key = metadata._effective_processors, getters["primary_key_getter"](places)
+    if process is not None and any(process[place] for place in key):
+        return None  # what is there already would be converted twice
     return Maker(
         manager=mapper.class_manager,
         identity=mapper._identity_class,
         path=entity.path,
-        key=_tuple_of(getters["primary_key_getter"](places)),
+        key=_tuple_of(key),
         names=tuple(name for name, _ in columns),
         values=_tuple_of(tuple(getter(places) for _, getter in columns)),
         process=tuple(process) if process is not None and any(process) else None,

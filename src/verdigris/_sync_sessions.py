@@ -158,7 +158,7 @@ class Ears:
         kind = type(session)
         lists = self._lists.get(kind)
         if lists is None:
-            of_class = kind().dispatch  # any session's: it passes on to the lists of the class
+            of_class = object.__new__(kind).dispatch  # of any session: it passes on to the lists of the class
             found = [getattr(of_class, name) for name in self._names]
             lists = self._lists[kind] = tuple(getattr(each, "parent_listeners", each) for each in found)
         for listeners in lists:  # noqa: SIM110 - any() would make a generator, twice a read

@@ -7,9 +7,9 @@ import pytest
 from fastapi import FastAPI
 
 from verdigris import Database
-from verdigris.fastapi import install
+from verdigris.fastapi import collector, install
 
-BY_ITSELF = (2_000, 10, 0)
+BY_ITSELF = (collector._DEFAULT, 10, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,7 @@ def before():
     threshold = gc.get_threshold()
     gc.set_threshold(*BY_ITSELF)
     yield
+    gc.enable()
     gc.set_threshold(*threshold)
 
 
@@ -43,7 +44,7 @@ async def test_the_number_is_the_applications(database_url, objects):
     assert gc.get_threshold() == BY_ITSELF
 
 
-@pytest.mark.parametrize("chosen", [(0, 10, 10), (7_000, 5, 5), (100_000, 50, 50)])
+@pytest.mark.parametrize("chosen", [(0, 10, 10), (600, 10, 10), (7_000, 5, 5), (100_000, 50, 50)])
 async def test_what_the_application_has_set_is_left_alone(database_url, chosen):
     @asynccontextmanager
     async def lifespan(_):
@@ -55,18 +56,30 @@ async def test_what_the_application_has_set_is_left_alone(database_url, chosen):
     assert gc.get_threshold() == chosen
 
 
-async def test_what_it_sets_while_it_runs_is_kept_at_its_end(database_url):
+async def test_a_collector_that_is_off_stays_as_it_is(database_url):
+    gc.disable()
     async with running(application(database_url)):
-        gc.set_threshold(9_000, 10, 10)
-    assert gc.get_threshold() == (9_000, 10, 10)
+        assert (gc.isenabled(), gc.get_threshold()) == (False, BY_ITSELF)
+    assert (gc.isenabled(), gc.get_threshold()) == (False, BY_ITSELF)
 
 
-async def test_an_application_inside_of_another_leaves_it_to_that_one(database_url):
-    one, other = application(database_url), application(database_url)
-    async with running(one):
-        async with running(other):
-            assert gc.get_threshold()[0] == 50_000
+@pytest.mark.parametrize("chosen", [(9_000, 10, 10), (50_000, 50, 100)])
+async def test_what_it_sets_while_it_runs_is_kept_at_its_end(database_url, chosen):
+    async with running(application(database_url)):
+        gc.set_threshold(*chosen)
+    assert gc.get_threshold() == chosen
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_of_two_applications_the_last_one_that_ends_changes_it_back(database_url, first):
+    both = [running(application(database_url)), running(application(database_url))]
+    for one in both:
+        await one.__aenter__()
         assert gc.get_threshold()[0] == 50_000
+
+    await both.pop(first).__aexit__(None, None, None)
+    assert gc.get_threshold()[0] == 50_000
+    await both.pop().__aexit__(None, None, None)
     assert gc.get_threshold() == BY_ITSELF
 
 

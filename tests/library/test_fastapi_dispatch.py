@@ -219,6 +219,28 @@ async def test_routes_that_come_and_go_are_seen(db, dispatched):
     assert len(dispatched) == 3
 
 
+async def test_a_route_that_takes_the_place_of_an_equal_one_is_asked(db, dispatched):
+    def refuse():
+        raise HTTPException(403)
+
+    def build():
+        app = FastAPI()
+        app.router.routes.extend(reads(db).routes)
+        return app
+
+    twins = Twins(db, build)
+    await twins.agree("/plants/1")
+    for app in (twins.first, twins.ordinary):
+        at = next(place for place, route in enumerate(app.router.routes) if route.path == "/plants/{id}")
+        old = app.router.routes[at]
+        guarded = {"response_model": PlantOut, "methods": old.methods, "dependencies": [Depends(refuse)]}
+        app.router.routes[at] = routing.APIRoute(old.path, old.endpoint, **guarded)
+        assert app.router.routes[at] == old
+    found = await twins.agree("/plants/1")
+    assert [each.status_code for each in found] == [403]
+    assert len(dispatched) == 1
+
+
 @pytest.mark.skipif(not hasattr(routing, "iter_route_contexts"), reason="this FastAPI asks no router that it includes")
 async def test_a_router_with_a_mind_of_its_own_is_asked(db, dispatched):
     class Own(APIRouter):

@@ -6,7 +6,7 @@ import weakref
 from enum import Enum
 
 import pytest
-from sqlalchemy import ForeignKey, Select, String, TypeDecorator, event, false, func, inspect, select
+from sqlalchemy import ForeignKey, Select, String, TypeDecorator, event, false, func, insert, inspect, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.ext.mutable import MutableDict
@@ -34,11 +34,13 @@ class Metal(Enum):
 class Backwards(TypeDecorator):
     impl = String
     cache_ok = True
+    read = []  # noqa: RUF012 - of all
 
     def process_bind_param(self, value, dialect):
         return value[::-1]
 
     def process_result_value(self, value, dialect):
+        self.read.append(value)
         return value[::-1]
 
 
@@ -50,7 +52,8 @@ class Mint(Base):
 
 class Coin(Base):
     __tablename__ = "coins"
-    number: Mapped[str] = mapped_column(Backwards, primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[str] = mapped_column(Backwards)
     metal: Mapped[Metal]
     weight: Mapped[int] = mapped_column("weight_in_grams")
     marks: Mapped[dict] = mapped_column(JSONB)
@@ -63,6 +66,18 @@ class Coin(Base):
 
 
 Coin.double = column_property(Coin.weight * 2)
+
+
+class Token(Base):
+    __tablename__ = "coin_tokens"
+    number: Mapped[str] = mapped_column(Backwards, primary_key=True)
+
+
+class Drawer(Base):
+    __tablename__ = "coin_drawers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012
 
 
 class Seat(Base):
@@ -109,10 +124,12 @@ class Woken(Base):
 
 OTHER = aliased(Coin)
 MADE = {
-    "by a converted key": select(Coin).where(Coin.number == "a1"),
+    "by a converted value": select(Coin).where(Coin.number == "a1"),
     "aliased": select(OTHER).where(OTHER.number == "a1"),
     "columns in another order": select(Coin).from_statement(
-        select(Coin.version, Coin.weight, Coin.number, Coin.metal, Coin.marks, Coin.mint_id).where(Coin.number == "a1")
+        select(Coin.version, Coin.weight, Coin.id, Coin.number, Coin.metal, Coin.marks, Coin.mint_id).where(
+            Coin.number == "a1"
+        )
     ),
     "a key of two columns": select(Seat).where(Seat.row == 1, Seat.place == 2),
     "joined for a condition": select(Coin).join(Coin.mint).where(Mint.id == 1),
@@ -137,12 +154,14 @@ LOADED = {
     "options": select(Coin).where(Coin.number == "a1").options(load_only(Coin.weight)),
     "a composite attribute": select(Point).where(Point.id == 1),
     "mutable values": select(Purse).where(Purse.id == 1),
+    "a converted key": select(Token).where(Token.number == "t1"),
+    "subclasses to come": select(Drawer).where(Drawer.id == 1),
     "inheritance": select(Bag).where(Bag.id == 1),
     "a subclass": select(Sack).where(Sack.id == 1),
     "a reconstructor": select(Woken).where(Woken.id == 1),
     "two entities": select(Coin, Mint).join(Coin.mint),
 }
-TABLES = [each.__table__ for each in (Mint, Coin, Seat, Point, Purse, Bag, Woken)]
+TABLES = [each.__table__ for each in (Mint, Coin, Token, Drawer, Seat, Point, Purse, Bag, Woken)]
 
 
 @pytest.fixture
@@ -153,14 +172,16 @@ async def db(database_url):
     async with database.session.begin() as session:
         session.add_all([
             Mint(id=1, name="Ulm"),
-            Coin(number="a1", metal=Metal.TIN, weight=7, marks={"a": [1]}, history="long", mint_id=1),
-            Coin(number="b2", metal=Metal.GOLD, weight=9, marks={}),
+            Coin(id=1, number="a1", metal=Metal.TIN, weight=7, marks={"a": [1]}, history="long", mint_id=1),
+            Coin(id=2, number="b2", metal=Metal.GOLD, weight=9, marks={}),
             Seat(row=1, place=2, taken=True),
             Point(id=1, x=3, y=4),
             Purse(id=1, kind="small", content={"a": 1}),
             Sack(id=1),
+            Token(number="t1"),
             Woken(id=1),
         ])  # fmt: skip
+        await session.execute(insert(Drawer.__table__), {"id": 1, "kind": "small"})
     yield database
     await database.dispose()
 
@@ -349,10 +370,40 @@ async def test_of_several_rows_each_is_loaded(db, made):
     await warm(db, statement)
 
     async with db.read() as session:
-        kept = await session.get(Coin, "b2")
+        kept = await session.get(Coin, 2)
         session.sync_session.expire(kept)
         assert (await session.scalar(statement)).weight == 7
         assert vars(kept)["weight"] == 9
+
+
+async def test_values_of_an_object_that_is_there_are_converted_once(db, made):
+    statement = select(Coin).where(Coin.number == "a1")
+    await warm(db, statement)
+    Backwards.read.clear()
+    async with db.read() as session:
+        first = await session.scalar(statement)
+        assert await session.scalar(statement) is first
+
+    assert Backwards.read == ["1a", "1a"]
+
+
+class Odd(int):
+    """A key that compares itself with its like only, as value objects do."""
+
+    def __eq__(self, other):
+        return self.real == other.real
+
+    def __hash__(self):
+        return hash(self.real)
+
+
+async def test_a_key_is_not_compared_with_what_is_no_key(db, made):
+    statement = select(Mint).where(Mint.id == 1)
+    await warm(db, statement)
+    plan = next(plan for plan in db.session.kw["lean"]._plans._plans.values() if plan is not None)
+
+    async with db.session() as session:
+        assert plan.maker.make(session.sync_session, {0: Odd(7), 1: "Ulm"}).id == 7
 
 
 @pytest.mark.parametrize("of", ["class", "session"])

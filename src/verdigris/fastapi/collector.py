@@ -4,14 +4,46 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger("verdigris")
-_DEFAULTS = frozenset({700, 2_000})  # of Python 3.11 and of the later ones; any other was chosen by somebody
+_DEFAULT = 2_000 if sys.version_info >= (3, 13) else 700
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What the applications of this process have in common: the collector is one."""
+
+    applications: int = 0
+    before: tuple[int, int, int] = (0, 0, 0)
+    during: tuple[int, int, int] = (0, 0, 0)
+
+    def begin(self, objects: int) -> bool:
+        """Change the collector, or join who has changed it; False where somebody else has a say."""
+        now = gc.get_threshold()
+        if not (self.applications and now == self.during):
+            if now[0] != _DEFAULT or not gc.isenabled():
+                return False
+            self.before, self.during = now, (objects, *now[1:])
+            gc.set_threshold(*self.during)
+            log.info("the garbage collector runs for each %d new objects, not %d", objects, _DEFAULT)
+        self.applications += 1
+        return True
+
+    def end(self) -> None:
+        """Change it back behind the last one, unless somebody else has changed it meanwhile."""
+        self.applications -= 1
+        if not self.applications and gc.get_threshold() == self.during:
+            gc.set_threshold(*self.before)
+
+
+_shared = _Shared()
 
 
 @contextmanager
@@ -23,14 +55,10 @@ def patient(objects: int | None) -> Iterator[None]:
     all of it is freed without the collector as soon as the answers are written. A collector that is off, or that the
     application has set itself, is left alone.
     """
-    young, *older = gc.get_threshold()
-    if objects is None or young not in _DEFAULTS:
+    if objects is None or not _shared.begin(objects):
         yield
         return
-    gc.set_threshold(objects, *older)
-    log.info("the garbage collector runs for each %d new objects, not %d", objects, young)
     try:
         yield
     finally:
-        if gc.get_threshold()[0] == objects:
-            gc.set_threshold(young, *older)
+        _shared.end()
