@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
 
-from verdigris._sync_sessions import OF_BEGIN, closes_at_once, nothing_to_commit
-from verdigris._sync_sessions import close as close_at_once
+from verdigris._sync_sessions import OF_BEGIN, close_at_once, closes_at_once, nothing_to_commit
 from verdigris.engine import ending
 from verdigris.engine.lean import NOT_RUN
 

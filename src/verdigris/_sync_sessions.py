@@ -197,7 +197,7 @@ def closes_at_once(session: Any) -> bool:
     return session._transaction is None and not OF_CLOSE.hear(session)
 
 
-def close(session: Any) -> None:
+def close_at_once(session: Any) -> None:
     """Do what `close()` does where it `closes_at_once`: instances are let go, and nobody is asked who hears of each.
 
     Whoever watches sessions by a `close()` of his own in the place of SQLAlchemy's, as recordings do, sees it called.

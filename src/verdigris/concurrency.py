@@ -121,7 +121,7 @@ class Attempts:
         self.longest = max(self.longest, now - self.began)
         if now + wait + self.longest > self.deadline:
             return False  # an attempt that would end after the deadline is not begun
-        # Who waits for a server that is away gives it nothing to do: of all callers one in a while tries (`Circuit`).
+        # Who waits for a server that is away gives it nothing to do but to refuse what a pool may connect at once.
         if fault.name != UNAVAILABLE.name and not self.budget.spend():
             return False
         log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)

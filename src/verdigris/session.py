@@ -20,8 +20,7 @@ from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
 from verdigris._outcome import commit
 from verdigris._places import Place
-from verdigris._sync_sessions import close as close_at_once
-from verdigris._sync_sessions import closes_at_once
+from verdigris._sync_sessions import close_at_once, closes_at_once
 from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
 

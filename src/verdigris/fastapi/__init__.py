@@ -51,8 +51,9 @@ def install(
     `db.queries` is kept with the route that asked.
 
     While the application runs, Python's garbage collector runs for each `collect_after` new objects instead of each
-    2,000, unless the application has set it itself: a service with pages of objects spends a fifth of its time in it,
-    and stands still for it. Garbage in cycles waits a little longer, some megabytes of it. None leaves the collector.
+    2,000 (700 before Python 3.13), unless it is off or the application has set it itself: a service with pages of
+    objects spends a fifth of its time in it, and stands still for it. The setting is the whole process's, and as it was
+    behind the last application. Garbage in cycles waits for as many objects. None leaves the collector alone.
     """
     installed: list[Database] = getattr(app.state, "verdigris", [])
     if any(known is db for known in installed):
