@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     _Reader = tuple[Sequence[Any], asyncio.Future[Any]]  # the arguments, and who waits for the value
 
-#: Reads in one flight. All of them wake at once, and the garbage collector counts what each request then holds. As Python
-#: has it, it goes through the whole heap about once a second, for 50 ms, with 64 requests of FastAPI's, and with 24; as
-#: `install` has it, 32 and 64 do no harm, and no good.
+#: Reads in one flight. All of them wake at once, and the garbage collector counts what each request then holds. As
+#: Python has it, it goes through the whole heap about once a second, for 50 ms, with 64 requests of FastAPI's, and with
+#: 24; as `install` has it, 32 and 64 do no harm, and no good.
 MOST, MOST_OF_ROUTES = 20, 32
 _LONGEST = 0.005  # seconds that a read takes alone, and that a flight is expected to take
 _PATIENCE = 0.02  # seconds after which those who wait no longer wait for a flight
