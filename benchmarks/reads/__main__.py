@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import platform
 import sys
 import time
@@ -16,6 +17,7 @@ from reads import aims, alternatives, dataset, load, results
 from reads.measure import Extent, figures, trips
 from reads.peer import titles
 from reads.scenarios import SCENARIOS, Scenario
+from reads.settings import POOL_VARIABLE, USUAL_POOL
 from verdigris import embedded
 
 _PAGE = Path(__file__).with_name("README.md")
@@ -40,14 +42,23 @@ def main() -> int:
         if arguments.alternatives:
             uvloop.run(alternatives.show(server.url, arguments.rounds))
             return 0
-        results.keep_setting(_setting(server))
+        usual = arguments.pool == USUAL_POOL
+        if usual:
+            results.keep_setting(_setting(server))
         if arguments.trips:
             return _count_trips(server, names, scenarios)
+        os.environ[POOL_VARIABLE] = str(arguments.pool)
         extent = Extent(tuple(arguments.connections), arguments.seconds, arguments.rounds, arguments.budget)
+        found = []
         for figure in figures(server, names, scenarios, extent):
-            results.keep(figure)
+            found.append(figure)
+            if usual:
+                results.keep(figure)
             _tell(figure.scenario, figure.connections, figure.peer, f"{figure.rate:,.0f}/s")
-    return _show(write=False)
+    if usual:
+        return _show(write=False)
+    print("\n".join(_tables(results.Results(found))))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=lambda text: list(map(int, text.split(","))), default=[1, 16, 64])
     parser.add_argument("--seconds", type=int, default=2, help="of load, a peer and round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--pool", type=int, default=USUAL_POOL, help="connections of a peer; others are not kept")
     parser.add_argument("--budget", type=float, help="begin no round that would not end within these seconds")
     return parser
 
@@ -110,15 +122,9 @@ def _setting(server: embedded.Server) -> dict[str, str]:
 
 def _show(*, write: bool) -> int:
     found = results.Results()
-    lines = []
-    for scenario in SCENARIOS.values():
-        for connections in sorted({each.connections for each in found.figures}):
-            rows = list(results.table(found, scenario.name, connections, titles()))
-            if rows:
-                lines += [f"### {scenario.title}, {connections} at a time", "", *rows, ""]
     said = ", ".join(f"{name} {value}" for name, value in found.setting.items() if name != "date")
     measured = f"Measured on {found.setting.get('date')} with {said}."
-    text = "\n".join([measured, "", *aims.table(found), "", *lines])
+    text = "\n".join([measured, "", *aims.table(found), "", *_tables(found)])
     if not write:
         print(text)
         return 0
@@ -126,6 +132,16 @@ def _show(*, write: bool) -> int:
     before, after = page.split(_BEGIN)[0], page.split(_END)[1]
     _PAGE.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
     return 0
+
+
+def _tables(found: results.Results) -> list[str]:
+    lines: list[str] = []
+    for scenario in SCENARIOS.values():
+        for connections in sorted({each.connections for each in found.figures}):
+            rows = list(results.table(found, scenario.name, connections, titles()))
+            if rows:
+                lines += [f"### {scenario.title}, {connections} at a time", "", *rows, ""]
+    return lines
 
 
 def _tell(*words: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,11 @@ def keep(figure: Figure) -> None:
         file.write(json.dumps(asdict(figure)) + "\n")
 
 
+def _kept() -> list[Figure]:
+    lines = _FIGURES.read_text().splitlines() if _FIGURES.exists() else []
+    return [Figure(**json.loads(line)) for line in lines]
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Medians over the rounds; the ratios are medians of each round's ratio."""
@@ -53,11 +59,10 @@ class Summary:
 
 
 class Results:
-    """All that is kept, merged over the slices."""
+    """All that is kept, merged over the slices; or some figures by themselves."""
 
-    def __init__(self) -> None:
-        lines = _FIGURES.read_text().splitlines() if _FIGURES.exists() else []
-        self.figures = [Figure(**json.loads(line)) for line in lines]
+    def __init__(self, figures: list[Figure] | None = None) -> None:
+        self.figures = _kept() if figures is None else figures
         self.trips: dict[str, dict[str, float]] = json.loads(_TRIPS.read_text()) if _TRIPS.exists() else {}
         self.setting: dict[str, str] = json.loads(_SETTING.read_text()) if _SETTING.exists() else {}
 
@@ -103,8 +108,8 @@ def table(results: Results, scenario: str, connections: int, titles: dict[str, s
         trips = results.trips.get(each.peer, {}).get(scenario)
         cells = [
             _name(each.peer, titles),
-            f"{each.to_recipe:.2f}",
-            f"{each.to_hand:.2f}",
+            "" if isnan(each.to_recipe) else f"{each.to_recipe:.2f}",
+            "" if isnan(each.to_hand) else f"{each.to_hand:.2f}",
             f"{each.rate:,.0f}",
             f"{each.p50:.1f}",
             f"{each.p99:.1f}",

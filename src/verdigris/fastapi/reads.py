@@ -25,6 +25,7 @@ from fastapi import APIRouter
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 
+from verdigris._one_write import OneWrite
 from verdigris._places import Place
 from verdigris.engine.coalescing import MOST_OF_ROUTES
 from verdigris.errors import ConfigurationError, VerdigrisError
@@ -122,7 +123,7 @@ class ReadRoute(APIRoute):
             fast = self.fast(getattr(context, "dependant", None) or self.dependant)
             body = None if fast is None else await self.read(fast, scope)
             if body is not None:
-                await send_json(send, body, self.status_code or 200)
+                await send_json(scope, receive, send, body, self.status_code or 200)
                 return
         await super().handle(scope, receive, send)
 
@@ -261,11 +262,12 @@ class Fast:
         return False
 
 
-async def send_json(send: Send, body: bytes, status: int) -> None:
+async def send_json(scope: Scope, receive: Receive, send: Send, body: bytes, status: int) -> None:
     """Send an answer that is written already."""
     headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    with OneWrite(scope, receive):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any]) -> None:

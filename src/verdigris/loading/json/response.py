@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from verdigris._one_write import OneWrite
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,10 @@ class JSONAnswer(Response):
         self.status_code, self.background, self.body = status_code, None, content  # what that would come to, as it is
         length = str(len(content)).encode("ascii")
         self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with OneWrite(scope, receive):
+            await super().__call__(scope, receive, send)
 
 
 class TaggedAnswer(JSONAnswer):

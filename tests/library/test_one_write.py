@@ -1,0 +1,175 @@
+"""What uvicorn writes to its clients for an answer: in one piece where the answer is there as a whole."""
+
+import asyncio
+import contextlib
+import re
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Mapped, mapped_column
+from starlette.middleware.base import BaseHTTPMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from verdigris import Base, Database
+from verdigris.fastapi import ReadRouter, install
+from verdigris.loading.json.response import JSONAnswer
+
+
+class Lamp(Base):
+    __tablename__ = "lamps"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class LampOut(BaseModel):
+    id: int
+    name: str
+
+
+PATHS = ["/fast/1", "/slow", "/empty"]
+
+
+class Telling:
+    """A transport that keeps what is written, write by write."""
+
+    def __init__(self, transport, written):
+        self.transport, self.written = transport, written
+
+    def write(self, data):
+        self.written.append(bytes(data))
+        self.transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+
+@pytest.fixture(params=[HttpToolsProtocol, H11Protocol])
+def protocol(request):
+    return request.param
+
+
+@asynccontextmanager
+async def serving(app, protocol):
+    """Serve an application; gives its port and what is written to all of its clients."""
+    written = []
+
+    class Told(protocol):
+        def connection_made(self, transport):
+            super().connection_made(Telling(transport, written))
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=Told, log_level="warning", lifespan="on"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield listening.getsockname()[1], written
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def talk(port, *requests, accept="*"):
+    """Send requests at once, on one connection, and return all that comes back until it is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    *first, last = [f"{request} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {accept}\r\n" for request in requests]
+    writer.write("\r\n".join([*first, f"{last}Connection: close\r\n\r\n"]).encode())
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+async def application(database_url):
+    db = Database(database_url)
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all, tables=[Lamp.__table__])
+    async with db.session.begin() as session:
+        session.add_all([Lamp(id=n, name=f"lamp {n}") for n in range(1, 4)])
+    app = FastAPI()
+    install(app, db)
+    reads = ReadRouter(db)
+
+    @reads.get("/fast/{id_}", response_model=LampOut)
+    def fast(id_: int):
+        return select(Lamp).where(Lamp.id == id_)
+
+    @app.api_route("/slow", methods=["GET", "HEAD"], response_model=list[LampOut])
+    async def slow():
+        return await db.json(select(Lamp).order_by(Lamp.id), list[LampOut])
+
+    @app.get("/empty")
+    async def empty():
+        return JSONAnswer(b"")
+
+    app.include_router(reads)
+    return app
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_answer_is_written_at_once(application, protocol, path):
+    async with serving(application, protocol) as (port, written):
+        answer = await talk(port, f"GET {path}")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert [each for each in written if each] == [answer]
+
+
+async def test_answers_on_one_connection_come_in_order_and_whole(application, protocol):
+    asked = [f"GET /fast/{n}" for n in (1, 2, 3)] + ["HEAD /slow", "GET /slow", "GET /fast/9", "GET /fast/x"]
+    async with serving(application, protocol) as (port, written):
+        answer = await talk(port, *asked)
+    assert b"".join(written) == answer
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 5 + [b"404", b"422"]
+    bodies = [each for each in written if b"lamp" in each]
+    assert [re.findall(rb"lamp (\d)", each) for each in bodies] == [[b"1"], [b"2"], [b"3"], [b"1", b"2", b"3"]]
+    assert all(each.startswith(b"HTTP/1.1 200") for each in bodies)
+
+
+async def test_the_head_alone_is_not_held(application, protocol):
+    async with serving(application, protocol) as (port, _):
+        answer = await talk(port, "HEAD /slow")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"content-length: 76" in answer
+
+
+async def test_middleware_between_is_served_as_ever(application, protocol):
+    async def passed_on(request, following):
+        return await following(request)
+
+    application.add_middleware(GZipMiddleware, minimum_size=1)
+    async with serving(application, protocol) as (port, written):
+        zipped = await talk(port, "GET /fast/1", accept="gzip")
+    assert b"content-encoding: gzip" in zipped
+    assert [each for each in written if each] == [zipped]
+    application.middleware_stack = None
+    application.add_middleware(BaseHTTPMiddleware, dispatch=passed_on)  # has a task send what it was sent
+    async with serving(application, protocol) as (port, _):
+        answers = [await talk(port, f"GET {path}") for path in PATHS]
+    assert [each[:15] for each in answers] == [b"HTTP/1.1 200 OK"] * 3
+    assert answers[0].endswith(b'"name":"lamp 1"}')
+
+
+async def test_what_was_held_is_written_when_sending_fails(application, protocol):
+    async def breaking(scope, receive, send):
+        async def broken(message):
+            if message["type"] == "http.response.body":
+                raise RuntimeError("no body")
+            await send(message)
+
+        await application(scope, receive, broken if scope["type"] == "http" else send)
+
+    async with serving(breaking, protocol) as (port, _):
+        answer = await talk(port, "GET /fast/1")
+    assert answer.startswith(b"HTTP/1.1 200")  # as it is where each is written when it comes
+    assert answer.endswith(b"\r\n\r\n")
