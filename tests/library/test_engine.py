@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -23,6 +24,7 @@ from verdigris.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
     StatementTimeoutError,
+    classify,
 )
 
 ANYWHERE = "postgresql://app@127.0.0.1:1/shop"
@@ -480,6 +482,42 @@ async def test_callers_of_a_dead_server_do_not_queue_up_for_its_timeout_and_it_h
     await asyncio.sleep(0.5)
     assert await backend(db) > 0
     await db.dispose()
+
+
+class Starting(BlackHole):
+    """A proxy to a server that says that it is starting up, as long as the proxy is told so."""
+
+    starting, asked = True, 0
+
+    async def serve(self, reader, writer):
+        if not self.starting:
+            await super().serve(reader, writer)
+            return
+        self.asked += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while (await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4))[:2] == b"\x04\xd2":
+                writer.write(b"N")  # no TLS
+        fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        writer.close()
+
+
+async def test_a_server_that_starts_is_not_asked_by_all_who_wait_for_it(database_url):
+    url = make_url(database_url)
+    async with Starting(url.host, url.port) as server:
+        db = Database(url.set(host="127.0.0.1", port=server.port), pool_size=5, max_overflow=0)
+        one = text("SELECT 1")
+        tries = [asyncio.create_task(db.transaction(lambda session: session.scalar(one))) for _ in range(20)]
+        await asyncio.sleep(1)
+        asked = server.asked
+        with pytest.raises(DatabaseUnavailableError, match=r"starts, stops or recovers, \d+ times in a row") as error:
+            await backend(db)
+        server.starting = False
+
+        assert await limited(asyncio.gather(*tries), 8) == [1] * 20
+        await db.dispose()
+    assert asked <= 10  # those whom the pool lets connect, and one after each pause; 28 if each asked for itself
+    assert classify(error.value).status == 503
 
 
 async def test_disposing_of_connections_in_a_black_hole_ends(hole):

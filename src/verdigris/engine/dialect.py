@@ -164,8 +164,11 @@ class DialectOverrides:
                 raise refused from without_frames(error)
             raise self._unavailable(_reason(error), began) from without_frames(error)
         except BaseException as error:  # noqa: BLE001 - raised again
-            if isinstance(_original(error), asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
+            original = _original(error)
+            if isinstance(original, asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
                 raise self._unavailable("no host is the kind of server asked for", began) from without_frames(error)
+            if getattr(original, "sqlstate", None) == asyncpg.CannotConnectNowError.sqlstate:
+                raise self._unavailable("it starts, stops or recovers", began) from without_frames(error)
             raise without_frames(error)  # noqa: B904 - the same error
         self.circuit.worked()
         return connection
