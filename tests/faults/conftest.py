@@ -118,7 +118,7 @@ def whole(db, postgres, database):
 
     async def check():
         async def still():
-            return db.pool().in_use == 0 and not await postgres.backends(database, busy=True)
+            return db.pool_status().in_use == 0 and not await postgres.backends(database, busy=True)
 
         return await eventually(still)
 

@@ -348,12 +348,12 @@ async def _audit(postgres, db, books):
         busy = [
             each for each in await postgres.backends("postgres", busy=True) if "pg_stat_activity" not in each["query"]
         ]
-        return db.pool().in_use == 0 and not busy
+        return db.pool_status().in_use == 0 and not busy
 
     try:
         await eventually(quiet, seconds=15)
     except TimeoutError:
-        books.wrong.append(f"leaked: {db.pool().in_use} slots, {await postgres.backends('postgres', busy=True)}")
+        books.wrong.append(f"leaked: {db.pool_status().in_use} slots, {await postgres.backends('postgres', busy=True)}")
     postings = await postgres.run(
         "SELECT t.id, count(p.*) AS number, coalesce(sum(p.amount), 0) AS total"
         " FROM transfer t LEFT JOIN posting p ON p.transfer = t.id GROUP BY t.id"

@@ -103,7 +103,7 @@ async def test_a_cancelled_wait_for_a_connection_costs_no_slot(db, whole, cancel
         for _ in range(5):
             session = await stack.enter_async_context(db.session())
             await asyncio.create_task(session.execute(text("SELECT 1")))  # held by others: not a wait for itself
-        await cancel(db.transaction(Work()), lambda: eventually(lambda: db.pool().waiting))
+        await cancel(db.transaction(Work()), lambda: eventually(lambda: db.pool_status().waiting))
 
     assert await whole()
     await asyncio.gather(*(db.transaction(Work()) for _ in range(5)))
@@ -135,7 +135,7 @@ async def test_a_query_over_the_command_timeout_answers_504_and_is_not_repeated(
     assert classify(slow.value).status == 504
     assert [answer.status_code for answer in answers] == [504, 504, 504]
     assert await balance() == 0
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 

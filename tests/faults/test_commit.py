@@ -60,7 +60,7 @@ async def test_a_cancelled_commit_is_waited_for_and_its_outcome_is_told(
     await cancel(write(db), lambda: eventually(under_way))
 
     assert await balance(admin) == 1
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     if write is not in_a_block:  # SQLAlchemy 2.1 itself keeps the end of a block from being cancelled
         assert "cancelled while COMMIT was under way: the work is stored" in caplog.text
 
@@ -75,7 +75,7 @@ async def test_a_cancelled_commit_that_gets_no_answer_ends_in_bounded_time_and_s
     await within(10, once(explicit(db), proxy.caught.wait))
 
     assert "cancelled while COMMIT was under way: its outcome is unknown" in caplog.text
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 
@@ -88,7 +88,7 @@ async def test_a_commit_without_an_answer_is_an_outcome_unknown_in_bounded_time(
         await within(5, db.transaction(add))
 
     assert await balance(admin) == (1 if fate in {Fate.REPLY_HELD, Fate.REPLY_LOST} else 0)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 
@@ -125,7 +125,7 @@ async def test_the_applications_error_is_not_hidden_by_a_rollback_that_fails(db,
     with pytest.raises(KeyError, match="the application's own"):
         await unit(db, kill)
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
     assert "Exception" not in caplog.text
 
@@ -140,7 +140,7 @@ async def test_leaving_a_transaction_on_a_frozen_server_is_bounded(proxy, postgr
     with pytest.raises(KeyError, match="the application's own"):
         await within(5, unit(db, freeze))
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     postgres.thaw()
     await db.dispose()
     await eventually(lambda: nobody(postgres, database))
@@ -177,7 +177,7 @@ async def test_a_commit_without_an_answer_is_resolved_where_the_unit_asks_for_it
     assert await balance(admin) == 1
     assert effects == [len(runs)]
     assert ("the work is stored" if stored_at_once else "it was rolled back") in caplog.text
-    assert short.pool().in_use == 0
+    assert short.pool_status().in_use == 0
     await short.dispose()
 
 

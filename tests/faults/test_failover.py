@@ -59,7 +59,7 @@ async def test_the_primary_is_found_among_several_hosts_and_again_after_a_failov
     assert come_back(without)
     assert work.attempts == 1
     assert await balance(standby) == 3
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 

@@ -50,7 +50,7 @@ async def test_a_server_without_a_connection_to_spare_answers_503(limited, balan
     assert come_back(answer)
     assert name_of(answer) == "too-many-connections"
     assert await balance() == 0
-    assert limited.pool().in_use == 0
+    assert limited.pool_status().in_use == 0
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ async def test_session_mode_with_a_pool_larger_than_the_poolers_ends_in_its_quer
         answer = await within(10, Service(db).ask("plain", Work()))
 
     assert come_back(answer)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await balance() == 0
     await db.dispose()
 

@@ -191,7 +191,7 @@ async def test_a_read_without_a_transaction_ends_by_statement_timeout_too(bounce
 
     assert (classify(slow.value).status, classify(in_a_transaction.value).sqlstate) == (504, "57014")
     assert await eventually(stopped, seconds=5)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     async with db.read() as session:
         assert await session.scalar(text("SELECT 1")) == 1
 

@@ -320,7 +320,7 @@ async def test_a_read_whose_replica_dies_under_it_is_answered_by_the_primary(mak
 
     assert (row[1] if read == "objects" else row) is False
     assert again is False
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await eventually(lambda: elsewhere_on_replica(db))
 
 

@@ -231,7 +231,7 @@ async def test_a_pool_never_has_more_connections_open_than_it_may(postgres, data
 
     await asyncio.gather(*(user() for _ in range(20)))
     backends = len(await postgres.backends(database))
-    status = db.pool()
+    status = db.pool_status()
     await db.dispose()
 
     assert most == 5

@@ -232,12 +232,12 @@ class Watched:
         left = []
 
         async def quiet():
-            return db.pool().in_use == 0 and not await postgres.backends(database, busy=True)
+            return db.pool_status().in_use == 0 and not await postgres.backends(database, busy=True)
 
         try:
             await eventually(quiet, seconds=5)
         except TimeoutError:
-            left.append(f"{db.pool().in_use} slots, {await postgres.backends(database, busy=True)}")
+            left.append(f"{db.pool_status().in_use} slots, {await postgres.backends(database, busy=True)}")
         balances = [row[0] for row in await postgres.run("SELECT balance FROM account ORDER BY id", database=database)]
         if sum(balances):
             left.append(f"half a transfer: {balances}")

@@ -71,7 +71,7 @@ async def test_a_hook_runs_when_the_work_is_stored_and_its_connection_free(db, s
         after_commit(session, seen.look)
         await insert(session)
         assert seen == []
-        after_commit(session, lambda: seen.append(db.pool().in_use))
+        after_commit(session, lambda: seen.append(db.pool_status().in_use))
 
     await way(db, work)
 

@@ -278,7 +278,7 @@ async def test_after_a_begin_that_was_refused_there_is_nothing_to_end(db, monkey
                 await session.execute(text("SELECT 1"))
             await getattr(session, end)()
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     async with db.session() as session:
         assert await session.scalar(text("SELECT 1")) == 1
 
@@ -314,7 +314,7 @@ async def test_a_first_statement_that_takes_too_long_ends_as_any_other(database_
             await session.execute(wait, {"seconds": 30})
     async with db.session() as session:
         assert await session.scalar(text("SELECT 1")) == 1
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 

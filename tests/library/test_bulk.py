@@ -561,7 +561,7 @@ async def test_a_cancelled_insert_stores_nothing_and_gives_its_connection_back(d
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await number_of(db) == 0
 
 

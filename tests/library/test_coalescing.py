@@ -35,7 +35,7 @@ async def test_reads_that_wait_in_the_same_moment_go_together_and_each_gets_its_
     assert found == [n * 2 for n in range(100)]
     assert 95 <= sum(flights) <= 98  # and now and then one alone, to know what that takes
     assert len(flights) <= 6
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_read_that_nobody_waits_beside_goes_at_once(db, flights):
@@ -65,7 +65,7 @@ async def test_one_wrong_argument_fails_its_own_caller_only(db, flights):
     assert [type(one).__name__ for one in found if not isinstance(one, int)] == ["DBAPIError", "DBAPIError"]
     assert "division by zero" in str(found[3])
     assert isinstance(found[5], DBAPIError)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):
@@ -78,7 +78,7 @@ async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):
 
     assert [one for one in found if isinstance(one, int)] == [n * 2 for n in range(1, 20, 2)]
     assert sum(isinstance(one, asyncio.CancelledError) for one in found) == 10
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await double(db, 21) == 42
 
 
@@ -255,7 +255,7 @@ async def test_whoever_waits_longest_for_a_connection_gets_the_next(database_url
     await asyncio.gather(greedy(), modest(), modest())
 
     assert order.index("modest") < 3
-    assert db.pool().waiting == 0
+    assert db.pool_status().waiting == 0
     await db.dispose()
 
 
@@ -270,5 +270,5 @@ async def test_a_connection_handed_to_one_who_gives_up_goes_to_the_next(database
     found = await asyncio.gather(*waiting, return_exceptions=True)
 
     assert found[1:] == [1, 1]
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()

@@ -286,7 +286,7 @@ async def test_a_lost_answer_to_commit_is_not_repeated(db, admin, lost_answer):
         await db.transaction(add)
 
     assert await value(admin) == 1
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_lost_answer_to_commit_is_not_repeated_when_the_application_wraps_the_error(db, admin, lost_answer):
@@ -360,7 +360,7 @@ async def test_a_cancelled_unit_is_rolled_back_and_never_repeated(db, admin):
 
     assert len(tries) == 1
     assert await value(admin) == 0
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_transactional_function_lost_its_session_from_the_signature(db, admin):
@@ -407,7 +407,7 @@ async def test_side_by_side_never_takes_more_than_half_the_pool_over_all_callers
 
     async def unit(session):
         await session.execute(text("SELECT pg_sleep(0.02)"))
-        most.append(db.pool().in_use)
+        most.append(db.pool_status().in_use)
 
     await asyncio.gather(db.gather(*[unit] * 8), db.gather(*[unit] * 8))
 
@@ -430,7 +430,7 @@ async def test_the_first_failure_cancels_the_others_and_is_raised_as_it_is(db, a
         await db.gather(slow, fails)
 
     assert done == []
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await value(admin) == 0
 
 

@@ -264,7 +264,7 @@ async def test_the_size_is_read_at_the_start_and_explained_in_one_line(database_
     db = Database(database_url, workers=3)
     with caplog.at_level(logging.INFO, "verdigris"):
         async with db.lifespan():
-            status = db.pool()
+            status = db.pool_status()
 
     assert (status.size, status.max_overflow) == (6, 3)
     assert (
@@ -286,7 +286,7 @@ async def test_the_number_of_workers_is_read_from_the_environment(monkeypatch):
 async def test_a_pool_that_cannot_fit_is_warned_about(database_url, caplog):
     db = Database(database_url, workers=8, pool_size=10, max_overflow=5)
     async with db.lifespan():
-        status = db.pool()
+        status = db.pool_status()
 
     assert (status.size, status.max_overflow) == (10, 5)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -454,7 +454,7 @@ async def test_leaving_a_transaction_into_a_black_hole_ends(hole):
 
     with pytest.raises(KeyError):
         await limited(unit(), 6)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 
@@ -624,7 +624,7 @@ async def test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings(databas
     first = await backend(db)
     assert await backend(db) == first
     async with db.lifespan():
-        assert (db.pool().size, db.pool().max_overflow) == (4, 2)
+        assert (db.pool_status().size, db.pool_status().max_overflow) == (4, 2)
 
 
 async def test_a_teams_own_engine_gets_the_servers_limits_and_keeps_its_own_words(database_url):
@@ -681,7 +681,7 @@ async def test_connections_that_would_be_made_past_the_guards_are_refused(databa
     with pytest.raises(ConfigurationError, match="creator"):
         await backend(db)
     assert [each.is_closed() for each in made] == [True]
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_function_of_ones_own_may_connect_with_what_it_is_given(database_url):

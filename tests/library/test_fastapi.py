@@ -233,7 +233,7 @@ async def test_without_the_route_class_the_error_comes_at_the_first_use_and_noth
 
     assert isinstance(raised.value.__cause__, SessionClosedError)
     assert "the session of GET /export was used after it had been closed" in str(raised.value.__cause__)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_stream_with_a_session_of_its_own_works(app, client, db):
@@ -246,7 +246,7 @@ async def test_a_stream_with_a_session_of_its_own_works(app, client, db):
         return StreamingResponse(rows())
 
     assert (await client.get("/export")).text == "7"
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 @pytest.mark.parametrize("how", ["argument", "closure", "method"])
@@ -339,7 +339,7 @@ async def test_a_failing_handler_rolls_back_and_returns_its_connection(app, clie
     for _ in range(5):
         assert (await client.post("/notes")).status_code == 500
     assert await notes(admin) == []
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_cancelled_request_rolls_back_and_returns_its_connection(app, client, db, admin):
@@ -354,7 +354,7 @@ async def test_a_cancelled_request_rolls_back_and_returns_its_connection(app, cl
     with pytest.raises(asyncio.CancelledError):
         await request
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await notes(admin) == []
 
 
@@ -406,7 +406,7 @@ async def test_a_websocket_has_a_session_that_commits_at_the_end(app, db, admin)
     await visit(app, "/ws")
 
     assert await notes(admin) == [1]
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_database_error_closes_a_websocket_with_its_code(app, db):
@@ -532,7 +532,7 @@ async def test_a_retried_route_repeats_the_whole_request_with_a_fresh_session(ap
     assert [answer.json() for answer in answers] == ["serializable", "serializable"]
     assert (await admin("SELECT value FROM counter"))[0]["value"] == 11
     assert len(sessions) == 3
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_route_without_the_mark_is_not_repeated(app, client, db):
@@ -664,7 +664,7 @@ async def test_the_lifespan_of_the_application_runs_inside_ours(database_url):
         async with db.session() as session:
             order.append(await session.scalar(text("SELECT 'open'")))
         yield {"key": "value"}
-        order.append(db.pool().idle)
+        order.append(db.pool_status().idle)
 
     db = Database(database_url)
     app = FastAPI(lifespan=own)
@@ -674,7 +674,7 @@ async def test_the_lifespan_of_the_application_runs_inside_ours(database_url):
     async with app.router.lifespan_context(app) as state:
         assert state == {"key": "value"}
     assert order == ["open", 1]
-    assert db.pool().idle == 0
+    assert db.pool_status().idle == 0
 
 
 async def start(app):

@@ -179,7 +179,7 @@ async def test_a_load_in_autocommit_leaves_no_transaction_and_no_connection_behi
     for _ in range(3):
         async with db.read() as session:
             await session.execute(statement)
-            left = session.in_transaction(), db.pool().in_use
+            left = session.in_transaction(), db.pool_status().in_use
 
     assert left == (False, 0)
 
@@ -264,7 +264,7 @@ async def test_an_error_of_a_following_statement_is_the_sessions(db, admin):
             with pytest.raises(DBAPIError, match="crate_marks"):
                 await session.execute(statement)
             assert not list(session.sync_session.identity_map.values())
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_no_session_is_kept(db, sent):

@@ -322,7 +322,7 @@ async def test_it_takes_no_begin_and_keeps_no_connection(db, lean):
         await session.scalar(BY_KEY)
 
         assert not session.in_transaction()
-        assert db.pool().in_use == 0
+        assert db.pool_status().in_use == 0
 
 
 async def test_the_identity_map_is_the_sessions_own(db, lean):
@@ -505,7 +505,7 @@ async def test_a_session_of_reads_still_refuses_writes(db):
 
 
 async def test_a_commit_with_nothing_to_commit_says_nothing_and_its_listeners_are_heard(db):
-    heard, before = [], db.pool().checkouts
+    heard, before = [], db.pool_status().checkouts
     async with db.session() as session:
         await session.commit()
         assert not session.in_transaction()
@@ -513,7 +513,7 @@ async def test_a_commit_with_nothing_to_commit_says_nothing_and_its_listeners_ar
         await session.commit()
 
     assert len(heard) == 1
-    assert db.pool().checkouts == before
+    assert db.pool_status().checkouts == before
 
 
 async def test_the_first_get_of_a_class_loads_what_its_relationships_load_at_once(db):

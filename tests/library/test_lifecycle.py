@@ -114,7 +114,7 @@ async def test_the_server_ends_a_transaction_that_takes_too_long(database_url, s
         await db.transaction(work, attempts=1)
 
     assert classify(ended.value).name in {"transaction-too-long", "connection-lost"}
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     await db.dispose()
 
 

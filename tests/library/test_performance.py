@@ -162,7 +162,7 @@ async def test_times_can_be_left_out(database_url):
 
         assert len(made.queries) == 0
         with pytest.raises(RuntimeError, match="pool_metrics is off"):
-            made.queries.pool()
+            made.queries.pool_status()
 
 
 def test_memory_is_bounded_however_many_different_statements_come():
@@ -264,7 +264,7 @@ async def test_the_request_does_not_wait_for_the_plan_nor_lend_its_connection(da
         await session.execute(text("SELECT pg_sleep(0.03)"))
         waiting = only(made.queries).plan
         plan = await made.plan_of(lambda: only(made.queries))
-        in_use = made.queries.pool().in_use
+        in_use = made.queries.pool_status().in_use
 
     assert waiting is None
     assert plan.plan.startswith("Result")
@@ -354,11 +354,11 @@ async def test_the_pools_figures_say_who_is_in_and_who_waits(database_url):
 
         holders = [asyncio.create_task(hold()) for _ in range(3)]
         await asyncio.sleep(0.15)
-        full = made.queries.pool()
+        full = made.queries.pool_status()
         await asyncio.sleep(0.3)
         release.set()
         answers = await asyncio.gather(*holders, return_exceptions=True)
-        after = made.queries.pool()
+        after = made.queries.pool_status()
 
     assert (full.size, full.max_overflow, full.in_use, full.overflow, full.waiting) == (1, 1, 2, 1, 1)
     assert [type(answer) for answer in answers if answer is not None] == [PoolTimeoutError]
@@ -370,19 +370,19 @@ async def test_the_pools_figures_say_who_is_in_and_who_waits(database_url):
 async def test_an_unused_pool_has_no_negative_overflow(database_url):
     engine = create_async_engine(database_url, pool_size=5)
 
-    status = instrument(engine).pool()
+    status = instrument(engine).pool_status()
 
     assert (status.size, status.in_use, status.idle, status.overflow) == (5, 0, 0, 0)
 
 
 async def test_the_figures_go_on_when_the_pool_is_replaced(measured):
-    before = measured.queries.pool().checkouts
+    before = measured.queries.pool_status().checkouts
 
     await measured.engine.dispose()
     async with measured.engine.connect():
-        assert measured.queries.pool().in_use == 1
+        assert measured.queries.pool_status().in_use == 1
 
-    assert measured.queries.pool().checkouts == before + 1
+    assert measured.queries.pool_status().checkouts == before + 1
 
 
 async def test_a_pool_that_keeps_nothing_has_figures_too(database_url):
@@ -390,7 +390,7 @@ async def test_a_pool_that_keeps_nothing_has_figures_too(database_url):
     queries = instrument(engine)
 
     async with engine.connect():
-        status = queries.pool()
+        status = queries.pool_status()
 
     assert (status.size, status.overflow, status.checkouts) == (0, 0, 1)
     await engine.dispose()

@@ -103,8 +103,8 @@ async def test_the_connection_of_a_refused_commit_goes_on_working(db):
             await swallow(db)
 
     assert await count(db) == 0
-    assert db.pool().in_use == 0
-    assert db.pool().checkouts == 5
+    assert db.pool_status().in_use == 0
+    assert db.pool_status().checkouts == 5
 
 
 async def test_two_tasks_in_one_session_get_an_error_that_names_both(db):
@@ -129,7 +129,7 @@ async def test_the_guard_holds_on_a_cold_and_on_a_warm_pool_and_on_bare_statemen
                 await asyncio.gather(session.scalar(text("SELECT 1")), session.scalar(text("SELECT 2")))
 
         assert str(shared.value).count("test_session.py:") == 2
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_commit_while_another_task_reads_is_refused_and_poisons_nothing(db):
@@ -143,7 +143,7 @@ async def test_a_commit_while_another_task_reads_is_refused_and_poisons_nothing(
 
     async with db.read() as session:
         assert await session.scalar(text("SELECT 1")) == 1
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_session_may_be_handed_from_task_to_task(db):
@@ -178,7 +178,7 @@ async def test_leaving_a_session_waits_for_the_task_that_is_still_inside(db):
 
     assert finished == ["statement"]
     await task
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_leaving_a_transaction_while_another_task_works_in_it_rolls_back(db):
@@ -195,7 +195,7 @@ async def test_leaving_a_transaction_while_another_task_works_in_it_rolls_back(d
 
     await stragglers[0]
     assert await count(db) == 0
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_closed_session_says_what_to_use_instead(db):
@@ -229,7 +229,7 @@ async def test_a_cancelled_unit_leaves_no_connection_behind(db):
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(unit(), 0.2)
 
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await count(db) == 0
 
 
@@ -248,7 +248,7 @@ async def test_a_cancelled_statement_is_stopped_on_the_server(db, admin, how):
     await asyncio.sleep(0.3)
 
     assert not await admin("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(7)' AND state = 'active'")
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 @pytest.fixture

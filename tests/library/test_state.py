@@ -199,7 +199,7 @@ async def test_cancelled_while_it_is_cleared_the_slot_is_free_again(db, monkeypa
     monkeypatch.undo()
 
     assert await show(db, "current_setting('work_mem')") == "4MB"
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_what_listeners_set_up_is_nobodys_leaving(database_url, sent, caplog):

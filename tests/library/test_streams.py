@@ -142,7 +142,7 @@ async def test_a_client_that_hangs_up_commits_nothing_and_the_connection_comes_b
     parts = await hang_up(app, "/it", how=how)
 
     assert parts[0]["status"] == 200
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
     assert await stored(admin) == []
 
 
@@ -160,7 +160,7 @@ async def test_a_generator_that_comes_to_its_end_commits(app, db, admin, what):
 
     assert answer.status_code == 200
     assert await stored(admin) == [1]
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 @has_generators
@@ -249,7 +249,7 @@ async def test_a_websocket_whose_client_leaves_is_rolled_back(app, db, admin):
         await app(scope, receive, send)
 
     assert await stored(admin) == []
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 @pytest.mark.parametrize("route_class", [None, Route])

@@ -92,7 +92,7 @@ async def test_begin_is_sent_before_the_first_read_and_seen_by_in_transaction(db
         assert session.in_transaction()
         assert not session.in_nested_transaction()
         assert is_lean(session)
-        assert db.pool().in_use == 1
+        assert db.pool_status().in_use == 1
 
 
 def _heard(*_):
@@ -360,10 +360,10 @@ async def test_it_becomes_sqlalchemys_in_the_same_transaction(db, trigger, admin
         assert not is_lean(session)
         assert await session.get(Stone, 1, populate_existing=True) is not None or trigger == "delete"
         assert tuple((await session.execute(STATE)).one()) == (backend, before["xact_start"])
-        assert db.pool().in_use == 1
+        assert db.pool_status().in_use == 1
         await session.execute(text("INSERT INTO transaction_stones VALUES (9, 'late')"))
         await session.commit()
-        assert db.pool().in_use == 0
+        assert db.pool_status().in_use == 0
 
     async with db.session() as session:
         assert (await session.get(Stone, 9)).name == "late"

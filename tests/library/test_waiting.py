@@ -48,7 +48,7 @@ async def test_two_sessions_per_request_do_not_wait_for_each_other_for_ever(make
     assert 1 in done
     assert "no connection can come free: all 2 are held by tasks that wait for another one" in str(refused)
     assert "test_waiting.py" in str(refused)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_waiting_for_a_task_that_works_is_no_deadlock(make):
@@ -90,7 +90,7 @@ async def test_a_gather_inside_of_the_last_session_is_refused_at_once(make):
 
     assert any(isinstance(one, PoolExhaustedError) for one in done)
     assert all(isinstance(one, PoolExhaustedError) or one == (1, 1) for one in done)
-    assert db.pool().in_use == 0
+    assert db.pool_status().in_use == 0
 
 
 async def test_a_gather_inside_of_a_session_works_while_the_pool_has_more(make):

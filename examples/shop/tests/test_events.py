@@ -26,4 +26,4 @@ async def test_an_idle_socket_holds_no_connection(served: str, database):
         await socket.send('{"order": 1}')
         await socket.recv()
 
-        assert database.pool().in_use == 0
+        assert database.pool_status().in_use == 0

@@ -27,9 +27,9 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_connection_behind(se
 
     async with httpx.AsyncClient(base_url=served) as client, client.stream("GET", "/exports/orders") as answer:
         await anext(answer.aiter_lines())
-        held = database.pool().in_use
+        held = database.pool_status().in_use
 
     assert held == 1
     async with asyncio.timeout(5):
-        while database.pool().in_use:  # noqa: ASYNC110 - the server ends on its own time
+        while database.pool_status().in_use:  # noqa: ASYNC110 - the server ends on its own time
             await asyncio.sleep(0.01)

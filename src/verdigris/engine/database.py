@@ -287,9 +287,9 @@ class Database(Units, JSONReads):
         """
         return await self.replicas.position()
 
-    def pool(self) -> PoolStatus:
+    def pool_status(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError with `pool_metrics=False`."""
-        return self.queries.pool()
+        return self.queries.pool_status()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:

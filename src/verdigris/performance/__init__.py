@@ -3,7 +3,7 @@
 queries = instrument(engine)              # Database does this for its own engine
 for query in queries.slowest(5):
     print(query)
-queries.pool()                            # size, in use, idle, overflow, waiting, wait times
+queries.pool_status()                     # size, in use, idle, overflow, waiting, wait times
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Queries:
         """Return the `n` queries that took the most time in all."""
         return sorted(self, key=lambda query: query.total, reverse=True)[:n]
 
-    def pool(self) -> PoolStatus:
+    def pool_status(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError where they were switched off."""
         if self.gauges is None:
             raise RuntimeError("The pool is not measured: pool_metrics is off.")
