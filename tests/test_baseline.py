@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from verdigris import baseline
+from verdigris.checker import baseline
+from verdigris.checker.usage import UsageError
 from verdigris.cli import main
-from verdigris.usage import UsageError
 
 ENGINE = 'engine = create_async_engine("postgresql+asyncpg://h/d")\n'
 SOURCE = f"from sqlalchemy.ext.asyncio import create_async_engine\n{ENGINE}"

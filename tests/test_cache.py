@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from verdigris import cache, check
-from verdigris.check import Plan
+from verdigris.checker import cache, check
+from verdigris.checker.check import Plan
 from verdigris.evidence.source import Source
 
 ROOT = Path(__file__).parents[1]

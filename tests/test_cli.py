@@ -234,7 +234,7 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_a_bug_of_ours_is_exit_code_two_and_says_so(project, capsys, monkeypatch):
-    from verdigris import check
+    from verdigris.checker import check
 
     def broken(*_):
         raise KeyError("engine")
@@ -248,7 +248,7 @@ def test_a_bug_of_ours_is_exit_code_two_and_says_so(project, capsys, monkeypatch
 
 
 def test_ctrl_c_ends_without_a_traceback(project, capsys, monkeypatch):
-    from verdigris import check
+    from verdigris.checker import check
 
     def stopped(*_):
         raise KeyboardInterrupt

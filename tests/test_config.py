@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from verdigris.checker.config import KEYS, find
+from verdigris.checker.usage import UsageError
 from verdigris.cli import COMMANDS, main
 from verdigris.cli.options import Parser
 from verdigris.cli.plan import add_options, plan
-from verdigris.config import KEYS, find
 from verdigris.evidence.judgement import Kind
-from verdigris.usage import UsageError
 
 DOCS = Path(__file__).parents[1] / "docs" / "configuration.md"
 ENGINE = (

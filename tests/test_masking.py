@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from verdigris.checker.masking import masked
 from verdigris.cli import main
-from verdigris.masking import masked
 
 
 @pytest.mark.parametrize(

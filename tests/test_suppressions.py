@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tests.report.sample import finding
+from verdigris.checker.suppressions import scan
 from verdigris.cli import main
 from verdigris.evidence.values import Place
-from verdigris.suppressions import scan
 
 MARK = "# verdigris: ignore[engine/pre-ping] the proxy does it"
 IMPORT = "from sqlalchemy.ext.asyncio import create_async_engine\n"

@@ -6,7 +6,7 @@ import cProfile
 
 import pytest
 
-from verdigris.check import Plan, check
+from verdigris.checker.check import Plan, check
 
 HEAD = """
 from fastapi import Depends, FastAPI

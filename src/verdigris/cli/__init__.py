@@ -72,7 +72,7 @@ def _dispatch(given: list[str]) -> int:
 
 def _command(word: str) -> Callable[[list[str]], int]:
     if word not in COMMANDS:
-        from verdigris.usage import UsageError, nearest
+        from verdigris.checker.usage import UsageError, nearest
 
         raise UsageError(
             f"`{word}` is no {'option' if word.startswith('-') else 'command'}.",
@@ -89,7 +89,7 @@ def _command(word: str) -> Callable[[list[str]], int]:
 
 def _told(error: Exception) -> str | None:
     """Say what happened: wrong use in its own words, a bug of ours as one; None to let the traceback through."""
-    from verdigris.usage import UsageError
+    from verdigris.checker.usage import UsageError
 
     if isinstance(error, UsageError):
         return str(error)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from verdigris import baseline as baselines
-from verdigris import check as checking
+from verdigris.checker import baseline as baselines
+from verdigris.checker import check as checking
+from verdigris.checker.config import find
+from verdigris.checker.usage import UsageError, nearest
 from verdigris.cli.options import Parser, choice
 from verdigris.cli.plan import add_options, baseline_of, plan
-from verdigris.config import find
 from verdigris.report import FORMATS, renderer
 from verdigris.report.style import Style, clean, style_for
-from verdigris.usage import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from verdigris.usage import UsageError, nearest
+from verdigris.checker.usage import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

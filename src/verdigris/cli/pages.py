@@ -35,9 +35,9 @@ def explain(given: list[str]) -> int:
     )
     parser.add_argument("--color", metavar="WHEN", type=choice("auto", "always", "never"), default="auto")
     options = parser.read(given)
+    from verdigris.checker.usage import matching
     from verdigris.report.page import terminal
     from verdigris.report.style import style_for
-    from verdigris.usage import matching
 
     known = numbers()
     wanted = options.box

@@ -6,13 +6,13 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from verdigris import baseline as baselines
-from verdigris.check import Plan
+from verdigris.checker import baseline as baselines
+from verdigris.checker.check import Plan
+from verdigris.checker.config import Config, find, kind
+from verdigris.checker.usage import UsageError, matching
 from verdigris.checklist.pages import numbers
 from verdigris.cli.options import Parser, positive, words
-from verdigris.config import Config, find, kind
 from verdigris.evidence.judgement import Kind
-from verdigris.usage import UsageError, matching
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from verdigris.checker.usage import UsageError
 from verdigris.cli.options import Parser
-from verdigris.usage import UsageError
 
 
 def record(given: list[str]) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verdigris.usage import UsageError
+from verdigris.checker.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,8 +210,8 @@ class Stage:
 
     def prove(self) -> Report:
         """Check the shop on all three kinds of evidence."""
-        from verdigris.check import Plan, check
-        from verdigris.config import find
+        from verdigris.checker.check import Plan, check
+        from verdigris.checker.config import find
 
         config = find(self.shop)
         return check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verdigris.usage import UsageError
+from verdigris.checker.usage import UsageError
 
 
 class EvidenceError(UsageError):

@@ -10,16 +10,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from verdigris import __version__, baseline, cache
-from verdigris.cache import Judged
+from verdigris import __version__
+from verdigris.checker import baseline, cache
+from verdigris.checker.cache import Judged
+from verdigris.checker.masking import masked, masked_box
+from verdigris.checker.suppressions import Suppression, scan
+from verdigris.checker.usage import UsageError
 from verdigris.checklist.pages import numbers
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Finding, Kind
 from verdigris.evidence.tree import found as files_under
-from verdigris.masking import masked, masked_box
 from verdigris.report.report import BoxReport, Report, judge, order
-from verdigris.suppressions import Suppression, scan
-from verdigris.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -137,9 +138,9 @@ def _collector_off() -> Iterator[None]:
 
 
 def _judge(plan: Plan, tell: Callable[[str], None]) -> Judged:
+    from verdigris.checker.understood import understood
     from verdigris.evidence import Evidence
     from verdigris.evidence.source import Source
-    from verdigris.understood import understood
 
     recording = _recording(plan.recordings)
     if plan.database_url is not None:

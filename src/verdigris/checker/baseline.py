@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from verdigris.checker.usage import UsageError
 from verdigris.evidence.judgement import Finding, Kind
-from verdigris.usage import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -19,12 +19,12 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from verdigris import __version__
+from verdigris.checker.suppressions import Suppression
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
 from verdigris.evidence.tree import Role, Unread, found
 from verdigris.evidence.values import Place
 from verdigris.report.report import BoxReport
-from verdigris.suppressions import Suppression
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,10 +60,10 @@ def key(root: Path, exclude: tuple[str, ...], *settings: object, also: Iterable[
 
 def _own_code() -> tuple[tuple[str, int, int], ...]:
     """Return a mark of the checker's own files: an edited checker trusts nothing that the old one said."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     marks = []
-    for folder in ("checklist", "evidence", "report", "."):
-        for path in sorted((package / folder).rglob("*.py") if folder != "." else package.glob("*.py")):
+    for folder in ("checker", "checklist", "evidence", "report"):
+        for path in sorted((package / folder).rglob("*.py")):
             status = path.stat()
             marks.append((path.name, status.st_size, status.st_mtime_ns))
     return tuple(marks)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from verdigris.checker.usage import UsageError, nearest
 from verdigris.evidence.judgement import Kind
-from verdigris.usage import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
