@@ -51,9 +51,15 @@ def exceptions() -> Iterator[tuple[str, ...]]:
     for name in sorted(errors.__all__):
         kind = getattr(errors, name)
         if inspect.isclass(kind) and issubclass(kind, VerdigrisError) and kind is not VerdigrisError:
-            bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__ if base is not VerdigrisError)
+            bases = ", ".join(f"`{base.__name__}`" for base in public_bases(kind) if base is not VerdigrisError)
             said = " ".join((inspect.getdoc(kind) or "").split())
             yield (f"`{name}`", bases, said, *cells(classify(kind("")), configured=kind is errors.ConfigurationError))
+
+
+def public_bases(kind: type) -> Iterator[type]:
+    """Give the classes that an exception is one of; those of a private class in its place."""
+    for base in kind.__bases__:
+        yield from public_bases(base) if base.__name__.startswith("_") else (base,)
 
 
 def cells(fault: Fault, *, configured: bool = False) -> tuple[str, ...]:
