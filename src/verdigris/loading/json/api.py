@@ -131,7 +131,7 @@ class JSONReads:
         """Return the rows of a select() as a JSON response that PostgreSQL wrote, equal to Pydantic's own output.
 
         `schema` is what the route answers with: `OrderOut` (404 where there is no row), `OrderOut | None` (null),
-        `list[OrderOut]`, or a page: a model with a list of models and, if it likes, `total`, `limit` and `offset`.
+        `list[OrderOut]`, or a page: a model with a list of models and, optionally, `total`, `limit` and `offset`.
         It is one statement and one round trip, outside of any transaction; with `session` it runs in the session's own
         transaction, after a flush, and sees what that wrote. The options are Pydantic's, `by_alias` as FastAPI has it.
         With `etag` the response has one, and is 304 where the client has it already. Short reads of one statement that
