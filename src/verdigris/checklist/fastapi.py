@@ -8,7 +8,7 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.ran import of_tests
-from verdigris.evidence.source.escapes import Escape
+from verdigris.evidence.source.session_escapes import Escape
 from verdigris.evidence.source.uncommitted import LostWrite
 from verdigris.evidence.source.web import SessionDependency
 from verdigris.evidence.values import Known

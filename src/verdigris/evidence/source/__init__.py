@@ -24,7 +24,6 @@ from verdigris.evidence.source.concurrency import (
 from verdigris.evidence.source.configs import urls_of
 from verdigris.evidence.source.drivers import is_async
 from verdigris.evidence.source.engines import NONE_MADE, Engine, engines
-from verdigris.evidence.source.escapes import Escape, Escapes
 from verdigris.evidence.source.evaluate import Evaluator
 from verdigris.evidence.source.expiry import Expiry
 from verdigris.evidence.source.factories import Factory, factories
@@ -46,6 +45,7 @@ from verdigris.evidence.source.reach import Reaches
 from verdigris.evidence.source.relations import Relations
 from verdigris.evidence.source.retries import Retries
 from verdigris.evidence.source.schemas import Schemas
+from verdigris.evidence.source.session_escapes import Escape, Escapes
 from verdigris.evidence.source.statements import LoaderOption, Statements
 from verdigris.evidence.source.targets import Targets
 from verdigris.evidence.source.tasks import FanOut, Tasks

@@ -10,9 +10,9 @@ from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Population, Subject
 from verdigris.evidence.source.arguments import is_kept, keyword
 from verdigris.evidence.source.calls import Call, depends_on_parameters
-from verdigris.evidence.source.escape import forgotten
 from verdigris.evidence.source.evaluate import Argument, Evaluator, Frame, Options
 from verdigris.evidence.source.files import Role
+from verdigris.evidence.source.kept_values import forgotten
 from verdigris.evidence.source.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 

@@ -24,10 +24,10 @@ def forgotten(source: Source, call: Call) -> bool:
     made = statement.value.value if isinstance(statement.value, ast.Await) else statement.value
     if len(statement.targets) != 1 or not isinstance(target, ast.Name) or made is not call.node:
         return False
-    return target.id not in function.outer and not escapes(source, function, target.id)
+    return target.id not in function.outer and not outlives(source, function, target.id)
 
 
-def escapes(source: Source, function: Scope, name: str, depth: int = 0) -> bool:
+def outlives(source: Source, function: Scope, name: str, depth: int = 0) -> bool:
     """Tell whether the value of a local name may still be used when its function has ended, or has yielded."""
     if depth > DEPTH or any(_uses(inner, name) for inner in function.scopes):
         return True
@@ -61,12 +61,12 @@ def _leaves(source: Source, function: Scope, node: ast.expr, depth: int) -> bool
         if isinstance(target, Scope) and target.is_function:
             frame = source.evaluator.frame(parent, function, target)
             taken = [name for name, given in frame.arguments.items() if given.node is node]
-            return not taken or escapes(source, target, taken[0], depth + 1)
-        return _result_escapes(source, function, parent, depth)
+            return not taken or outlives(source, target, taken[0], depth + 1)
+        return _result_outlives(source, function, parent, depth)
     return True
 
 
-def _result_escapes(source: Source, function: Scope, call: ast.Call, depth: int) -> bool:
+def _result_outlives(source: Source, function: Scope, call: ast.Call, depth: int) -> bool:
     """What a class from outside makes of it, a factory or a session, lives as long as the name it gets."""
     module = function.module
     parent = module.parents[call]
@@ -75,7 +75,7 @@ def _result_escapes(source: Source, function: Scope, call: ast.Call, depth: int)
             return False
         parent = module.parents[parent]
     if isinstance(parent, ast.Assign) and len(parent.targets) == 1 and isinstance(parent.targets[0], ast.Name):
-        return escapes(source, function, parent.targets[0].id, depth + 1)
+        return outlives(source, function, parent.targets[0].id, depth + 1)
     return not (isinstance(parent, ast.Expr) or (isinstance(parent, ast.Call) and parent.func is call))
 
 
