@@ -217,8 +217,10 @@ async def test_a_position_carries_ones_writes_to_another_worker(make, pair):
 
 @pytest.mark.parametrize("position", ["yesterday", "16-B374D848", "x/y"])
 async def test_what_is_no_position_is_refused(make, position):
-    with pytest.raises(ConfigurationError, match="is no position"):
+    with pytest.raises(ConfigurationError, match="is no position") as refused:
         await count(make(), after=position)
+
+    assert str(refused.value).endswith("\n  docs/topologies.md")
 
 
 @pytest.mark.slow

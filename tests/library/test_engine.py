@@ -16,6 +16,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from verdigris.engine import Database, sizing
 from verdigris.engine.build import lacking
+from verdigris.engine.dialect import place_of
 from verdigris.engine.driver import Connection, ours
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
@@ -104,9 +105,18 @@ def test_a_misspelt_option_names_the_nearest():
         Database(f"{ANYWHERE}?ssl_mode=require")
 
 
-@pytest.mark.parametrize("query", ["sslmode=yes", "connect_timeout=soon", "options=-e"])
-def test_an_option_with_a_value_that_cannot_be_is_refused(query):
-    with pytest.raises(ConfigurationError):
+@pytest.mark.parametrize(
+    ("query", "way_out"),
+    [
+        ("sslmode=yes", "disable, allow, prefer"),
+        ("connect_timeout=soon", "Write a number:   ?connect_timeout=5"),
+        ("statement_cache_size=some", "Write a whole number:   ?statement_cache_size=100"),
+        ("pgbouncer=maybe", "Write ?pgbouncer=true, or ?pgbouncer=false."),
+        ("options=-e", "options=-c%20name%3Dvalue"),
+    ],
+)
+def test_an_option_with_a_value_that_cannot_be_is_refused_with_one_that_can(query, way_out):
+    with pytest.raises(ConfigurationError, match=re.escape(way_out)):
         Database(f"{ANYWHERE}?{query}")
 
 
@@ -538,6 +548,32 @@ async def test_a_server_that_cannot_be_reached_is_an_error_of_ours_and_an_os_err
         await backend(db)
     assert isinstance(failed.value, OSError)
     assert isinstance(failed.value, exc.SQLAlchemyError)
+
+
+async def test_a_server_that_is_away_is_named_with_what_to_do_and_without_the_password():
+    db = Database("postgresql://somebody:hunter2@127.0.0.1:1/shop")
+
+    with pytest.raises(DatabaseUnavailableError) as failed:
+        await backend(db)
+
+    assert failed.value.what == "no connection to the database shop at 127.0.0.1:1: ConnectionRefusedError."
+    assert "Start it, or correct its address:   DATABASE_URL=" in str(failed.value)
+    assert "hunter2" not in str(failed.value)
+    assert "somebody" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ({}, " at localhost:5432"),
+        ({"host": ["one", "two"], "port": [5432, 6432], "database": "shop"}, " shop at one:5432, two:6432"),
+        ({"host": "::1", "port": 5433}, " at [::1]:5433"),
+        ({"host": "/run/postgresql", "database": "shop"}, " shop at /run/postgresql:5432"),
+        ({"service": "shop", "password": "hunter2"}, ""),
+    ],
+)
+def test_the_place_of_a_server_is_what_asyncpg_is_told(arguments, place):
+    assert place_of(arguments, {}) == place
 
 
 async def test_an_exhausted_pool_names_its_longest_holders_in_time(database_url):

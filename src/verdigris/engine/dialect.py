@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from verdigris.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -47,13 +48,13 @@ class Circuit:
     again: float = 0.0  # monotonic time of the next try
     reason: str = ""
 
-    def check(self, seconds: float) -> None:
+    def check(self, seconds: float, place: str) -> None:
         """Raise DatabaseUnavailableError while it is not time for another try; else let this caller be the one."""
         now = time.monotonic()
         if self.failures < _PATIENCE:
             return
         if now < self.again:
-            raise unavailable(f"{self.reason}, {self.failures} times in a row; not tried again just now")
+            raise unavailable(place, f"{self.reason}, {self.failures} times in a row; not tried again just now")
         self.again = now + seconds  # the others wait for this one's outcome
 
     def failed(self, reason: str, began: float) -> None:
@@ -154,28 +155,29 @@ class DialectOverrides:
         if self.limits:
             cparams["server_settings"] = {**self.limits, **(cparams.get("server_settings") or {})}
             cparams.setdefault("async_creator_fn", self.creator)
-        began = time.monotonic()
-        self.circuit.check(cparams["timeout"])
+        began, place = time.monotonic(), place_of(cparams)
+        self.circuit.check(cparams["timeout"], place)
         try:
             connection = self._connected(cargs, cparams)
         except OSError as error:  # TimeoutError and socket.gaierror are OSErrors too
             refused = tls.refused(error)
             if refused is not None:
                 raise refused from without_frames(error)
-            raise self._unavailable(_reason(error), began) from without_frames(error)
+            raise self._unavailable(place, _reason(error), began) from without_frames(error)
         except BaseException as error:  # noqa: BLE001 - raised again
             original = _original(error)
             if isinstance(original, asyncpg.TargetServerAttributeNotMatched):  # in the middle of a failover
-                raise self._unavailable("no host is the kind of server asked for", began) from without_frames(error)
+                reason = "no host is the kind of server asked for"
+                raise self._unavailable(place, reason, began) from without_frames(error)
             if getattr(original, "sqlstate", None) == asyncpg.CannotConnectNowError.sqlstate:
-                raise self._unavailable("it starts, stops or recovers", began) from without_frames(error)
+                raise self._unavailable(place, "it starts, stops or recovers", began) from without_frames(error)
             raise without_frames(error)  # noqa: B904 - the same error
         self.circuit.worked()
         return connection
 
-    def _unavailable(self, reason: str, began: float) -> DatabaseUnavailableError:
+    def _unavailable(self, place: str, reason: str, began: float) -> DatabaseUnavailableError:
         self.circuit.failed(reason, began)
-        return unavailable(reason)
+        return unavailable(place, reason)
 
     def _connected(self, cargs: tuple[Any, ...], cparams: dict[str, Any]) -> Any:
         """Connect to the server itself or, where one stands before it, through a pooler."""
@@ -276,13 +278,26 @@ def adapt(
     vars(dialect).setdefault("lane_executed", _lane_executed)  # there may be a recorder's already
 
 
-def unavailable(reason: str) -> DatabaseUnavailableError:
+def unavailable(place: str, reason: str) -> DatabaseUnavailableError:
     """Return the error for a server that cannot be reached."""
     return DatabaseUnavailableError(
-        f"no connection to the database: {reason}.",
+        f"no connection to the database{place}: {reason}.",
         why="It is stopped, unreachable, or its address is wrong. Nothing was run.",
+        do=["Start it, or correct its address:   DATABASE_URL=postgresql://user@host:5432/name"],
         page="errors/connection-errors",
     )
+
+
+def place_of(arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> str:
+    """Return where asyncpg's arguments lead, as ` shop at db.example:5432`: neither the user nor the password."""
+    name = arguments.get("database") or environ.get("PGDATABASE")
+    elsewhere = {"dsn", "service"} & arguments.keys()  # they may name a host too
+    hosts = arguments.get("host") or environ.get("PGHOST") or ([] if elsewhere else ["localhost"])
+    hosts = [hosts] if isinstance(hosts, str) else hosts
+    ports = arguments.get("port") or environ.get("PGPORT") or 5432
+    ports = ports if isinstance(ports, list | tuple) else [ports] * len(hosts)
+    places = [f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in zip(hosts, ports, strict=False)]
+    return (f" {name}" if name else "") + (f" at {', '.join(places)}" if places else "")
 
 
 def _reason(error: OSError) -> str:

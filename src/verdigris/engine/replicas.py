@@ -226,8 +226,9 @@ def position_of(text: str) -> int:
             return (int(high, 16) << 32) + int(low, 16)
     raise ConfigurationError(
         f"{str(text)[:40]!r} is no position in the log of a database.",
+        why="PostgreSQL writes one as 16/B374D848; what a client sends back may be anything.",
         do=["Pass on what `await db.position()` returned:   db.read(after=position)"],
-        page="engine/pool-size",
+        page="docs/topologies.md",
     )
 
 

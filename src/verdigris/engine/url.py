@@ -58,6 +58,7 @@ _ALREADY = {
 _KNOWN = frozenset(
     {"sslmode", "ssl", "connect_timeout", "application_name", "options", "host", "port", "dbname", "user", "pgbouncer"}
 )
+_SECONDS = {"connect_timeout": 5, "timeout": 5, "command_timeout": 60, "max_cached_statement_lifetime": 300}
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _HOSTS = re.compile(r"(?P<head>[\w+]+://(?:[^/?#@]*@)?)(?P<hosts>[^/?#@,]*(?:,[^/?#@,]*)+)(?P<tail>[/?].*)?\Z")
 _SETTING = re.compile(r"(?:-c\s*|--)(?P<name>[\w.-]+)=(?P<value>(?:\\.|\S)*)\s*")
@@ -214,14 +215,20 @@ class _Translation:
             return kind(text)
         except ValueError:
             raise ConfigurationError(
-                f"the database URL has {name}={text}, which is not a number.", page=_PAGE
+                f"the database URL has {name}={text}, which is not a number.",
+                do=[f"Write a {'whole ' if kind is int else ''}number:   ?{name}={_SECONDS.get(name, 100)}"],
+                page=_PAGE,
             ) from None
 
     def _flag(self, name: str) -> bool:
         text = self.options.pop(name).lower()
         if text in _FLAGS:
             return _FLAGS[text]
-        raise ConfigurationError(f"the database URL has {name}={text}, which is neither true nor false.", page=_PAGE)
+        raise ConfigurationError(
+            f"the database URL has {name}={text}, which is neither true nor false.",
+            do=[f"Write ?{name}=true, or ?{name}=false."],
+            page=_PAGE,
+        )
 
     def _refuse(self) -> None:
         if not self.options:

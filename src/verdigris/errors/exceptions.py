@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class VerdigrisError(Exception):
-    """An error with its parts apart: `what` happened, `why` it is an error, what to `do`, and the `page` of its box."""
+    """An error with its parts apart: `what` happened, `why` it is an error, what to `do`, and the `page`.
+
+    The page is a box's, for `verdigris explain`, or where no box is about it a file of the documentation.
+    """
 
     def __init__(self, what: str, *, why: str = "", do: Sequence[str] = (), page: str = "") -> None:
         super().__init__(what)
@@ -26,7 +29,8 @@ class VerdigrisError(Exception):
         self.page = page
 
     def __str__(self) -> str:
-        lines = [self.why, *self.do, f"verdigris explain {self.page}" if self.page else ""]
+        page = self.page if not self.page or self.page.startswith("docs/") else f"verdigris explain {self.page}"
+        lines = [self.why, *self.do, page]
         return "\n  ".join([self.what, *(line for line in lines if line)])
 
 

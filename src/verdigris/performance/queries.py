@@ -138,7 +138,10 @@ class Queries:
     def pool_status(self) -> PoolStatus:
         """Return the pool's figures of this moment; raises RuntimeError where they were switched off."""
         if self.gauges is None:
-            raise RuntimeError("The pool is not measured: pool_metrics is off.")
+            raise RuntimeError(
+                "the pool is not measured: pool_metrics is off.\n"
+                "  Turn it on:   Database(pool_metrics=True), or instrument(engine, pool_metrics=True)"
+            )
         return self.gauges.status()
 
     @contextmanager
