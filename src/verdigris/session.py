@@ -233,10 +233,11 @@ class RequestUnit:
     __slots__ = ("database", "resolve", "session", "undo")
 
     def __init__(self, database: Database, scope: MutableMapping[str, Any]) -> None:
-        database.budget.unit_began()
+        database._budget.unit_began()  # noqa: SLF001 - a request is one of the Database's units
         self.database = database
         named = {key: scope[key] for key in _NAMED if key in scope}  # not the scope itself, which holds this unit
-        self.session = database.open(scope.get("verdigris.isolation_level"), info={"verdigris.scope": named})
+        level = scope.get("verdigris.isolation_level")
+        self.session = database._open_session(level, info={"verdigris.scope": named})  # noqa: SLF001 - as above
         self.resolve = bool(scope.get("verdigris.resolve"))
         self.undo = False
         scope.setdefault("verdigris.units", []).append(self)
@@ -252,4 +253,4 @@ class RequestUnit:
             return
         async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
             if type_ is None and not self.undo:
-                await commit(self.session, self.database.resolver() if self.resolve else None)
+                await commit(self.session, self.database._resolver() if self.resolve else None)  # noqa: SLF001 - as above

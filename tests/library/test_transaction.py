@@ -69,7 +69,7 @@ STATE = text("SELECT pg_backend_pid(), xact_start FROM pg_stat_activity WHERE pi
 async def test_it_begins_as_its_engine_says(db, unguarded, level):
     found = []
     for database in (db, unguarded):
-        session = database.read(snapshot=True) if level == "snapshot" else database.open(level)
+        session = database.read(snapshot=True) if level == "snapshot" else database._open_session(level)
         async with session:
             await session.get(Stone, 1)
             found.append(is_lean(session))

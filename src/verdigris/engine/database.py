@@ -224,8 +224,8 @@ class Database(Units, JSONReads):
         self.url = engine.url
         self.workers = workers or _workers()
         self.replicas = Replicas(engine, (), 0.0) if replicas is None else replicas
-        self.budget = Budget()
-        self.lane = Lane(engine, self.budget)
+        self._budget = Budget()
+        self.lane = Lane(engine, self._budget)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
             class_=AsyncSession,
@@ -238,7 +238,7 @@ class Database(Units, JSONReads):
         )
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._levels: dict[str, AsyncEngine] = {}
-        self._reading = Reading(engine, self.session, self.replicas, self.budget)
+        self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)
         self.queries: Queries = instrument(
             engine,

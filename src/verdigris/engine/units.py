@@ -32,7 +32,7 @@ class Units:
     engine: AsyncEngine
     session: async_sessionmaker[AsyncSession]
     replicas: Replicas
-    budget: Budget
+    _budget: Budget
     retry: Retry
     _levels: dict[str, AsyncEngine]
     _side_by_side: SideBySide
@@ -57,22 +57,22 @@ class Units:
         asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
         nobody can tell, such as after a failover, stays unknown.
         """
-        self.budget.unit_began()
+        self._budget.unit_began()
         return await run_unit(
-            lambda: self.open(isolation_level),
+            lambda: self._open_session(isolation_level),
             fn,
-            self.attempts(attempts, deadline, idempotent=idempotent),
-            self.resolver() if resolve else None,
+            self._attempts(attempts, deadline, idempotent=idempotent),
+            self._resolver() if resolve else None,
         )
 
-    def resolver(self) -> Resolver:
+    def _resolver(self) -> Resolver:
         """Return what finds out what became of this database's transactions."""
         return Resolver(self.engine, self._resolve_timeout)
 
-    def attempts(self, attempts: int, deadline: float | None, *, idempotent: bool, since: float = 0.0) -> Attempts:
+    def _attempts(self, attempts: int, deadline: float | None, *, idempotent: bool, since: float = 0.0) -> Attempts:
         """Return the attempts that one unit of work may make, of which the first began so many seconds ago."""
         return Attempts.of(
-            self.retry, self.budget, attempts=attempts, deadline=deadline, idempotent=idempotent, since=since
+            self.retry, self._budget, attempts=attempts, deadline=deadline, idempotent=idempotent, since=since
         )
 
     @overload
@@ -136,7 +136,7 @@ class Units:
             self.replicas.wrote()  # what the units committed, the caller has
         return tuple(results)
 
-    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
+    def _open_session(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
         if isolation_level is not None:
             if isolation_level not in self._levels:

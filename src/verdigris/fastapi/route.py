@@ -163,7 +163,7 @@ async def _repeat(handler: Handler, policy: Retrying, request: Request) -> Respo
             units: list[RequestUnit] = request.scope["verdigris.units"]
             if not units:
                 raise
-            allowed = allowed or units[0].database.attempts(
+            allowed = allowed or units[0].database._attempts(  # noqa: SLF001 - a request is one of the Database's units
                 policy.attempts,
                 policy.deadline,
                 idempotent=policy.idempotent,

@@ -95,7 +95,7 @@ class Sandbox(Database):
 
     # -- what a Database does otherwise --------------------------------------------------------------------------------
 
-    def open(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
+    def _open_session(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
         """Return a session; its isolation level is that of the outer transaction, whatever is asked."""
         return self.session(**options)
 
@@ -260,7 +260,7 @@ class _LaneInside(Lane):
     """The lane of a sandbox: its reads see what the test wrote, and leave the outer transaction whole if they fail."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        super().__init__(sandbox.engine, sandbox.budget)
+        super().__init__(sandbox.engine, sandbox._budget)  # noqa: SLF001 - a Database's own
         self._sandbox = sandbox
 
     async def fetchval_together(self, statement: str, arguments: Sequence[Any] = (), *, most: int = 1) -> Any:
