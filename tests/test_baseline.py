@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,18 @@ def test_a_damaged_baseline_is_refused(content, capsys):
         baseline.read(FILE)
     assert main(["check", *SELECT]) == 2
     assert "is not a baseline" in capsys.readouterr().err
+    assert FILE.read_text() == content
+
+
+def test_what_is_told_of_a_damaged_baseline_works(project, monkeypatch, capsys):
+    FILE.write_text("<<<<<<< ours")
+    assert main(["baseline", "write", *SELECT]) == 2
+    assert FILE.read_text() == "<<<<<<< ours"
+    told = capsys.readouterr().err
+
+    command = next(line for line in told.splitlines() if "start afresh:" in line).partition(":   ")[2]
+    delete, _, write = command.partition(" && ")
+    subprocess.run(shlex.split(delete), check=True)
+    assert main([*shlex.split(write)[1:], *SELECT]) == 0
+
+    assert [entry.subject for entry in baseline.read(FILE)] == ["db.py:engine"]

@@ -187,6 +187,7 @@ def test_a_directory_without_python_is_refused(project, capsys):
         (("check", "--baseline", "nowhere.json"), "There is no baseline nowhere.json."),
         (("check", "--select", "engine", "--ignore", "engine"), "No box is left to judge."),
         (("explain", "engine/preping"), "Did you mean `engine/pre-ping`?"),
+        (("explain", "docs/recordings.md"), "Did you mean `docs/recording.md`?"),
         (("explain",), "required: BOX"),
         (("boxes", "--output-format", "html"), "`html` is not known."),
         (("record",), "No command was given to record."),
@@ -373,6 +374,12 @@ def test_explain_takes_a_section(capsys):
     assert [line for line in out.splitlines() if line[:2] == "1."] == [
         f"{number} {name}" for name, number in numbers().items() if name.startswith("engine/")
     ]
+
+
+def test_explain_takes_a_page_that_is_no_boxs(capsys):
+    code, out, _ = run(capsys, "explain", "docs/recording.md")
+
+    assert (code, out) == (0, (ROOT / "docs" / "recording.md").read_text("utf-8"))
 
 
 # In a process of its own

@@ -8,6 +8,7 @@ stale nor gone.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FORMAT = "verdigris baseline"
 SCHEMA_VERSION = 1
 NAME = "verdigris-baseline.json"
-_PAGE = "docs/baseline.md"
+_PAGE = "verdigris explain docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,7 +99,9 @@ def read(path: Path) -> tuple[Entry, ...]:
     except FileNotFoundError as error:
         why = "Without it every known finding would fail the run again."
         raise UsageError(
-            f"There is no baseline {path}.", why=why, do=(f"verdigris baseline write --baseline {path}",)
+            f"There is no baseline {path}.",
+            why=why,
+            do=(f"verdigris baseline write --baseline {shlex.quote(str(path))}",),
         ) from error
     except OSError as error:
         raise UsageError(f"The baseline {path} cannot be read.", why=f"{error.strerror or error}.") from error
@@ -126,8 +129,16 @@ def _entries(document: Any, path: Path) -> tuple[Entry, ...]:
 
 
 def _damaged(path: Path, why: str) -> UsageError:
+    """`baseline write` refuses such a file too: it may be another file of somebody's, or known findings to merge."""
+    file = shlex.quote(str(path))
     return UsageError(
-        f"{path} is not a baseline.", why=why, do=(f"verdigris baseline write --baseline {path}",), page=_PAGE
+        f"{path} is not a baseline.",
+        why=why,
+        do=(
+            f"Take it out of version control again:   git checkout -- {file}",
+            f"or start afresh:   rm {file} && verdigris baseline write --baseline {file}",
+        ),
+        page=_PAGE,
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-PAGE = "docs/configuration.md"
+PAGE = "verdigris explain docs/configuration.md"
 KEYS: Mapping[str, str] = {
     "evidence": 'an array of "source", "recording", "database"',
     "select": "an array of boxes, sections or globs",

@@ -35,6 +35,19 @@ def page(name: str) -> str:
     raise LookupError(message)
 
 
+def documents() -> dict[str, str]:
+    """Return the path of each page that is no box's by the name that errors give it, `docs/recording.md`.
+
+    They lie beside the sources in a clone, and inside the package where it was installed.
+    """
+    package = os.path.dirname(_HERE)  # noqa: PTH120 - as above
+    for folder in (os.path.join(package, "_docs"), os.path.join(package, "..", "..", "docs")):  # noqa: PTH118 - as above
+        if os.path.isfile(os.path.join(folder, "configuration.md")):  # noqa: PTH113, PTH118 - as above
+            found = sorted(name for name in os.listdir(folder) if name.endswith(".md"))  # noqa: PTH208 - as above
+            return {f"docs/{name}": os.path.join(folder, name) for name in found}  # noqa: PTH118 - as above
+    return {}
+
+
 def numbers() -> dict[str, str]:
     """Return the number of each box by its name, in the checklist's order."""
     return {

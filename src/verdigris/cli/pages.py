@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from verdigris.checklist.pages import entries, numbers
+from verdigris.checklist.pages import documents, entries, numbers
 from verdigris.checklist.pages import page as page_of
 from verdigris.cli.options import Parser, choice
+
+if TYPE_CHECKING:
+    from verdigris.report.style import Style
 
 
 def boxes(given: list[str]) -> int:
@@ -31,7 +35,9 @@ def explain(given: list[str]) -> int:
     """Show a box's page: when it holds, on which evidence, why, what to do."""
     parser = Parser("explain", "Show a box's page: when it holds, on which evidence, why, what to do.")
     parser.add_argument(
-        "box", metavar="BOX", help="its name (engine/pre-ping), its number (1.3), or a section (engine)"
+        "box",
+        metavar="BOX",
+        help="its name (engine/pre-ping), its number (1.3), a section (engine), or another page (docs/recording.md)",
     )
     parser.add_argument("--color", metavar="WHEN", type=choice("auto", "always", "never"), default="auto")
     options = parser.read(given)
@@ -41,9 +47,32 @@ def explain(given: list[str]) -> int:
 
     known = numbers()
     wanted = options.box
+    if wanted.startswith("docs/"):
+        sys.stdout.write(_document(wanted, style_for(sys.stdout, options.color)))
+        return 0
     if wanted.count("/") > 1:  # a rule: box/variant
         wanted = wanted.rpartition("/")[0]
     style = style_for(sys.stdout, options.color)
     for name in matching([wanted], known, "`verdigris explain`"):
         sys.stdout.write(terminal(page_of(name), known[name], style))
     return 0
+
+
+def _document(name: str, style: Style) -> str:
+    """Return a page as it is written, its tables and code included, with its headings in bold."""
+    known = documents()
+    if name not in known:
+        from verdigris.checker.usage import UsageError, nearest
+
+        raise UsageError(
+            f"There is no page {name}.",
+            why="`verdigris explain` shows a box or a page.",
+            do=(nearest(name, known, "There is"),),
+        )
+    with open(known[name], encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs more to import than this to run
+        lines = file.read().splitlines()
+    fenced, shown = False, []
+    for line in lines:
+        fenced ^= line.startswith("```")
+        shown.append(style.paint(line, "bold") if line.startswith("#") and not fenced else line)
+    return style.finish("\n".join(shown) + "\n")

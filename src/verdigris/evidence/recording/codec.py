@@ -23,7 +23,7 @@ class ArtefactError(EvidenceError):
     """A file that was given as a recording cannot be read as one."""
 
     def __init__(self, what: str, *, why: str, do: tuple[str, ...] = (_AGAIN,)) -> None:
-        super().__init__(what, why=why, do=do, page="docs/recording.md")
+        super().__init__(what, why=why, do=do, page="verdigris explain docs/recording.md")
 
 
 class _MismatchError(Exception):
