@@ -220,7 +220,7 @@ async def test_what_is_no_position_is_refused(make, position):
     with pytest.raises(ConfigurationError, match="is no position") as refused:
         await count(make(), after=position)
 
-    assert str(refused.value).endswith("\n  docs/topologies.md")
+    assert str(refused.value).endswith("\n  verdigris explain docs/topologies.md")
 
 
 @pytest.mark.slow

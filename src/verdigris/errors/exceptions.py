@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class VerdigrisError(Exception):
     """An error with its parts apart: `what` happened, `why` it is an error, what to `do`, and the `page`.
 
-    The page is a box's, for `verdigris explain`, or where no box is about it a file of the documentation.
+    The page is what `verdigris explain` takes: a box's, or where no box is about it one of the documentation.
     """
 
     def __init__(self, what: str, *, why: str = "", do: Sequence[str] = (), page: str = "") -> None:
@@ -29,8 +29,7 @@ class VerdigrisError(Exception):
         self.page = page
 
     def __str__(self) -> str:
-        page = self.page if not self.page or self.page.startswith("docs/") else f"verdigris explain {self.page}"
-        lines = [self.why, *self.do, page]
+        lines = [self.why, *self.do, f"verdigris explain {self.page}" if self.page else ""]
         return "\n  ".join([self.what, *(line for line in lines if line)])
 
 
