@@ -62,7 +62,7 @@ PUBLIC = {
         "QueryLog",
         "Sandbox",
         "SandboxBlockedError",
-        "TooManyQueriesError",
+        "StatementCountError",
         "refuse_unless_test",
         "standing_in",
     },

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError, UnflushedError
-from verdigris.testing import Sandbox, SandboxBlockedError, TooManyQueriesError, refuse_unless_test, standing_in
+from verdigris.testing import Sandbox, SandboxBlockedError, StatementCountError, refuse_unless_test, standing_in
 from verdigris.testing.databases import Databases
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -290,11 +290,16 @@ async def test_a_test_that_allows_three_statements_fails_at_the_fourth_and_names
         one.__enter__()
         for _ in range(2):
             await session.execute(text("SELECT 1"))
-        with pytest.raises(TooManyQueriesError, match=r"2 x SELECT \?   at .*test_testing\.py:\d+") as raised:
+        with pytest.raises(StatementCountError, match=r"2 x SELECT \?   at .*test_testing\.py:\d+") as raised:
             one.__exit__(None, None, None)
 
     assert "2 statements ran where 1 should" in str(raised.value)
     assert verdigris_queries.count == 5
+
+
+def test_too_few_statements_are_the_wrong_number_too(verdigris_queries):
+    with pytest.raises(StatementCountError, match=r"^0 statements ran where 3 should\.$"), verdigris_queries.exactly(3):
+        pass
 
 
 # -- which databases tests may use -------------------------------------------------------------------------------------

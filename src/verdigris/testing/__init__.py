@@ -15,7 +15,7 @@ The pytest plugin `verdigris` brings fixtures: `verdigris_sandbox` and `verdigri
 
 from __future__ import annotations
 
-from verdigris.testing.counting import QueryLog, TooManyQueriesError
+from verdigris.testing.counting import QueryLog, StatementCountError
 from verdigris.testing.databases import MARK, Databases, refuse_unless_test
 from verdigris.testing.sandbox import Sandbox, SandboxBlockedError
 from verdigris.testing.substitution import standing_in
@@ -26,7 +26,7 @@ __all__ = [
     "QueryLog",
     "Sandbox",
     "SandboxBlockedError",
-    "TooManyQueriesError",
+    "StatementCountError",
     "refuse_unless_test",
     "standing_in",
 ]

@@ -21,8 +21,8 @@ _NOT_COUNTED = re.compile(
 )
 
 
-class TooManyQueriesError(AssertionError):
-    """More statements ran than a test allows."""
+class StatementCountError(AssertionError):
+    """Another number of statements ran than a test asks for: too many, or too few."""
 
 
 class QueryLog:
@@ -43,7 +43,7 @@ class QueryLog:
         yield
         seen = self.statements[before:]
         if len(seen) > limit:
-            raise TooManyQueriesError(f"{len(seen)} statements ran where at most {limit} may:\n{_listed(seen)}")
+            raise StatementCountError(f"{len(seen)} statements ran where at most {limit} may{_listed(seen)}")
 
     @contextmanager
     def exactly(self, number: int) -> Iterator[None]:
@@ -52,7 +52,7 @@ class QueryLog:
         yield
         seen = self.statements[before:]
         if len(seen) != number:
-            raise TooManyQueriesError(f"{len(seen)} statements ran where {number} should:\n{_listed(seen)}")
+            raise StatementCountError(f"{len(seen)} statements ran where {number} should{_listed(seen)}")
 
     @contextmanager
     def listening(self, queries: Queries) -> Iterator[None]:
@@ -67,6 +67,5 @@ class QueryLog:
 
 def _listed(statements: list[tuple[str, Place | None]]) -> str:
     counted = Counter((text, str(place) if place else "") for text, place in statements)
-    return "\n".join(
-        f"  {number} x {text}{f'   at {place}' if place else ''}" for (text, place), number in counted.items()
-    )
+    lines = (f"\n  {number} x {text}{f'   at {place}' if place else ''}" for (text, place), number in counted.items())
+    return f":{''.join(lines)}" if statements else "."
