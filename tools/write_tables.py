@@ -1,4 +1,4 @@
-"""Writes the tables of docs/errors.md from the code; with --check says whether they are current."""
+"""Writes the tables of docs/errors.md and docs/database.md from the code; --check says whether they are current."""
 
 from __future__ import annotations
 
@@ -8,27 +8,91 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verdigris import errors
+from verdigris import Database, errors
 from verdigris.errors import DRIVER_TEXTS, SQLSTATES, RetryLevel, VerdigrisError, classify
+from verdigris.evidence.guarantees import GUARANTEES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from verdigris.errors import Fault
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS = ("name", "HTTP", "Retry-After", "repeated")
+SETTINGS = ("setting", "default", "`from_engine`", "box", "what it changes")
+SECONDS = {"max_lag", "pool_recycle", "slow_query"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page, or compare it."""
-    now = PAGE.read_text()
-    text = filled(now)
-    if "--check" in arguments:
-        print("docs/errors.md is current" if text == now else "docs/errors.md is not: run tools/write_tables.py")
-        return int(text != now)
-    PAGE.write_text(text)
-    return 0
+    """Write the pages, or compare them."""
+    status = 0
+    for name, fill in (("errors.md", filled), ("database.md", with_settings)):
+        now = (DOCS / name).read_text()
+        text = fill(now)
+        if "--check" not in arguments:
+            (DOCS / name).write_text(text)
+            continue
+        print(f"docs/{name} is current" if text == now else f"docs/{name} is not: run tools/write_tables.py")
+        status |= text != now
+    return status
+
+
+def with_settings(page: str) -> str:
+    """Return a page with the settings as `Database` has them; what each changes is the page's own text."""
+    known, told = settings(), {}
+
+    def rows(found: re.Match[str]) -> str:
+        said = [re.split(r"(?<!\\)\|", line)[1:-1] for line in found[2].splitlines()[2:]]
+        names = {cells[0].strip(" `"): cells[-1].strip() for cells in said}
+        told.update(names)
+        return found[1] + table(
+            SETTINGS, ((f"`{name}`", *known.get(name, ("?",) * 3), text) for name, text in names.items())
+        )
+
+    text = re.sub(r"(<!-- settings -->\n)(.*?)(?=<!-- end -->)", rows, page, flags=re.DOTALL)
+    missing, gone = known.keys() - told.keys(), told.keys() - known.keys()
+    if missing or gone:
+        sys.exit(f"docs/database.md lacks {sorted(missing)} and names {sorted(gone)}, which does not exist")
+    return text
+
+
+def settings() -> dict[str, tuple[str, str, str]]:
+    """Return the default of each setting, whether `from_engine` takes it, and the boxes that the default holds."""
+    made, adopted = keywords(Database.__init__), keywords(Database.from_engine)
+    handed_on = keywords(Database._attach)  # noqa: SLF001 - what from_engine's **options are
+    adopted.update({name: value for name, value in handed_on.items() if name != "replicas"})
+    return {
+        name: (default(name, value), "yes" if name in adopted else "–", boxes(name))
+        for name, value in {**adopted, **made}.items()
+    }
+
+
+def keywords(function: Callable[..., object]) -> dict[str, object]:
+    """Return what can be told to a function that makes a Database, and what it is unless it is told."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        each.name: each.default
+        for each in parameters
+        if each.kind is each.KEYWORD_ONLY or (each.default is not each.empty and each.name != "engine")
+    }
+
+
+def default(name: str, value: object) -> str:
+    """Return a default as the page shows it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g} s" if name in SECONDS or name.endswith("_timeout") else f"{value:g}"
+    return "none" if value == () else f"`{value!r}`"
+
+
+def boxes(name: str) -> str:
+    """Return the boxes that a promise about a setting holds."""
+    found = {
+        box: None
+        for each in GUARANTEES
+        if each.symbol.startswith("verdigris.Database") and (each.option == name or each.opt_out.startswith(f"{name}="))
+        for box in each.boxes
+    }
+    return ", ".join(f"`{box}`" for box in found) or "–"
 
 
 def filled(page: str) -> str:

@@ -364,7 +364,7 @@ def test_the_table_says_nothing_that_a_client_must_not_read():
         assert (fault.retry is RetryLevel.UNIT) == (fault.repeats > 0)
 
 
-def test_the_page_says_what_the_table_says():
+def test_the_pages_say_what_the_code_says():
     script = Path(__file__).parents[2] / "tools" / "write_tables.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
 
