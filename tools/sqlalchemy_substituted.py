@@ -97,9 +97,10 @@ def _adapt_every_engine() -> None:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+    from verdigris.engine.build import driver_settings
     from verdigris.engine.dialect import adapt
-    from verdigris.engine.driver import DriverSettings
     from verdigris.engine.pool import Pool
+    from verdigris.engine.settings import USUAL
 
     original = Engine.__init__
 
@@ -115,7 +116,7 @@ def _adapt_every_engine() -> None:
         hide_parameters: Any = None,
     ) -> None:
         if getattr(dialect, "driver", "") == "asyncpg":
-            adapt(dialect, DriverSettings())
+            adapt(dialect, driver_settings(USUAL))
             if type(pool) is AsyncAdaptedQueuePool:  # not adopt(): create_engine() has yet to listen to this very pool
                 pool.__class__ = Pool
         original(self, pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters)

@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
 import os
 import re
 import sys
 import warnings
+from dataclasses import fields
 
 import asyncpg
 import pytest
@@ -18,6 +20,7 @@ from verdigris.engine import Database, sizing
 from verdigris.engine.build import lacking
 from verdigris.engine.dialect import place_of
 from verdigris.engine.driver import Connection, ours
+from verdigris.engine.settings import Settings
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
     CommitRefusedError,
@@ -118,6 +121,90 @@ def test_a_misspelt_option_names_the_nearest():
 def test_an_option_with_a_value_that_cannot_be_is_refused_with_one_that_can(query, way_out):
     with pytest.raises(ConfigurationError, match=re.escape(way_out)):
         Database(f"{ANYWHERE}?{query}")
+
+
+# -- the options ---------------------------------------------------------------------------------------------------
+
+
+def test_what_both_constructors_take_is_what_the_settings_are_by_default():
+    made, adopted = inspect.signature(Database.__init__).parameters, inspect.signature(Database.from_engine).parameters
+    defaults = {field.name: field.default for field in fields(Settings)}
+    both = [each for each in (*made.values(), *adopted.values()) if each.kind is each.KEYWORD_ONLY]
+
+    assert {each.name: each.default for each in both if each.name != "replicas"} == {
+        name: default for name, default in defaults.items() if name != "options"
+    }
+    assert made["connect_timeout"].default == 5.0
+    assert adopted["connect_timeout"].annotation == "float | None"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("statment_timeout", "statement_timeout"), ("ecko", "echo"), ("replica", "replicas")]
+)
+def test_an_option_that_nobody_knows_names_the_nearest(written, meant):
+    with pytest.raises(ConfigurationError, match=f"Did you mean {meant}= where {written}= stands") as refused:
+        Database(ANYWHERE, query_cache_size=100, native_inet_types=False, **{written: 5})
+
+    assert refused.value.what == f"Database() has no option {written}."
+
+
+def test_options_of_create_engine_pass():
+    db = Database(ANYWHERE, query_cache_size=0, hide_parameters=False, native_inet_types=False)
+
+    assert db.engine.sync_engine._compiled_cache is None
+    assert db.engine.dialect._native_inet_types is False
+
+
+@pytest.mark.parametrize(
+    ("option", "way_out"),
+    [
+        ({"workers": 0}, "WEB_CONCURRENCY"),
+        ({"retry": 5}, "Database(retry=Retry(attempts=5))"),
+        ({"statement_timeout": "30s"}, "statement_timeout=30"),
+        ({"command_timeout": 0}, "command_timeout=None"),
+        ({"pool_timeout": None}, "pool_timeout=3"),
+        ({"close_timeout": -1}, "close_timeout=2"),
+        ({"explain_slow": "always"}, 'explain_slow="analyze"'),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_with_one_that_it_can(option, way_out):
+    engine = create_async_engine(ANYWHERE.replace("postgresql", "postgresql+asyncpg"))
+
+    with pytest.raises(ConfigurationError, match=re.escape(way_out)):
+        Database(ANYWHERE, **option)
+    if "pool_timeout" not in option:
+        with pytest.raises(ConfigurationError, match=re.escape(way_out)):
+            Database.from_engine(engine, **option)
+
+
+async def test_the_drivers_own_limits_can_be_left_out(database_url):
+    db = Database(database_url, connect_timeout=None, command_timeout=None)
+
+    assert await backend(db) > 0
+    assert db.engine.dialect.verdigris.settings.commit_timeout == 10
+    await db.dispose()
+
+
+@pytest.mark.parametrize(
+    ("option", "way_out"),
+    [
+        (
+            {"pool_size": 5, "pool_timeout": 2},
+            "These belong to it:   create_async_engine(..., pool_size=5, pool_timeout=2)",
+        ),
+        ({"connect_args": {"password": "hunter2"}}, "This belongs to it:   create_async_engine(..., connect_args=...)"),
+        ({"replicas": ["postgresql://one/shop"]}, "Database(url, replicas=[...])"),
+        ({"statment_timeout": 5}, "Did you mean statement_timeout= where statment_timeout= stands"),
+        ({"colour": "blue"}, "Remove it."),
+    ],
+)
+def test_what_from_engine_does_not_take_is_refused_with_where_it_belongs(option, way_out):
+    engine = create_async_engine(ANYWHERE.replace("postgresql", "postgresql+asyncpg"))
+
+    with pytest.raises(ConfigurationError, match=re.escape(way_out)) as refused:
+        Database.from_engine(engine, **option)
+
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_password_behind_the_question_mark_moves_to_where_it_is_masked():

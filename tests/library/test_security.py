@@ -180,6 +180,15 @@ async def failure(db):
     raise AssertionError("it connected")
 
 
+@pytest.mark.parametrize("option", [{"statment_timeout": 5}, {"workers": 0}])
+def test_an_option_that_is_refused_leaves_no_password_in_its_frames(option):
+    with pytest.raises(ConfigurationError) as refused:
+        Database(f"postgresql://app:{SECRET}@127.0.0.1:1/shop", **option)
+
+    assert frames_with_secret(refused.value) == []
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
 async def test_a_refused_connection_leaves_no_password_in_its_frames():
     error = await failure(Database(f"postgresql://app:{SECRET}@127.0.0.1:1/shop"))
 

@@ -18,12 +18,12 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
-from verdigris.engine.driver import DriverSettings
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable
 
     from asyncpg.transaction import Transaction
+
+    from verdigris.engine.driver import DriverSettings
 
 _asyncpg: Any = asyncpg.Connection
 _NAMES = "execute", "executemany", "fetch", "prepare", "_execute", "_executemany"
@@ -35,7 +35,7 @@ _ASKS = "SHOW transaction_isolation"  # for an answer, and for nothing else: no 
 class Beginning(asyncpg.Connection):
     """An asyncpg connection on which a transaction may begin with its first statement."""
 
-    settings: ClassVar[DriverSettings] = DriverSettings()
+    settings: ClassVar[DriverSettings]
     waits: ClassVar[bool] = True  # False where classes above have a say in what is sent
     first: bool = False  # while the transaction starts whose first statement comes right behind
     owed: str | None = None  # a BEGIN that goes with the next statement

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -12,53 +11,22 @@ from verdigris.engine import events, sizing, tls
 from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
 from verdigris.engine.limits import connector, server_limits
+from verdigris.engine.options import misspelt
 from verdigris.engine.pool import Pool, adopt
-from verdigris.engine.secrecy import Password
+from verdigris.engine.secrecy import Password, without_frames
+from verdigris.engine.settings import USUAL
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from verdigris.engine.settings import Settings
     from verdigris.engine.url import Address
 
 _PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """What `Database` was told about its engines; seconds."""
-
-    pool_size: int | None = None
-    max_overflow: int | None = None
-    pool_timeout: float = 3.0
-    pool_recycle: int = 1800
-    pool_pre_ping: bool = True
-    max_waiting: int | None = None
-    connect_timeout: float = 5.0
-    command_timeout: float = 60.0
-    statement_timeout: float | None = 30.0
-    transaction_timeout: float | None = 300.0
-    idle_in_transaction_timeout: float | None = 60.0
-    commit_timeout: float = 10.0
-    close_timeout: float = 2.0
-    isolation_level: str | None = None
-    guard_commit: bool = True
-    pgbouncer: bool | None = None
-    reset: bool = True
-    hide_parameters: bool = True
-    options: dict[str, Any] = field(default_factory=dict)  # of create_async_engine
-
-    @property
-    def limits(self) -> dict[str, str]:
-        """The server's own limits, as they are sent when connecting."""
-        return server_limits(
-            statement=self.statement_timeout,
-            transaction=self.transaction_timeout,
-            idle_in_transaction=self.idle_in_transaction_timeout,
-        )
-
-
-def build(found: Address, settings: EngineSettings) -> AsyncEngine:
+def build(found: Address, settings: Settings) -> AsyncEngine:
     """Return the engine for an address, with the guards on it."""
     options = dict(settings.options)
     arguments = {**found.connect, **options.pop("connect_args", {})}
@@ -76,24 +44,25 @@ def build(found: Address, settings: EngineSettings) -> AsyncEngine:
         options["max_overflow"] = sizing.DEFAULT_OVERFLOW if overflow is None else overflow
         options["pool_timeout"] = settings.pool_timeout
         options.setdefault("pool_use_lifo", True)  # what a quiet hour does not need stays idle, and may be closed
-    options.setdefault("hide_parameters", True)
-    driver = DriverSettings(
-        connect_timeout=arguments.setdefault("timeout", settings.connect_timeout),
-        command_timeout=arguments.setdefault("command_timeout", settings.command_timeout),
-        commit_timeout=settings.commit_timeout,
-        close_timeout=settings.close_timeout,
-        guard_commit=settings.guard_commit,
-    )
-    engine = create_async_engine(
-        found.url,
-        connect_args={**arguments, "server_settings": {**settings.limits, **server}},
-        pool_pre_ping=settings.pool_pre_ping,
-        pool_recycle=settings.pool_recycle,
-        **options,
-    )
+    options.setdefault("hide_parameters", settings.hide_parameters)
+    arguments.setdefault("timeout", settings.connect_timeout)
+    arguments.setdefault("command_timeout", settings.command_timeout)
+    try:
+        engine = create_async_engine(
+            found.url,
+            connect_args={**arguments, "server_settings": {**_limits(settings), **server}},
+            pool_pre_ping=settings.pool_pre_ping,
+            pool_recycle=settings.pool_recycle,
+            **options,
+        )
+    except TypeError as error:
+        unknown = misspelt(settings.options)
+        if unknown is None:
+            raise
+        raise unknown from without_frames(error)
     adapt(
         cast("Any", engine.sync_engine.dialect),
-        driver,
+        driver_settings(settings, arguments),
         pgbouncer=found.pgbouncer if settings.pgbouncer is None else settings.pgbouncer,
         verifies=not tls.is_told(arguments) and not all(map(tls.is_local, tls.hosts_of(found.url))),
     )
@@ -101,7 +70,7 @@ def build(found: Address, settings: EngineSettings) -> AsyncEngine:
     return engine
 
 
-def take_over(engine: AsyncEngine, settings: EngineSettings) -> None:
+def take_over(engine: AsyncEngine, settings: Settings) -> None:
     """Put the guards and the limits on an engine that exists already; what it was told itself stays."""
     if engine.dialect.driver != "asyncpg":
         raise ConfigurationError(
@@ -120,16 +89,26 @@ def take_over(engine: AsyncEngine, settings: EngineSettings) -> None:
                 page="session/single-factory",
             )
         engine.sync_engine.pool = adopt(pool)
-    driver = DriverSettings(
-        settings.connect_timeout,
-        settings.command_timeout,
-        settings.commit_timeout,
-        settings.close_timeout,
-        guard_commit=settings.guard_commit,
+    adapt(
+        cast("Any", engine.sync_engine.dialect),
+        driver_settings(settings),
+        pgbouncer=settings.pgbouncer,
+        limits=_limits(settings),
     )
-    adapt(cast("Any", engine.sync_engine.dialect), driver, pgbouncer=settings.pgbouncer, limits=settings.limits)
     engine.sync_engine.hide_parameters = engine.sync_engine.hide_parameters or settings.hide_parameters
     _finish(engine, settings)
+
+
+def driver_settings(settings: Settings, arguments: Mapping[str, Any] | None = None) -> DriverSettings:
+    """Return what every connection gets; arguments of asyncpg's say it before the settings do."""
+    told = arguments or {}
+    return DriverSettings(
+        connect_timeout=told.get("timeout", settings.connect_timeout),
+        command_timeout=told.get("command_timeout", settings.command_timeout),
+        commit_timeout=settings.commit_timeout,
+        close_timeout=settings.close_timeout,
+        guard_commit=settings.guard_commit,
+    )
 
 
 def lacking(engine: AsyncEngine) -> Iterator[str]:
@@ -139,14 +118,24 @@ def lacking(engine: AsyncEngine) -> Iterator[str]:
     if not isinstance(pool, Pool):
         yield f"its {type(pool).__name__} has no line, names no holders and clears nothing that is left in a session"
     elif seconds > _PATIENCE:
-        yield f"callers wait {seconds:g} s for a connection, longer than their clients: pool_timeout=3"
+        shorter = f"pool_timeout={USUAL.pool_timeout:g}"
+        yield f"callers wait {seconds:g} s for a connection, longer than their clients: {shorter}"
     if isinstance(pool, QueuePool) and recycle < 0:
-        yield "connections live for ever, also those to an address that moved: pool_recycle=1800"
+        yield f"connections live for ever, also those to an address that moved: pool_recycle={USUAL.pool_recycle}"
     if dialect.verdigris.trusts_anybody and not all(map(tls.is_local, tls.hosts_of(engine.url))):
         yield "nobody verifies the server's certificate: connect_args={'ssl': 'verify-full'}"
 
 
-def _finish(engine: AsyncEngine, settings: EngineSettings) -> None:
+def _limits(settings: Settings) -> dict[str, str]:
+    """Return the server's own limits, as they are sent when connecting."""
+    return server_limits(
+        statement=settings.statement_timeout,
+        transaction=settings.transaction_timeout,
+        idle_in_transaction=settings.idle_in_transaction_timeout,
+    )
+
+
+def _finish(engine: AsyncEngine, settings: Settings) -> None:
     pool = engine.sync_engine.pool
     if isinstance(pool, Pool):
         pool.extras.queue.limit, pool.extras.clears = settings.max_waiting, settings.reset

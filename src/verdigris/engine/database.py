@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -15,14 +15,16 @@ from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves 
 from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Budget, Retry
 from verdigris.engine import lifecycle
-from verdigris.engine.build import EngineSettings, build, lacking, take_over
+from verdigris.engine.build import build, lacking, take_over
 from verdigris.engine.gathering import SideBySide
 from verdigris.engine.lane import Lane
 from verdigris.engine.lean import LeanReads
+from verdigris.engine.options import not_adopted
 from verdigris.engine.pool import Pool
 from verdigris.engine.reading import Reading
 from verdigris.engine.replicas import Replicas
 from verdigris.engine.secrecy import without_frames
+from verdigris.engine.settings import USUAL, Settings
 from verdigris.engine.units import Units
 from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError
@@ -56,117 +58,125 @@ class Database(Units, JSONReads):
     for a connection; the next is refused at once. `reset=False` leaves to the next user what one left in the session.
     `pgbouncer` says whether a pooler in transaction mode stands before the server; unsaid, it is found out.
 
-    Raises ConfigurationError for a URL that names another database, another driver or an unknown option.
-    """
+    `explain_slow=True` has slow reads explained, which does not run them; `"analyze"` allows EXPLAIN ANALYZE, which
+    runs each once more, in a read-only transaction that is rolled back and limited in time. Writes are never analysed.
 
-    _drain_timeout, _dispose_timeout = 10.0, 5.0
-    _adopted = False
+    Raises ConfigurationError for a URL that names another database, another driver or an unknown option, and for an
+    option that neither this class nor `create_async_engine` has.
+    """
 
     def __init__(
         self,
         url: str | URL | None = None,
         *,
         replicas: Sequence[str | URL] = (),
-        max_lag: float = 1.0,
-        workers: int | None = None,
-        pool_size: int | None = None,
-        max_overflow: int | None = None,
-        pool_timeout: float = 3.0,
-        pool_recycle: int = 1800,
-        pool_pre_ping: bool = True,
-        max_waiting: int | None = None,
-        reset: bool = True,
-        pgbouncer: bool | None = None,
-        connect_timeout: float = 5.0,
-        command_timeout: float = 60.0,
-        statement_timeout: float | None = 30.0,
-        transaction_timeout: float | None = 300.0,
-        idle_in_transaction_timeout: float | None = 60.0,
-        commit_timeout: float = 10.0,
-        close_timeout: float = 2.0,
-        drain_timeout: float = 10.0,
-        dispose_timeout: float = 5.0,
-        resolve_timeout: float = 5.0,
-        isolation_level: str | None = None,
-        expire_on_commit: bool = False,
-        autoflush: bool = True,
-        close_resets_only: bool = False,
-        guard_tasks: bool = True,
-        guard_commit: bool = True,
-        retry: Retry | bool = True,
-        slow_query: float = 0.5,
-        explain_slow: bool = True,
-        time_queries: bool = True,
-        pool_metrics: bool = True,
+        max_lag: float = USUAL.max_lag,
+        workers: int | None = USUAL.workers,
+        pool_size: int | None = USUAL.pool_size,
+        max_overflow: int | None = USUAL.max_overflow,
+        pool_timeout: float = USUAL.pool_timeout,
+        pool_recycle: int = USUAL.pool_recycle,
+        pool_pre_ping: bool = USUAL.pool_pre_ping,
+        max_waiting: int | None = USUAL.max_waiting,
+        reset: bool = USUAL.reset,
+        pgbouncer: bool | None = USUAL.pgbouncer,
+        connect_timeout: float | None = USUAL.connect_timeout,
+        command_timeout: float | None = USUAL.command_timeout,
+        statement_timeout: float | None = USUAL.statement_timeout,
+        transaction_timeout: float | None = USUAL.transaction_timeout,
+        idle_in_transaction_timeout: float | None = USUAL.idle_in_transaction_timeout,
+        commit_timeout: float = USUAL.commit_timeout,
+        close_timeout: float = USUAL.close_timeout,
+        drain_timeout: float = USUAL.drain_timeout,
+        dispose_timeout: float = USUAL.dispose_timeout,
+        resolve_timeout: float = USUAL.resolve_timeout,
+        isolation_level: str | None = USUAL.isolation_level,
+        expire_on_commit: bool = USUAL.expire_on_commit,
+        autoflush: bool = USUAL.autoflush,
+        close_resets_only: bool = USUAL.close_resets_only,
+        guard_tasks: bool = USUAL.guard_tasks,
+        guard_commit: bool = USUAL.guard_commit,
+        retry: Retry | bool = USUAL.retry,
+        slow_query: float = USUAL.slow_query,
+        explain_slow: bool | Literal["analyze"] = USUAL.explain_slow,
+        time_queries: bool = USUAL.time_queries,
+        pool_metrics: bool = USUAL.pool_metrics,
         **engine_options: Any,
     ) -> None:
-        settings = EngineSettings(
-            pool_size=pool_size,
-            max_overflow=max_overflow,
-            pool_timeout=pool_timeout,
-            pool_recycle=pool_recycle,
-            pool_pre_ping=pool_pre_ping,
-            max_waiting=max_waiting,
-            reset=reset,
-            pgbouncer=pgbouncer,
-            connect_timeout=connect_timeout,
-            command_timeout=command_timeout,
-            statement_timeout=statement_timeout,
-            transaction_timeout=transaction_timeout,
-            idle_in_transaction_timeout=idle_in_transaction_timeout,
-            commit_timeout=commit_timeout,
-            close_timeout=close_timeout,
-            isolation_level=isolation_level,
-            guard_commit=guard_commit,
-            options=engine_options,
-        )
         try:
+            settings = Settings(
+                max_lag=max_lag,
+                workers=workers,
+                pool_size=pool_size,
+                max_overflow=max_overflow,
+                pool_timeout=pool_timeout,
+                pool_recycle=pool_recycle,
+                pool_pre_ping=pool_pre_ping,
+                max_waiting=max_waiting,
+                reset=reset,
+                pgbouncer=pgbouncer,
+                connect_timeout=connect_timeout,
+                command_timeout=command_timeout,
+                statement_timeout=statement_timeout,
+                transaction_timeout=transaction_timeout,
+                idle_in_transaction_timeout=idle_in_transaction_timeout,
+                commit_timeout=commit_timeout,
+                close_timeout=close_timeout,
+                drain_timeout=drain_timeout,
+                dispose_timeout=dispose_timeout,
+                resolve_timeout=resolve_timeout,
+                isolation_level=isolation_level,
+                expire_on_commit=expire_on_commit,
+                autoflush=autoflush,
+                close_resets_only=close_resets_only,
+                guard_tasks=guard_tasks,
+                guard_commit=guard_commit,
+                retry=retry,
+                slow_query=slow_query,
+                explain_slow=explain_slow,
+                time_queries=time_queries,
+                pool_metrics=pool_metrics,
+                options=engine_options,
+            )
             engine, *others = [build(address(each), settings) for each in (url, *replicas)]
         except ConfigurationError as error:
             url, replicas = None, ()  # this frame is part of what a tracker of errors keeps
             raise without_frames(error) from None
         self._chosen = (pool_size, max_overflow)
-        self._drain_timeout, self._dispose_timeout, self._resolve_timeout = (
-            drain_timeout,
-            dispose_timeout,
-            resolve_timeout,
-        )
-        self._attach(
-            engine,
-            replicas=Replicas(engine, others, max_lag),
-            workers=workers,
-            expire_on_commit=expire_on_commit,
-            autoflush=autoflush,
-            close_resets_only=close_resets_only,
-            guard_tasks=guard_tasks,
-            retry=retry,
-            slow_query=slow_query,
-            explain_slow=explain_slow,
-            time_queries=time_queries,
-            pool_metrics=pool_metrics,
-        )
+        self._adopted = False
+        self._attach(engine, settings, Replicas(engine, others, max_lag))
 
     @classmethod
     def from_engine(
         cls,
         engine: AsyncEngine,
         *,
-        max_waiting: int | None = None,
-        reset: bool = True,
-        pgbouncer: bool | None = None,
-        connect_timeout: float = 5.0,
-        command_timeout: float = 60.0,
-        statement_timeout: float | None = 30.0,
-        transaction_timeout: float | None = 300.0,
-        idle_in_transaction_timeout: float | None = 60.0,
-        commit_timeout: float = 10.0,
-        close_timeout: float = 2.0,
-        drain_timeout: float = 10.0,
-        dispose_timeout: float = 5.0,
-        resolve_timeout: float = 5.0,
-        hide_parameters: bool = True,
-        guard_commit: bool = True,
-        **options: Any,
+        hide_parameters: bool = USUAL.hide_parameters,
+        workers: int | None = USUAL.workers,
+        max_waiting: int | None = USUAL.max_waiting,
+        reset: bool = USUAL.reset,
+        pgbouncer: bool | None = USUAL.pgbouncer,
+        connect_timeout: float | None = USUAL.connect_timeout,
+        command_timeout: float | None = USUAL.command_timeout,
+        statement_timeout: float | None = USUAL.statement_timeout,
+        transaction_timeout: float | None = USUAL.transaction_timeout,
+        idle_in_transaction_timeout: float | None = USUAL.idle_in_transaction_timeout,
+        commit_timeout: float = USUAL.commit_timeout,
+        close_timeout: float = USUAL.close_timeout,
+        drain_timeout: float = USUAL.drain_timeout,
+        dispose_timeout: float = USUAL.dispose_timeout,
+        resolve_timeout: float = USUAL.resolve_timeout,
+        expire_on_commit: bool = USUAL.expire_on_commit,
+        autoflush: bool = USUAL.autoflush,
+        close_resets_only: bool = USUAL.close_resets_only,
+        guard_tasks: bool = USUAL.guard_tasks,
+        guard_commit: bool = USUAL.guard_commit,
+        retry: Retry | bool = USUAL.retry,
+        slow_query: float = USUAL.slow_query,
+        explain_slow: bool | Literal["analyze"] = USUAL.explain_slow,
+        time_queries: bool = USUAL.time_queries,
+        pool_metrics: bool = USUAL.pool_metrics,
+        **unknown: Never,
     ) -> Database:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
 
@@ -175,10 +185,14 @@ class Database(Units, JSONReads):
         arguments where they say otherwise, its pool's size, timeout and recycle, TLS as it is; the start names what of
         these is weaker than in a Database of our own making. Call it before the engine is first used: connections that
         are open already would lack the guards. Raises ConfigurationError for one that is in use or of another driver;
-        so does the first connection where the engine has an `async_creator`, which goes past every guard.
+        so does the first connection where the engine has an `async_creator`, which goes past every guard. The options
+        are those of `Database(...)` but for what the engine has been told itself; another raises ConfigurationError.
         """
-        self = cls.__new__(cls)
-        settings = EngineSettings(
+        if unknown:
+            raise not_adopted(unknown)
+        settings = Settings(
+            hide_parameters=hide_parameters,
+            workers=workers,
             max_waiting=max_waiting,
             reset=reset,
             pgbouncer=pgbouncer,
@@ -189,68 +203,62 @@ class Database(Units, JSONReads):
             idle_in_transaction_timeout=idle_in_transaction_timeout,
             commit_timeout=commit_timeout,
             close_timeout=close_timeout,
-            hide_parameters=hide_parameters,
+            drain_timeout=drain_timeout,
+            dispose_timeout=dispose_timeout,
+            resolve_timeout=resolve_timeout,
+            expire_on_commit=expire_on_commit,
+            autoflush=autoflush,
+            close_resets_only=close_resets_only,
+            guard_tasks=guard_tasks,
             guard_commit=guard_commit,
+            retry=retry,
+            slow_query=slow_query,
+            explain_slow=explain_slow,
+            time_queries=time_queries,
+            pool_metrics=pool_metrics,
         )
         take_over(engine, settings)
-        self._adopted = True
-        self._drain_timeout, self._dispose_timeout, self._resolve_timeout = (
-            drain_timeout,
-            dispose_timeout,
-            resolve_timeout,
-        )
+        self = cls.__new__(cls)
         pool = engine.sync_engine.pool
         self._chosen = (pool.size(), pool._max_overflow) if isinstance(pool, AsyncAdaptedQueuePool) else (None, None)  # noqa: SLF001
-        self._attach(engine, **options)
+        self._adopted = True
+        self._attach(engine, settings, Replicas(engine, (), settings.max_lag))
         return self
 
-    def _attach(
-        self,
-        engine: AsyncEngine,
-        *,
-        replicas: Replicas | None = None,
-        workers: int | None = None,
-        expire_on_commit: bool = False,
-        autoflush: bool = True,
-        close_resets_only: bool = False,
-        guard_tasks: bool = True,
-        retry: Retry | bool = True,
-        slow_query: float = 0.5,
-        explain_slow: bool = True,
-        time_queries: bool = True,
-        pool_metrics: bool = True,
-    ) -> None:
+    def _attach(self, engine: AsyncEngine, settings: Settings, replicas: Replicas) -> None:
+        self._settings = settings
         self.engine = engine
         self.url = engine.url
-        self.workers = workers or _workers()
-        self.replicas = Replicas(engine, (), 0.0) if replicas is None else replicas
+        self.workers = _workers() if settings.workers is None else settings.workers
+        self.replicas = replicas
         self._budget = Budget()
         self.lane = Lane(engine, self._budget)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
             class_=AsyncSession,
-            expire_on_commit=expire_on_commit,
-            autoflush=autoflush,
-            close_resets_only=close_resets_only,
-            guard_tasks=guard_tasks,
+            expire_on_commit=settings.expire_on_commit,
+            autoflush=settings.autoflush,
+            close_resets_only=settings.close_resets_only,
+            guard_tasks=settings.guard_tasks,
             lean=LeanReads(engine.sync_engine, self.lane),
-            sync_session_class=Session if autoflush else ExplicitFlushSession,
+            sync_session_class=Session if settings.autoflush else ExplicitFlushSession,
         )
+        retry = settings.retry
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._levels: dict[str, AsyncEngine] = {}
         self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)
         self.queries: Queries = instrument(
             engine,
-            slow_query=slow_query,
-            explain_slow=explain_slow,
-            time_queries=time_queries,
-            pool_metrics=pool_metrics,
+            slow_query=settings.slow_query,
+            explain_slow=settings.explain_slow,
+            time_queries=settings.time_queries,
+            pool_metrics=settings.pool_metrics,
         )
         for each in self._engines():
             if isinstance(pool := each.sync_engine.pool, Pool):
                 pool.extras.workers = self.workers
-            if time_queries and each is not engine:
+            if settings.time_queries and each is not engine:
                 measure(each.sync_engine.dialect, self.queries)
 
     def __repr__(self) -> str:
@@ -316,7 +324,7 @@ class Database(Units, JSONReads):
         What still works then is named in the log and cancelled, once: it rolls back. Who asks for a connection
         meanwhile gets ShuttingDownError, a 503.
         """
-        await lifecycle.drain(self._engines(), self._drain_timeout)
+        await lifecycle.drain(self._engines(), self._settings.drain_timeout)
         await self.dispose()
 
     async def dispose(self) -> None:
@@ -324,7 +332,9 @@ class Database(Units, JSONReads):
 
         Hooks of `after_commit` that still run are waited for within the same time. The Database may be used again.
         """
-        await lifecycle.dispose(self._engines(), self._dispose_timeout, self.queries.aclose, self.replicas.aclose)
+        await lifecycle.dispose(
+            self._engines(), self._settings.dispose_timeout, self.queries.aclose, self.replicas.aclose
+        )
 
     def _engines(self) -> list[AsyncEngine]:
         return [self.engine, *(replica.engine for replica in self.replicas)]

@@ -48,14 +48,14 @@ class Circuit:
     again: float = 0.0  # monotonic time of the next try
     reason: str = ""
 
-    def check(self, seconds: float, place: str) -> None:
+    def check(self, seconds: float | None, place: str) -> None:
         """Raise DatabaseUnavailableError while it is not time for another try; else let this caller be the one."""
         now = time.monotonic()
         if self.failures < _PATIENCE:
             return
         if now < self.again:
             raise unavailable(place, f"{self.reason}, {self.failures} times in a row; not tried again just now")
-        self.again = now + seconds  # the others wait for this one's outcome
+        self.again = now + (_LONGEST_PAUSE if seconds is None else seconds)  # the others wait for this one's outcome
 
     def failed(self, reason: str, began: float) -> None:
         """Count a failure and set the time of the next try; those that fail together lengthen the pause once."""

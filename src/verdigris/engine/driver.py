@@ -25,19 +25,20 @@ _LONGEST_END = 16  # COMMIT and ROLLBACK with some room round them
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriverSettings:
     """What every connection of one database gets; all times in seconds."""
 
-    connect_timeout: float = 5.0
-    command_timeout: float = 60.0
-    commit_timeout: float = 10.0  # or command_timeout, if that is shorter
-    close_timeout: float = 2.0  # also the limit of a ROLLBACK and of a ping
+    connect_timeout: float | None
+    command_timeout: float | None
+    commit_timeout: float  # or command_timeout, if that is shorter
+    close_timeout: float  # also the limit of a ROLLBACK and of a ping
+    guard_commit: bool
     ping_after: float = 10.0  # a connection that was used more recently is not asked over the wire
-    guard_commit: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "commit_timeout", min(self.commit_timeout, self.command_timeout))
+        if self.command_timeout is not None:
+            object.__setattr__(self, "commit_timeout", min(self.commit_timeout, self.command_timeout))
 
     def connection_class(self) -> type[Connection]:
         """Return a connection class with these settings on it; asyncpg takes a class, not a factory."""
@@ -47,7 +48,7 @@ class DriverSettings:
 class Connection(asyncpg.Connection):
     """An asyncpg connection whose COMMIT tells the truth, and whose ROLLBACK and close end in bounded time."""
 
-    settings: ClassVar[DriverSettings] = DriverSettings()
+    settings: ClassVar[DriverSettings]  # of the class that each engine has of its own
     released: float = 0.0  # monotonic time of the return to the pool; 0 while it is checked out
     committing: bool = False
     closing: bool = False  # a graceful close is under way: asyncpg calls the connection closed already
@@ -156,7 +157,7 @@ def _verb(query: str) -> str:
     return query.rstrip("; \n").upper()
 
 
-async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float) -> None:
+async def _cancel(address: Any, parameters: Any, protocol: Any, seconds: float | None) -> None:
     """Send a CancelRequest for a backend, on a connection of its own; asyncpg knows how to reach the server."""
     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with asyncio.timeout(seconds):

@@ -123,7 +123,7 @@ def _seconds(limits: dict[str, str]) -> float | None:
     return int(milliseconds) / 1000 if milliseconds.isdecimal() and int(milliseconds) else None
 
 
-async def stands_before(connection: asyncpg.Connection, *, seconds: float) -> bool:
+async def stands_before(connection: asyncpg.Connection, *, seconds: float | None) -> bool:
     """Tell whether a new connection ends at a pooler: it then names another process than the one that answers.
 
     COPY goes over the simple protocol: a prepared statement would be left on a server connection that others use.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from verdigris.engine.gathering import SideBySide
     from verdigris.engine.replicas import Replicas
+    from verdigris.engine.settings import Settings
     from verdigris.session import AsyncSession
 
     Unit = Callable[[AsyncSession], Awaitable["T"]]
@@ -36,7 +37,7 @@ class Units:
     retry: Retry
     _levels: dict[str, AsyncEngine]
     _side_by_side: SideBySide
-    _resolve_timeout = 5.0
+    _settings: Settings
 
     async def transaction(
         self,
@@ -67,7 +68,7 @@ class Units:
 
     def _resolver(self) -> Resolver:
         """Return what finds out what became of this database's transactions."""
-        return Resolver(self.engine, self._resolve_timeout)
+        return Resolver(self.engine, self._settings.resolve_timeout)
 
     def _attempts(self, attempts: int, deadline: float | None, *, idempotent: bool, since: float = 0.0) -> Attempts:
         """Return the attempts that one unit of work may make, of which the first began so many seconds ago."""

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from verdigris.performance.explain import Explained, Explainer
 from verdigris.performance.pool import Gauges, PoolStatus
-from verdigris.performance.queries import Queries, Query, Site
+from verdigris.performance.queries import SLOW, Queries, Query, Site
 from verdigris.performance.sites import REQUEST
 from verdigris.performance.timing import measure
 
@@ -35,7 +35,7 @@ def measured(dialect: Dialect) -> Queries | None:
 def instrument(
     engine: AsyncEngine | Engine,
     *,
-    slow_query: float = 0.5,
+    slow_query: float = SLOW,
     explain_slow: bool | Literal["analyze"] = True,
     time_queries: bool = True,
     pool_metrics: bool = True,

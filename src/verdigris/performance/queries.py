@@ -23,6 +23,8 @@ log = logging.getLogger("verdigris.queries")
 
 #: Upper edges, in seconds, of the buckets that query times are counted in.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Seconds from which on a query is slow.
+SLOW = 0.5
 _KEPT = 2_000  # fingerprints; then the least recently seen one goes
 _LOGGED = 1_000  # characters of a statement in the log
 
@@ -111,7 +113,7 @@ class _Entry:
 class Queries:
     """What an engine's statements took. Kept for this process, since `since`; `clear()` starts over."""
 
-    def __init__(self, *, slow_query: float = 0.5) -> None:
+    def __init__(self, *, slow_query: float = SLOW) -> None:
         self.slow_query = slow_query
         self.explainer: Explainer | None = None
         self.gauges: Gauges | None = None
