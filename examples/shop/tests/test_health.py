@@ -16,3 +16,10 @@ async def test_without_its_database_the_shop_asks_to_come_back_later():
 
     assert [answer.status_code for answer in answers] == [503] * 3
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+
+
+async def test_the_pools_figures_are_there_to_be_scraped(client: httpx.AsyncClient):
+    answer = await client.get("/metrics")
+
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert 'verdigris_pool_in_use{database="shop"} ' in answer.text

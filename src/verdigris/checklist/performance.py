@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.judgement import Judgement, Kind, Population, Proof, Severity
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.filters import Sought
 from verdigris.evidence.values import Known, Missing, Unknown
@@ -134,8 +134,17 @@ class PoolMetrics(Box[Engine]):
         return evidence.source.engines.where(lambda engine: engine.pooled != Known(value=False))
 
     def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
-        """Look for the library's gauges, then for listeners, instrumentation and gauges of one's own."""
-        return _watched(subject, evidence, "pool", "pool_metrics", "nothing measures the pool of")
+        """Look for the library's gauges and their export, then for listeners, instrumentation, gauges of one's own."""
+        judged = _watched(subject, evidence, "pool", "pool_metrics", "nothing measures the pool of")
+        seen = evidence.source.watchers("exported") or evidence.source.watchers("pool")
+        if isinstance(judged, Proof) and subject.maker.dotted == DATABASE and not seen:
+            return subject.finding(
+                "unexported",
+                f"the pool of `{subject.short}` is measured, and nothing here exports the figures",
+                fix=f'REGISTRY.register(PrometheusCollector({{"main": {subject.short}.queries}}))',
+                severity=Severity.ADVICE,
+            )
+        return judged
 
 
 class QueryTimes(Box[Engine]):

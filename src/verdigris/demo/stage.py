@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PATIENCE = 60.0  # seconds for the shop to answer, and to stop
-NEEDED = ("alembic", "asyncpg", "fastapi", "httpx", "python_multipart", "sqlalchemy", "uvicorn", "websockets")
+NEEDED = (
+    "alembic",
+    "asyncpg",
+    "fastapi",
+    "httpx",
+    "prometheus_client",
+    "python_multipart",
+    "sqlalchemy",
+    "uvicorn",
+    "websockets",
+)
 
 
 class StageError(UsageError):

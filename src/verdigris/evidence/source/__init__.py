@@ -298,7 +298,7 @@ class Source:
         return list(watchers(self))
 
     def watchers(self, what: str) -> list[Watcher]:
-        """Return what measures the pool, or query times, in application code."""
+        """Return what application code measures the pool or query times with, or exports the library's figures."""
         return [watcher for watcher in self._watchers if watcher.what == what]
 
     @cached_property

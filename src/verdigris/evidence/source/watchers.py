@@ -26,6 +26,8 @@ _LIBRARIES = {
     "AsyncPGIntegration": ("times",),
     "patch_all": ("times",),
 }
+#: What takes the figures of a Database, which measures by itself, to where somebody sees them.
+_EXPORTERS = ("PrometheusCollector", "prometheus_text", "observe_with_opentelemetry", "pool_status")
 _CURSOR = {"before_cursor_execute", "after_cursor_execute", "do_execute"}
 _POOL = {"checkout", "checkin", "connect", "first_connect", "reset", "invalidate"}
 _GAUGES = ("checkedout", "checkedin", "overflow")
@@ -33,7 +35,7 @@ _GAUGES = ("checkedout", "checkedin", "overflow")
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Something in the source that measures: `what` is pool or times, `name` is what a reader would call it."""
+    """Something that measures or exports: `what` is pool, times or exported, `name` is what a reader would call it."""
 
     what: str
     name: str
@@ -41,8 +43,11 @@ class Watcher:
 
 
 def watchers(source: Source) -> Iterator[Watcher]:
-    """Yield everything in application code that measures the pool or the queries."""
+    """Yield everything in application code that measures the pool or the queries, or exports the library's figures."""
     yield from _libraries(source)
+    for call in source.calls.named(*_EXPORTERS):
+        if call.module.role is Role.APPLICATION:
+            yield Watcher("exported", f"{ast.unparse(call.node.func)}()", call.place)
     for call in source.calls.named("listens_for", "listen"):
         if call.module.role is Role.APPLICATION and _is_event(source, call):
             yield from _listener(call)
