@@ -6,7 +6,14 @@ from sqlalchemy import exc, text
 
 from verdigris.concurrency import Attempts, Budget, Retry
 from verdigris.engine import Database
-from verdigris.errors import CommitRefusedError, DatabaseUnavailableError, OutcomeUnknownError, PoolExhaustedError
+from verdigris.errors import (
+    CommitRefusedError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    OutcomeUnknownError,
+    PoolExhaustedError,
+)
+from verdigris.fastapi import retrying
 
 SCHEMA = ["CREATE TABLE counter (id int PRIMARY KEY, value int NOT NULL)", "INSERT INTO counter VALUES (1, 0), (2, 0)"]
 
@@ -85,6 +92,28 @@ async def test_a_unit_that_raises_is_rolled_back_and_raises_the_same_error(db, a
 
     assert raised.value is error
     assert await value(admin) == 0
+
+
+async def test_a_misspelt_isolation_level_is_refused_by_name_and_takes_no_connection(db):
+    for given in (
+        lambda level: Database("postgresql://localhost/a", isolation_level=level),
+        lambda level: db.transactional(isolation_level=level),
+        lambda level: retrying(isolation_level=level),
+    ):
+        with pytest.raises(ConfigurationError, match='isolation_level="SERIALIZABLE"'):
+            given("SERIALISABLE")
+    with pytest.raises(ConfigurationError, match="READ COMMITTED, REPEATABLE READ, SERIALIZABLE"):
+        await db.transaction(add, isolation_level="SERIALISABLE")
+
+    assert db.pool_status().in_use == 0
+
+
+@pytest.mark.parametrize("level", ["SERIALIZABLE", "serializable", "Serializable"])
+async def test_an_isolation_level_may_be_written_as_sqlalchemy_takes_it(db, level):
+    async def asked(session):
+        return await session.scalar(text("SHOW transaction_isolation"))
+
+    assert await db.transaction(asked, isolation_level=level) == "serializable"
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

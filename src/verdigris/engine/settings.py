@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from verdigris.concurrency import Retry
+from verdigris.engine.levels import known_level
 from verdigris.errors import ConfigurationError
 from verdigris.performance.queries import SLOW
 
@@ -65,6 +66,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)  # of create_async_engine()
 
     def __post_init__(self) -> None:
+        known_level(self.isolation_level)
         for name in (*_WAITS, *_OF_THE_SERVER, *_OF_THE_DRIVER):
             value = getattr(self, name)
             if value is None and name not in _WAITS:

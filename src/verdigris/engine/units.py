@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from verdigris._outcome import Resolver
 from verdigris.concurrency import Attempts, Budget, Retry, as_unit, run_unit
+from verdigris.engine.levels import known_level
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -57,10 +58,13 @@ class Units:
         the unit is repeated only if it is declared `idempotent`. With `resolve` (one more round trip) the server is
         asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
         nobody can tell, such as after a failover, stays unknown.
+
+        Raises ConfigurationError for an isolation level that there is not.
         """
+        level = known_level(isolation_level)
         self._budget.unit_began()
         return await run_unit(
-            lambda: self._open_session(isolation_level),
+            lambda: self._open_session(level),
             fn,
             self._attempts(attempts, deadline, idempotent=idempotent),
             self._resolver() if resolve else None,
@@ -104,7 +108,7 @@ class Units:
         """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
         run = functools.partial(
             self.transaction,
-            isolation_level=isolation_level,
+            isolation_level=known_level(isolation_level),
             attempts=attempts,
             deadline=deadline,
             idempotent=idempotent,

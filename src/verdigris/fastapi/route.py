@@ -18,6 +18,7 @@ from starlette.responses import StreamingResponse
 
 from verdigris._places import request_name
 from verdigris.engine import Database
+from verdigris.engine.levels import known_level
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi.bodies import keep, rewind
 from verdigris.fastapi.escapes import escape, refuse_escapes
@@ -67,9 +68,10 @@ def retrying(
 
     Generator endpoints and websockets cannot be repeated: their first byte is gone. ConfigurationError says so.
     """
+    policy = Retrying(attempts, deadline, idempotent, known_level(isolation_level), resolve, max_body)
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
-        setattr(endpoint, _MARK, Retrying(attempts, deadline, idempotent, isolation_level, resolve, max_body))
+        setattr(endpoint, _MARK, policy)
         return endpoint
 
     return mark
