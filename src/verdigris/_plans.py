@@ -25,6 +25,7 @@ from sqlalchemy.util import greenlet_spawn, immutabledict
 
 from verdigris._following import SELECT, UnsentError, answering, following
 from verdigris._making import NOT_MADE, columns_of, maker_of
+from verdigris._read_only import writes
 from verdigris._shapes import shape_of
 
 if TYPE_CHECKING:
@@ -248,6 +249,8 @@ def _made(
     if type(state) is not SELECT or state.compile_options._is_star or subject is None:
         return None
     if compiled.post_compile_params or compiled.literal_execute_params or compiled.escaped_bind_names:
+        return None
+    if writes(compiled.string):  # in a WITH
         return None
     sources = _sources(compiled, extracted, binds)
     if sources is None:

@@ -20,14 +20,13 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 
-from verdigris.errors import ReadOnlyError, UnflushedError
+from verdigris._read_only import refuse, refuse_writes
+from verdigris.errors import UnflushedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.orm import ORMExecuteState
-
-_QUERY = re.compile(r"\s*(--[^\n]*\n\s*)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b", re.IGNORECASE)
 
 
 class ExplicitFlushSession(Session):
@@ -94,7 +93,7 @@ class ReadSession(Session):
 
     def flush(self, objects: Any = None) -> None:
         if self.new or self.dirty or self.deleted:
-            raise _reads_only("flush changes")
+            raise refuse("flush changes")
 
     def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
         _only_queries(statement)
@@ -110,22 +109,14 @@ class ReadSession(Session):
 
 
 def _only_queries(statement: Any) -> None:
-    """Refuse what writes; not by `do_orm_execute`, which would have each statement prepared twice."""
+    """Refuse what writes; not by `do_orm_execute`, which would have each statement prepared twice.
+
+    What a query has in a WITH is seen when it is sent (`dialect.do_execute`).
+    """
     if isinstance(statement, TextClause):
-        writes = not _QUERY.match(statement.text)
-    else:
-        writes = isinstance(statement, UpdateBase | ExecutableDDLElement)
-    if writes:
-        raise _reads_only("run a statement that writes")
-
-
-def _reads_only(what: str) -> ReadOnlyError:
-    return ReadOnlyError(
-        f"a session of db.read() was asked to {what}.",
-        why="It runs in autocommit, where each write would be stored at once and alone.",
-        do=["Write in a transaction:   async with db.session.begin() as session: ..."],
-        page="session/async-sessionmaker",
-    )
+        refuse_writes(statement.text)
+    elif isinstance(statement, UpdateBase | ExecutableDDLElement):
+        raise refuse("run a statement that writes")
 
 
 _PLAIN = frozenset({Session, ReadSession})

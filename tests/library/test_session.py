@@ -5,7 +5,7 @@ import warnings
 
 import anyio
 import pytest
-from sqlalchemy import exc, func, select, text, update
+from sqlalchemy import delete, exc, func, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from verdigris.engine import Database
@@ -320,12 +320,91 @@ async def test_a_read_session_reads_in_one_round_trip_without_a_transaction(db):
     assert first != second
 
 
+def removal():
+    return delete(Note).returning(Note.id).cte("gone")
+
+
+def in_a_condition():
+    return select(Note).where(Note.id.in_(select(removal().c.id)))
+
+
+WRITES = [
+    text("INSERT INTO note VALUES (1, 'one')"),
+    text("WITH gone AS (DELETE FROM note RETURNING 1) SELECT count(*) FROM gone"),
+    text("WITH kept AS (SELECT 1) UPDATE note SET text = ''"),
+    text("WITH a AS MATERIALIZED (UPDATE ONLY \"note\" SET text = '' RETURNING 1) TABLE a"),
+    text("EXPLAIN ANALYZE DELETE FROM note"),
+    text("EXPLAIN (BUFFERS, ANALYZE) DELETE FROM note"),
+    text("SELECT 1 AS one INTO made"),
+    text("SELECT 1; DELETE FROM note"),
+    text("/* SELECT */ TRUNCATE note"),
+    text("-- only a word"),
+    Note.__table__.insert().values(id=1, text="one"),
+    select(removal().c.id),
+    select(Note).add_cte(removal()),
+    in_a_condition(),
+]
+READS = [
+    "/* from /* where */ it's */ SELECT 1",
+    "-- why\n(SELECT 1) UNION (SELECT 2)",
+    "EXPLAIN DELETE FROM note",
+    "EXPLAIN (ANALYZE) SELECT 1",
+    "WITH a AS (SELECT id AS delete, id AS update FROM note FOR UPDATE) SELECT max(delete), (update) FROM a GROUP BY 2",
+    "SELECT 'WITH a AS (DELETE FROM note)' AS \"INTO\", $$; DELETE FROM note$$, E'\\'; DELETE FROM note'",
+    "VALUES (1), (2);",
+]
+
+
 async def test_a_read_session_refuses_to_write(db):
-    writes = [text("INSERT INTO note VALUES (1, 'one')"), Note.__table__.insert().values(id=1, text="one")]
-    for statement in writes:
-        async with db.read() as session:
-            with pytest.raises(ReadOnlyError):
-                await session.execute(statement)
+    async with db.session.begin() as session:
+        session.add(Note(id=1, text="one"))
+    ran = []
+    for statement in WRITES:
+        for way in ("execute", "scalar", "scalars", "stream", "connection"):
+            async with db.read() as session:
+                run = (await session.connection()).execute if way == "connection" else getattr(session, way)
+                try:
+                    await run(statement)
+                except ReadOnlyError as refused:
+                    assert "write" in refused.what  # noqa: PT017 - each is asked, and those that ran are told
+                else:
+                    ran.append((way, str(statement)))
+
+    assert not ran
+    async with db.read() as session:
+        assert (await session.execute(select(Note.id, Note.text))).all() == [(1, "one")]
+
+
+async def test_a_read_session_runs_queries_however_they_are_written(db):
+    async with db.read() as session:
+        for statement in READS:
+            await session.execute(text(statement.replace(":", r"\:")))
+
+
+async def test_what_writes_is_refused_also_where_other_sessions_have_run_it(db):
+    for _ in range(4):
+        async with db.session.begin() as session:
+            await session.execute(in_a_condition())
+            session.add(Note(id=1, text="one"))
+    async with db.read() as session:
+        with pytest.raises(ReadOnlyError):
+            await session.scalars(in_a_condition())
+
+    assert await count(db) == 1
+
+
+async def test_a_read_session_streams_in_a_snapshot_only(db):
+    async with db.read() as session:
+        with pytest.raises(ReadOnlyError, match="stream") as error:
+            await session.stream(select(Note))
+    async with db.read(snapshot=True) as session:
+        rows = await session.stream(select(Note))
+        assert [row async for row in rows] == []
+
+    assert "snapshot=True" in str(error.value)
+
+
+async def test_a_read_session_flushes_nothing(db):
     async with db.read() as session:
         session.add(Note(id=1, text="one"))
         with pytest.raises(ReadOnlyError):
@@ -341,7 +420,7 @@ async def test_a_snapshot_sees_one_moment_and_the_server_refuses_writes(db):
             writer.add(Note(id=1, text="one"))
         after = await session.scalar(text("SELECT count(*) FROM note"))
         with pytest.raises(exc.DBAPIError, match="read-only"):
-            await session.scalar(text("WITH gone AS (DELETE FROM note RETURNING 1) SELECT count(*) FROM gone"))
+            await session.scalar(select(func.count()).select_from(removal()))
 
     assert (before, after) == (0, 0)
     assert await count(db) == 1

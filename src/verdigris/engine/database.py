@@ -279,8 +279,8 @@ class Database(Units, JSONReads):
 
         It sends no BEGIN and no ROLLBACK. Each statement sees what was committed before it, on any connection; with
         `snapshot=True` all see one moment (a read-only REPEATABLE READ transaction, which the server itself enforces).
-        Writes through the session, Core statements and text that does not begin as a query raise ReadOnlyError; a
-        function with effects is not seen.
+        Writes raise ReadOnlyError, by flush and by statement, also within a WITH; so does `stream()` without a
+        snapshot. A function with effects is not seen.
 
         With `replicas` it runs on one that lacks no commit older than `max_lag` seconds, none of this request or task,
         and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for.

@@ -13,6 +13,7 @@ import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_only
 
+from verdigris._read_only import READS, check
 from verdigris.engine import pooler, tls
 from verdigris.engine.beginning import Adapter
 from verdigris.engine.deadlines import Deadlines
@@ -83,6 +84,8 @@ class DialectOverrides:
     stock_rollback: Callable[[Any], None]
     stock_rollback_to: Callable[[Any, str], None]
     stock_close: Callable[[Any], None]
+    stock_execute: Callable[..., None]
+    stock_executemany: Callable[..., None]
     pooler: Pooler
     verifies: bool  # nobody has decided about TLS, and the database is on another machine
     limits: dict[str, str]  # of the server, for engines whose connect arguments are the team's own
@@ -106,6 +109,18 @@ class DialectOverrides:
             driver.terminate()  # at once: a graceful close would wait for the same silence again
             return False
         return True
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Send a statement; raises ReadOnlyError for what a connection of `db.read()` in autocommit must not send."""
+        if context is not None and READS in context.execution_options:
+            check(statement, context)
+        self.stock_execute(cursor, statement, parameters, context)
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Send a statement for each of several parameters; as `do_execute`."""
+        if context is not None and READS in context.execution_options:
+            check(statement, context)
+        self.stock_executemany(cursor, statement, parameters, context)
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commit, or raise what a COMMIT that was awaited before has raised (`ending.commit`)."""
@@ -262,6 +277,8 @@ def adapt(
         dialect.do_rollback,
         dialect.do_rollback_to_savepoint,
         dialect.do_close,
+        dialect.do_execute,
+        dialect.do_executemany,
         Pooler(pgbouncer, told=pgbouncer is not None),
         verifies,
         limits or {},
@@ -272,6 +289,8 @@ def adapt(
         do_rollback=overrides.do_rollback,
         do_rollback_to_savepoint=overrides.do_rollback_to_savepoint,
         do_close=overrides.do_close,
+        do_execute=overrides.do_execute,
+        do_executemany=overrides.do_executemany,
         connect=overrides.connect,
         verdigris=overrides,
     )

@@ -13,6 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris import _lean
 from verdigris._guard import guarded
+from verdigris._read_only import READS
 from verdigris._sync_sessions import ReadSession
 from verdigris.engine.lane import Lane
 from verdigris.engine.lean import LeanReads
@@ -57,7 +58,8 @@ class Reading:
         bind = self._binds.get((id(engine), snapshot))
         if bind is None:
             level = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
-            bind = engine.execution_options(postgresql_readonly=True, isolation_level=level)
+            reads = {} if snapshot else {READS: True}  # a read-only transaction is the server's own affair
+            bind = engine.execution_options(postgresql_readonly=True, isolation_level=level, **reads)
             self._binds[id(engine), snapshot] = bind
         return bind
 

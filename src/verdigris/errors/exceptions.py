@@ -82,7 +82,7 @@ class UnflushedError(VerdigrisError, sa_exc.InvalidRequestError):
 
 
 class ReadOnlyError(VerdigrisError, sa_exc.InvalidRequestError):
-    """A session of `db.read()` was asked to write."""
+    """A session of `db.read()` was asked to write, or to stream without `snapshot=True`."""
 
 
 class NotLoadedError(VerdigrisError, sa_exc.InvalidRequestError):
