@@ -147,6 +147,100 @@ async def all(session: AsyncSession) -> None:
     assert ends(tmp_path, body) == ["swallowed"]
 
 
+@pytest.mark.parametrize(
+    "opening", ["factory.begin() as session", "factory() as session, session.begin()", "unit() as session"]
+)
+@pytest.mark.parametrize(
+    ("before", "handler", "after", "end"),
+    [
+        ("", "pass", "session.add(object())", "swallowed"),
+        ("", "pass", "await session.execute(insert(object))", "swallowed"),
+        ("session.add(object())", "pass", "", "swallowed"),
+        ("session.add(object())", "return", "", "swallowed"),
+        ("session.add(object())", "raise", "", "raised"),
+        ("session.add(object())", "lost = True", "if lost: raise ValueError", "unknown"),
+        ("", "pass", "", "closed"),
+        ("if row is None: session.add(object())", "pass", "", "swallowed"),
+        ("await session.scalar(select(object))", "pass", "", "closed"),
+        ("", "pass", "print(row)", "closed"),
+    ],
+)
+def test_a_block_that_commits_goes_on_with_what_was_written_in_it(tmp_path, opening, before, handler, after, end):
+    body = f"""
+from contextlib import asynccontextmanager
+from sqlalchemy import insert, select
+
+@asynccontextmanager
+async def unit():
+    async with factory() as session:
+        yield session
+        await session.commit()
+
+async def save(row: object) -> None:
+    async with {opening}:
+        {before}
+        try:
+            session.add(row)
+            await session.flush()
+        except IntegrityError:
+            {handler}
+        {after}
+"""
+
+    assert ends(tmp_path, body) == [end]
+
+
+def test_a_block_that_commits_does_not_do_so_for_a_savepoint_within(tmp_path):
+    body = """
+async def save(row: object) -> None:
+    async with factory.begin() as session:
+        try:
+            async with session.begin_nested():
+                session.add(row)
+                await session.flush()
+        except IntegrityError:
+            pass
+        session.add(object())
+"""
+
+    assert ends(tmp_path, body) == []
+
+
+def test_what_another_branch_wrote_is_not_lost(tmp_path):
+    body = """
+async def save(row: object, new: bool) -> None:
+    async with factory.begin() as session:
+        if new:
+            session.add(object())
+        else:
+            try:
+                session.add(row)
+                await session.flush()
+            except IntegrityError:
+                pass
+"""
+
+    assert ends(tmp_path, body) == ["closed"]
+
+
+def test_a_block_that_commits_around_a_call_goes_on_too(tmp_path):
+    body = """
+async def ensure(session: AsyncSession, row: object) -> None:
+    try:
+        session.add(row)
+        await session.flush()
+    except IntegrityError:
+        pass
+
+async def all() -> None:
+    async with factory.begin() as session:
+        session.add(object())
+        await ensure(session, object())
+"""
+
+    assert ends(tmp_path, body) == ["swallowed"]
+
+
 def test_only_methods_of_async_sessions_must_be_awaited(tmp_path):
     body = """
 from sqlalchemy.orm import Session

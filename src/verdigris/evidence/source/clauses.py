@@ -188,11 +188,11 @@ class Clauses:
                 return "rolled back", "", None
             if isinstance(node, ast.Call) and any(ast.unparse(arg) == name for arg in node.args):
                 return "rolled back", "", None  # handed to a function that sees to it
-            if self._is_use(node, name):
+            if self._is_use(node, name, _SENDS):
                 return "raised", "", None  # whatever is sent in a failed transaction raises
-        used = self._used_after(function, attempt, handler, name)
-        if used is not None:
-            return "swallowed", "this function", used
+        going_on = self._goes_on(function, attempt, handler, name, "this function")
+        if going_on is not None:
+            return going_on
         if self._opened_here(function, attempt, name):
             return "closed", "", None
         return self._callers(function, attempt, name)
@@ -219,9 +219,60 @@ class Clauses:
         found = function.lookup(name) if name.isidentifier() else None
         return found is not None and found[0] is function and any(b.kind == "value" for b in found[1])
 
-    def _used_after(self, function: Scope, attempt: ast.stmt, handler: list[ast.stmt], name: str) -> Place | None:
+    def _goes_on(
+        self, function: Scope, attempt: ast.stmt, handler: list[ast.stmt], name: str, who: str
+    ) -> tuple[str, str, Place | None] | None:
+        """Tell whether `who`, this function, goes on with the session: itself, or by leaving a block that commits.
+
+        The block's COMMIT is answered with ROLLBACK, or not even sent after a failed flush, and leaving it raises
+        nothing: what was added behind the clause, and what was written before it in the block, is gone in silence.
+        """
+        block = self._committing(function, attempt, name)
+        methods = _SENDS if block is None else _SENDS | _STORES
+        used = self._used_after(function, attempt, handler, name, methods)
+        if used is not None:
+            return "swallowed", who, used
+        if block is None or self._written_before(function, block, attempt, name) is None:
+            return None
+        if _is_asked(function, block, attempt, _marks(handler)):
+            return "unknown", "", None
+        told = ", ".join(function.module.text(item.context_expr) for item in block.items)
+        return "swallowed", f"the end of `async with {told[:60]}`", function.module.place(block)
+
+    def _committing(self, function: Scope, attempt: ast.stmt, name: str) -> ast.AsyncWith | None:
+        """Return the block around a clause that commits the session when it is left: `factory.begin()` and its like."""
+        for ancestor in function.module.ancestors(attempt):
+            if ancestor is function.node:
+                return None
+            for item in ancestor.items if isinstance(ancestor, ast.AsyncWith) else ():
+                bound = isinstance(item.optional_vars, ast.Name) and item.optional_vars.id == name
+                own_block = ast.unparse(item.context_expr) == f"{name}.begin()"
+                if own_block or (bound and self.source.transactions.commits_when_left(item.context_expr, function)):
+                    return ancestor if isinstance(ancestor, ast.AsyncWith) else None
+        return None
+
+    def _written_before(self, function: Scope, block: ast.AsyncWith, attempt: ast.stmt, name: str) -> ast.AST | None:
+        """Return a write of the session that a block holds before a clause, and that the clause's error undoes."""
+        elsewhere = {id(node) for node in _on_other_ways(function, block, attempt)}
+        found: ast.AST | None = None
+        for node in own(block.body):
+            if not isinstance(node, ast.Call) or node.lineno >= attempt.lineno or id(node) in elsewhere:
+                continue
+            func = node.func
+            if not isinstance(func, ast.Attribute) or ast.unparse(func.value) != name:
+                continue
+            sent = func.attr in {"execute", "scalar", "scalars", "exec"} and node.args and writes(node)
+            if func.attr == "commit":
+                found = None
+            elif (func.attr in _STORES or sent) and not self._in_savepoint(node, block.body, function):
+                found = found or node
+        return found
+
+    def _used_after(
+        self, function: Scope, attempt: ast.stmt, handler: list[ast.stmt], name: str, methods: set[str]
+    ) -> Place | None:
         """Return where the same function goes on with the session: behind the clause, or in the loop's next round."""
-        marks = {node.id for node in own(handler) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        marks = _marks(handler)
         end = handler[-1] if handler and isinstance(handler[-1], _LEAVING) else None
 
         def closes(block: ast.AST) -> bool:
@@ -232,17 +283,17 @@ class Clauses:
                 return None  # what the clause marks as failed (`row = None`) is asked first
             if any(closes(node) for node in ast.walk(statement)):
                 return None
-            used = next((node for node in own([statement]) if self._is_use(node, name)), None)
+            used = next((node for node in own([statement]) if self._is_use(node, name, methods)), None)
             if used is not None:
                 return function.module.place(used)
         return None
 
-    def _is_use(self, node: ast.AST, name: str) -> bool:
+    def _is_use(self, node: ast.AST, name: str, methods: set[str]) -> bool:
         """Tell whether a node sends something through the session, or hands it on."""
         if not isinstance(node, ast.Call):
             return False
         if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == name:
-            return node.func.attr in _SENDS
+            return node.func.attr in methods
         return any(ast.unparse(arg) == name for arg in (*node.args, *(given.value for given in node.keywords)))
 
     def _callers(self, function: Scope, attempt: ast.AST, name: str, depth: int = 0) -> tuple[str, str, Place | None]:
@@ -280,9 +331,9 @@ class Clauses:
             statement = _statement(call)
             if not isinstance(statement, ast.Expr):
                 continue  # the caller looks at what it is told
-            used = self._used_after(call.scope.function, statement, [], handed)
-            if used is not None:
-                return "swallowed", f"{call.scope.function.name}()", used
+            going_on = self._goes_on(call.scope.function, statement, [], handed, f"{call.scope.function.name}()")
+            if going_on is not None:
+                return going_on
         return "unknown", "", None
 
     # Mistakes that are none of a clause's
@@ -366,6 +417,32 @@ class Clauses:
             if isinstance(base, Scope) and name in base.bindings and base.member(name) is None:
                 return not name.startswith("__")
         return False
+
+
+def _marks(handler: list[ast.stmt]) -> set[str]:
+    """Return the names that a clause assigns: by these, what comes later may know that it failed."""
+    return {node.id for node in own(handler) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def _on_other_ways(function: Scope, block: ast.AST, attempt: ast.stmt) -> Iterator[ast.AST]:
+    """Yield the nodes of branches inside a block that do not lead to a clause."""
+    inner: ast.AST = attempt
+    for ancestor in function.module.ancestors(attempt):
+        if ancestor is block:
+            return
+        if isinstance(ancestor, ast.If):
+            for statement in ancestor.orelse if inner in ancestor.body else ancestor.body:
+                yield from ast.walk(statement)
+        if isinstance(ancestor, ast.Try) and inner in ancestor.handlers:
+            for statement in ancestor.orelse:
+                yield from ast.walk(statement)
+        inner = ancestor
+
+
+def _is_asked(function: Scope, block: ast.AsyncWith, attempt: ast.stmt, marks: set[str]) -> bool:
+    """Tell whether a condition behind a clause, in the block that commits, asks for what the clause marks."""
+    behind = afterwards(function.module, attempt, None, lambda each: each is block)
+    return any(isinstance(statement, ast.If) and bool(marks & _names(statement.test)) for statement in behind)
 
 
 def _told(handler: ast.ExceptHandler, what: Caught) -> str:

@@ -165,6 +165,10 @@ class Transactions:
             )
         )
 
+    def commits_when_left(self, node: ast.expr, function: Scope) -> bool:
+        """Tell whether leaving a context commits."""
+        return self._commit_on_leaving(node, function, 0) is not None
+
     def _commit_on_leaving(self, node: ast.expr, function: Scope, depth: int) -> Place | None:
         """Return where leaving a context commits: `begin()`, a context manager of the tree, or a class of it."""
         if not isinstance(node, ast.Call):
