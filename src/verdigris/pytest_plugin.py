@@ -110,9 +110,12 @@ def verdigris_sandbox(request: pytest.FixtureRequest, verdigris_worker_url: str)
 
 
 @pytest.fixture
-def verdigris_session(verdigris_sandbox: Sandbox) -> AsyncSession:
-    """Give a session of the sandbox; it may commit, and it is undone all the same."""
-    return verdigris_sandbox.session()
+def verdigris_session(verdigris_sandbox: Sandbox) -> Iterator[AsyncSession]:
+    """Give a session of the sandbox; it may commit, and it is undone all the same. It is closed after the test."""
+    from verdigris.testing.fixtures import session
+
+    with session(verdigris_sandbox) as made:
+        yield made
 
 
 @pytest.fixture

@@ -425,6 +425,34 @@ def test_the_fixtures_work_under_pytest_asyncio_in_auto_mode(tmp_path, shared):
     assert "\n7 passed in" in project(tmp_path, tests, ini="asyncio_mode = auto", arguments=shared)
 
 
+READS = """
+    import gc
+    import pytest
+    from sqlalchemy import text
+
+    {mark}
+
+    @pytest.mark.parametrize("number", range(3))
+    async def test_reads(verdigris_session, number):
+        gc.collect()
+        assert await verdigris_session.scalar(text("SELECT 1")) == 1
+
+    async def test_unused(verdigris_session):
+        gc.collect()
+"""
+
+
+@pytest.mark.parametrize("plugin", ["asyncio", "anyio"])
+def test_a_session_that_a_test_has_only_read_with_is_closed_after_it(tmp_path, shared, plugin):
+    backend = "\n    @pytest.fixture\n    def anyio_backend():\n        return 'asyncio'\n"
+    mark, ini, arguments = {
+        "asyncio": ("", "asyncio_mode = auto", shared),
+        "anyio": ("pytestmark = pytest.mark.anyio" + backend, "", [*shared, "-p", "no:asyncio"]),
+    }[plugin]
+
+    assert "\n4 passed in" in project(tmp_path, READS.format(mark=mark), ini=ini, arguments=arguments)
+
+
 def test_the_fixtures_work_with_one_loop_for_a_module(tmp_path, shared):
     tests = TESTS.format(mark="", fixture="@pytest.fixture")
     ini = "asyncio_mode = auto\nasyncio_default_test_loop_scope = module\nasyncio_default_fixture_loop_scope = module"

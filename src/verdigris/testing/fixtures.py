@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from verdigris.session import AsyncSession
+
 
 @contextmanager
 def sandbox(url: str) -> Iterator[Sandbox]:
@@ -26,6 +28,16 @@ def sandbox(url: str) -> Iterator[Sandbox]:
         yield made
     finally:
         made.finish()
+
+
+@contextmanager
+def session(sandbox: Sandbox) -> Iterator[AsyncSession]:
+    """Give a session of a sandbox and close it, so that what a test has only read is no session that nobody closed."""
+    made = sandbox.session()
+    try:
+        yield made
+    finally:
+        sandbox.finish_session(made)
 
 
 @contextmanager
