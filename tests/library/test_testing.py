@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from verdigris import Base, Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError, UnflushedError
 from verdigris.testing import Sandbox, SandboxBlockedError, StatementCountError, refuse_unless_test, standing_in
-from verdigris.testing.databases import Databases
+from verdigris.testing.databases import Databases, fill
 
 SOURCE = Path(__file__).parents[2] / "src"
 INSTALLED = any(each.value == "verdigris.pytest_plugin" for each in entry_points(group="pytest11"))
@@ -509,6 +509,21 @@ def test_a_url_of_a_database_that_is_no_test_database_stops_the_tests(tmp_path, 
 
     assert "shop on 127.0.0.1 is not named as a test database" in output
     assert "1 error" in output
+
+
+def test_a_url_where_no_server_answers_stops_the_tests_with_what_to_write(tmp_path):
+    output = project(
+        tmp_path, READS.format(mark=""), arguments=["--verdigris-url", "postgresql://127.0.0.1:1/app_test"]
+    )
+
+    assert "the tests' server, 127.0.0.1:1, gives no connection to app_test: ConnectionRefusedError" in output
+    assert "Start it, or name another one:   pytest --verdigris-url" in output
+
+
+@pytest.mark.parametrize(("schema", "says"), [(Base, "Return Base.metadata"), ("things", "gave str, which is neither")])
+def test_a_schema_that_is_neither_metadata_nor_a_function_is_refused_by_name(schema, says):
+    with pytest.raises(ConfigurationError, match=says):
+        fill("postgresql+asyncpg://127.0.0.1:1/app_test", schema)
 
 
 def test_a_url_of_a_test_database_is_used_and_left_clean(tmp_path, postgres):

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from sqlalchemy import MetaData, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from verdigris.errors import ConfigurationError
 from verdigris.testing.loops import apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: What `COMMENT ON DATABASE name IS '...'` says of a database that tests may use, whatever its name.
 MARK = "verdigris: test"
 
+_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError)  # of a connection in the making
 _NAMED = re.compile(r"(^|[_.-])(test|tests|testing)\d*($|[_.-])", re.IGNORECASE)
 
 
@@ -77,13 +82,35 @@ class Databases:
         return [name for (name,) in await self._run("SELECT datname FROM pg_database")]
 
     async def _run(self, *statements: str) -> list[Any]:
-        engine = create_async_engine(self.url, isolation_level="AUTOCOMMIT", pool_size=1)
+        async with _connected(self.url, isolation_level="AUTOCOMMIT") as connection:
+            results = [await connection.exec_driver_sql(statement) for statement in statements]
+            return list(results[-1]) if results[-1].returns_rows else []
+
+
+@asynccontextmanager
+async def _connected(url: URL, **options: Any) -> AsyncIterator[AsyncConnection]:
+    engine = create_async_engine(url, pool_size=1, **options)
+    try:
         try:
-            async with engine.connect() as connection:
-                results = [await connection.exec_driver_sql(statement) for statement in statements]
-                return list(results[-1]) if results[-1].returns_rows else []
-        finally:
-            await engine.dispose()
+            connection = await engine.connect()
+        except _FAILURES as error:
+            raise _no_server(url, error) from error
+        async with connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def _no_server(url: URL, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the tests' server, {url.host or 'this machine'}:{url.port or 5432}, gives no connection to {url.database}: "
+        f"{type(error).__name__}: {error}",
+        do=(
+            "Start it, or name another one:   pytest --verdigris-url postgresql://user@host:port/app_test",
+            "or name none, in no variable and setting either: the tests then run on a PostgreSQL of their own.",
+        ),
+        page="testing/test-database",
+    )
 
 
 def fill(url: str, schema: Any) -> None:
@@ -93,6 +120,8 @@ def fill(url: str, schema: Any) -> None:
     if isinstance(schema, MetaData):
         apart(lambda: _create(url, schema))
         return
+    if isinstance(schema, type) or not callable(schema):
+        raise _no_schema(schema)
 
     async def call() -> None:
         answer = await asyncio.to_thread(schema, url)  # a migration may run a loop of its own
@@ -100,6 +129,20 @@ def fill(url: str, schema: Any) -> None:
             await answer
 
     apart(call)
+
+
+def _no_schema(schema: Any) -> ConfigurationError:
+    name = schema.__name__ if isinstance(schema, type) else type(schema).__name__
+    of_it = isinstance(getattr(schema, "metadata", None), MetaData)
+    return ConfigurationError(
+        f"the fixture verdigris_schema gave {name}, which is neither MetaData nor a function that migrates.",
+        why="It says what the tests' databases hold: their template is filled with it once.",
+        do=(
+            f"Return {name if of_it else 'Base'}.metadata, or a function of the URL:",
+            'def migrate(url: str) -> None: command.upgrade(alembic_config(url), "head")',
+        ),
+        page="docs/testing.md",
+    )
 
 
 async def _create(url: str, schema: MetaData) -> None:
@@ -136,10 +179,6 @@ def refuse_unless_test(url: str) -> URL:
 
 
 async def _marked(url: URL) -> bool:
-    engine = create_async_engine(url, pool_size=1)
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
-    try:
-        async with engine.connect() as connection:
-            return (await connection.exec_driver_sql(query)).scalar() == MARK
-    finally:
-        await engine.dispose()
+    async with _connected(url) as connection:
+        return (await connection.exec_driver_sql(query)).scalar() == MARK
