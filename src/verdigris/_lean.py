@@ -1,4 +1,7 @@
-"""Methods of the session that do less than SQLAlchemy's where nobody can tell: no engine, no greenlet, no task."""
+"""Methods of the session that do less than SQLAlchemy's where nobody can tell: no engine, no greenlet, no task.
+
+A session without `lean` has none of these ways: it is one of a `Database(shortcuts=False)`, or of a sandbox.
+"""
 
 from __future__ import annotations
 
@@ -47,17 +50,21 @@ async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> An
 
 async def commit(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, and nothing where that is what it would come to."""
-    if (self._unused and not self.guard.closed) or nothing_to_commit(self.sync_session):
-        return
-    if not (self.lean is not None and self.guard.enabled and await ending.commit(self.sync_session)):
-        await _AsyncSession.commit(self)
+    if self.lean is not None:
+        if (self._unused and not self.guard.closed) or nothing_to_commit(self.sync_session):
+            return
+        if self.guard.enabled and await ending.commit(self.sync_session):
+            return
+    await _AsyncSession.commit(self)
 
 
 async def close(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, without a greenlet where nothing is waited for, or ROLLBACK of a lean transaction."""
     if self._unused:
         return  # when it is built it will know that it is closed
-    if closes_at_once(self.sync_session):
+    if self.lean is None:
+        await _AsyncSession.close(self)
+    elif closes_at_once(self.sync_session):
         close_at_once(self.sync_session)
     elif (held := ending.closes_lean(self.sync_session)) is not None:
         await ending.close(self.sync_session, held)
@@ -68,7 +75,7 @@ async def close(self: AsyncSession) -> None:
 async def start(self: Transaction, is_ctxmanager: bool = False) -> Transaction:  # noqa: FBT001, FBT002 - SQLAlchemy's
     """Do what SQLAlchemy's does, which waits for nothing unless it is for a savepoint, or a listener."""
     session = self.session.sync_session
-    if self.nested or OF_BEGIN.hear(session):
+    if self.nested or not self.short or OF_BEGIN.hear(session):
         await _AsyncTransaction.start(self, is_ctxmanager)
         return self
     self.sync_transaction = self._assign_proxied(session.begin())
@@ -82,7 +89,7 @@ async def leave(
 ) -> None:
     """Do what SQLAlchemy's does, with COMMIT awaited first where that is all to wait for."""
     inner, session = self.sync_transaction, self.session.sync_session
-    alone = type_ is None and session._transaction is inner and self.guard.enabled
+    alone = self.short and type_ is None and session._transaction is inner and self.guard.enabled
     finish = None if inner is None else partial(inner.__exit__, None, None, None)
     if not (alone and await ending.commit(session, finish)):
         await _AsyncTransaction.__aexit__(self, type_, value, traceback)

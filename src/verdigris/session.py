@@ -50,6 +50,13 @@ class Transaction(_AsyncSessionTransaction):
     def info(self) -> dict[Any, Any]:
         return self.session.info
 
+    @property
+    def short(self) -> bool:
+        """Whether the session may do less than SQLAlchemy's."""
+        session = self.session
+        assert isinstance(session, AsyncSession)  # noqa: S101 - as above
+        return session.lean is not None
+
     start = guarded(_lean.start)
     commit = guarded(_AsyncSessionTransaction.commit)
     rollback = guarded(_AsyncSessionTransaction.rollback)
@@ -71,8 +78,9 @@ class AsyncSession(_AsyncSession):
     """An `AsyncSession` that refuses a second task while one is using it, and use after it was closed for good.
 
     Handing a session from one task to another is legal as long as their uses do not overlap. `guard_tasks=False` turns
-    the first guard off, `close_resets_only=True` the second. With `lean`, plain reads skip SQLAlchemy's engine; with
-    `alone`, each may run on a connection of its own, because the session reads in autocommit.
+    the first guard off, `close_resets_only=True` the second. With `lean`, plain reads skip SQLAlchemy's engine and
+    what waits for nothing is done at once; with `alone`, each read may run on a connection of its own, because the
+    session reads in autocommit.
     """
 
     def __init__(
@@ -149,7 +157,7 @@ class AsyncSession(_AsyncSession):
             await self._close()
         elif self._unused:
             return  # when it is built it will know that it is closed
-        elif closes_at_once(self.sync_session):
+        elif self.lean is not None and closes_at_once(self.sync_session):
             close_at_once(self.sync_session)  # there is nothing to wait for, and so nothing to guard
         else:
             await self._close()
@@ -158,7 +166,8 @@ class AsyncSession(_AsyncSession):
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         inner = None if self._unused else self.sync_session
-        if self.guard.use is None and (inner is None or closes_at_once(inner) or closes_lean(inner) is not None):
+        short = self.lean is not None and self.guard.use is None
+        if short and (inner is None or closes_at_once(inner) or closes_lean(inner) is not None):
             await self.close()  # it waits for nothing or to its end, and needs no task that outlives a cancellation
         else:
             await super().__aexit__(type_, value, traceback)

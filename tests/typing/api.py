@@ -55,6 +55,7 @@ class OrderOut(BaseModel):
 def a_database(engine: AsyncEngine) -> None:
     assert_type(Database.from_engine(engine, statement_timeout=None, commit_timeout=5, resolve_timeout=2), Database)
     assert_type(Database.from_engine(engine, explain_slow="analyze", expire_on_commit=False, retry=False), Database)
+    Database.from_engine(engine, shortcuts=False)
     Database.from_engine(engine, statment_timeout=5)  # type: ignore[arg-type]  # misspelt: an editor says so
     assert_type(Database("postgresql+asyncpg://localhost/shop", workers=4).engine, AsyncEngine)
     Database(explain_slow="analyze", command_timeout=None)

@@ -108,6 +108,7 @@ def driver_settings(settings: Settings, arguments: Mapping[str, Any] | None = No
         commit_timeout=settings.commit_timeout,
         close_timeout=settings.close_timeout,
         guard_commit=settings.guard_commit,
+        shortcuts=settings.shortcuts,
     )
 
 

@@ -61,6 +61,10 @@ class Database(Units, JSONReads):
     `explain_slow=True` has slow reads explained, which does not run them; `"analyze"` allows EXPLAIN ANALYZE, which
     runs each once more, in a read-only transaction that is rolled back and limited in time. Writes are never analysed.
 
+    `shortcuts=False` takes SQLAlchemy's and asyncpg's own way wherever there is a shorter one that rests on what they
+    keep to themselves: to rule it out when something is odd, or to be on a release of theirs that nobody has tried yet.
+    Results and guards are the same, reads and transactions slower. The one write of an answer (uvicorn's) is not meant.
+
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option, and for an
     option that neither this class nor `create_async_engine` has.
     """
@@ -101,6 +105,7 @@ class Database(Units, JSONReads):
         explain_slow: bool | Literal["analyze"] = USUAL.explain_slow,
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
+        shortcuts: bool = USUAL.shortcuts,
         **engine_options: Any,
     ) -> None:
         try:
@@ -136,6 +141,7 @@ class Database(Units, JSONReads):
                 explain_slow=explain_slow,
                 time_queries=time_queries,
                 pool_metrics=pool_metrics,
+                shortcuts=shortcuts,
                 options=engine_options,
             )
             engine, *others = [build(address(each), settings) for each in (url, *replicas)]
@@ -176,6 +182,7 @@ class Database(Units, JSONReads):
         explain_slow: bool | Literal["analyze"] = USUAL.explain_slow,
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
+        shortcuts: bool = USUAL.shortcuts,
         **unknown: Never,
     ) -> Database:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
@@ -216,6 +223,7 @@ class Database(Units, JSONReads):
             explain_slow=explain_slow,
             time_queries=time_queries,
             pool_metrics=pool_metrics,
+            shortcuts=shortcuts,
         )
         take_over(engine, settings)
         self = cls.__new__(cls)
@@ -232,7 +240,7 @@ class Database(Units, JSONReads):
         self.workers = _workers() if settings.workers is None else settings.workers
         self.replicas = replicas
         self._budget = Budget()
-        self.lane = Lane(engine, self._budget)
+        self.lane = Lane(engine, self._budget, shortcuts=settings.shortcuts)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
             class_=AsyncSession,
@@ -240,7 +248,7 @@ class Database(Units, JSONReads):
             autoflush=settings.autoflush,
             close_resets_only=settings.close_resets_only,
             guard_tasks=settings.guard_tasks,
-            lean=LeanReads(engine.sync_engine, self.lane),
+            lean=LeanReads(engine.sync_engine, self.lane) if settings.shortcuts else None,
             sync_session_class=Session if settings.autoflush else ExplicitFlushSession,
         )
         retry = settings.retry

@@ -163,7 +163,8 @@ class DialectOverrides:
         cparams["connection_class"] = self.connection_class(cparams.get("connection_class"))
         cparams.setdefault("timeout", settings.connect_timeout)
         cparams.setdefault("command_timeout", settings.command_timeout)
-        cparams.setdefault("loop", Deadlines(asyncio.get_running_loop()))
+        if settings.shortcuts:
+            cparams.setdefault("loop", Deadlines(asyncio.get_running_loop()))
         if self.verifies:
             cparams["ssl"] = self.verifying
         self.trusts_anybody = not tls.is_told(cparams)
@@ -225,7 +226,8 @@ class DialectOverrides:
             raise
         if not between:
             self.pooler.between = False
-            if type(connection) is AsyncAdapt_asyncpg_connection and ours(driver) is not None:
+            known = type(connection) is AsyncAdapt_asyncpg_connection and ours(driver) is not None
+            if known and self.settings.shortcuts:
                 connection.__class__ = Adapter
             return connection
         driver.terminate()
@@ -236,7 +238,8 @@ class DialectOverrides:
         """Return the class of every connection of this engine: the guards, before what the engine was told to use."""
         if given not in self.made:
             above = () if given is None else (given,)
-            own = {"direct": is_plain(given), "waits": given is None}
+            short = self.settings.shortcuts
+            own = {"direct": short and is_plain(given), "waits": short and given is None}
             self.made[given] = type("Connection", (self.settings.connection_class(), Prepared, *above), own)
         return self.made[given]
 

@@ -34,6 +34,7 @@ class DriverSettings:
     commit_timeout: float  # or command_timeout, if that is shorter
     close_timeout: float  # also the limit of a ROLLBACK and of a ping
     guard_commit: bool
+    shortcuts: bool  # what rests on attributes of SQLAlchemy's and asyncpg's that are not public
     ping_after: float = 10.0  # a connection that was used more recently is not asked over the wire
 
     def __post_init__(self) -> None:

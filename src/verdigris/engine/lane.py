@@ -46,10 +46,11 @@ class Lane:
     Ask `db.lane` each time: a test's sandbox puts its own in the place of it.
     """
 
-    def __init__(self, engine: AsyncEngine, budget: Budget) -> None:
+    def __init__(self, engine: AsyncEngine, budget: Budget, *, shortcuts: bool) -> None:
         self._engine: Engine = engine.sync_engine
         self._dialect: Any = engine.sync_engine.dialect
         self._budget = budget
+        self._shortcuts = shortcuts
         self._together = Together(self)
         #: Seconds, by the last statement of `fetch`, on its connection; 0 if unknown. For who reads it right behind.
         self.took = 0.0
@@ -116,7 +117,7 @@ class Lane:
     def _pool(self) -> Pool | None:
         """Return the pool, if it hands out without a proxy."""
         pool = self._engine.pool
-        return pool if isinstance(pool, Pool) else None
+        return pool if self._shortcuts and isinstance(pool, Pool) else None
 
     async def _twice(
         self,
@@ -140,8 +141,8 @@ class Lane:
         raise error  # outside of the except blocks, so that it keeps its own cause only
 
     async def _fetch(self, work: _Work) -> list[asyncpg.Record]:
-        pool = self._engine.pool
-        taken = (pool.take() or await pool.take_in_turn()) if isinstance(pool, Pool) else None
+        own = self._pool()
+        taken = None if own is None else own.take() or await own.take_in_turn()
         if taken is None:
             return await self._fetch_proxied(work)
         pool, record, driver = taken

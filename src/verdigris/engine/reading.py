@@ -64,7 +64,7 @@ class Reading:
         return bind
 
     def _lean_reads(self, replica: Replica) -> LeanReads:
-        return LeanReads(replica.engine.sync_engine, Lane(replica.engine, self.budget))
+        return LeanReads(replica.engine.sync_engine, Lane(replica.engine, self.budget, shortcuts=True))
 
 
 def _or_on_primary(method: Any) -> Any:

@@ -63,6 +63,7 @@ class Settings:
     explain_slow: bool | Literal["analyze"] = True
     time_queries: bool = True
     pool_metrics: bool = True
+    shortcuts: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)  # of create_async_engine()
 
     def __post_init__(self) -> None:

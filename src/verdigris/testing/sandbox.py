@@ -265,7 +265,7 @@ class _LaneInside(Lane):
     """The lane of a sandbox: its reads see what the test wrote, and leave the outer transaction whole if they fail."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        super().__init__(sandbox.engine, sandbox._budget)  # noqa: SLF001 - a Database's own
+        super().__init__(sandbox.engine, sandbox._budget, shortcuts=False)  # noqa: SLF001 - a Database's own
         self._sandbox = sandbox
 
     async def fetchval_together(self, statement: str, arguments: Sequence[Any] = (), *, most: int = 1) -> Any:
