@@ -59,8 +59,6 @@ def with_settings(page: str) -> str:
 def settings() -> dict[str, tuple[str, str, str]]:
     """Return the default of each setting, whether `from_engine` takes it, and the boxes that the default holds."""
     made, adopted = keywords(Database.__init__), keywords(Database.from_engine)
-    handed_on = keywords(Database._attach)  # noqa: SLF001 - what from_engine's **options are
-    adopted.update({name: value for name, value in handed_on.items() if name != "replicas"})
     return {
         name: (default(name, value), "yes" if name in adopted else "–", boxes(name))
         for name, value in {**adopted, **made}.items()
