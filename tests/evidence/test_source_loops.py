@@ -73,6 +73,95 @@ def test_a_query_for_each_of_many_is_one_a_row(tmp_path: Path, loop: str) -> Non
 @pytest.mark.parametrize(
     "loop",
     [
+        "for one in await db.fetch(select(Folder), list[Changes]): await db.fetch(children(one), list[Changes])",
+        "found = [await db.lane.fetchval('SELECT 1 FROM folder WHERE id = $1', (id,)) for id in ids]",
+        "for id in ids: found.append(await db.lane.fetch('SELECT * FROM folder WHERE parent_id = $1', (id,)))",
+        "for id in ids: found.append(await db.json(select(Folder).where(Folder.id == id), Changes))",
+        "for id in ids: found.append(await one(id=id))",
+        "for id in ids: found.append(await one.fetch(id=id))",
+        "for id in ids: found.append(await named(id))",
+        "found = await asyncio.gather(*[named(id) for id in ids])",
+    ],
+)
+def test_the_librarys_own_reads_are_queries_too(tmp_path: Path, loop: str) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        from sqlalchemy import bindparam
+        from verdigris import Database
+
+        db = Database("postgresql://localhost/shop")
+        one = db.json_read(select(Folder).where(Folder.id == bindparam("id")), Changes)
+
+        def children(folder: Folder):
+            return select(Folder).where(Folder.parent_id == folder.id)
+
+        async def named(id: int) -> str:
+            return await db.lane.fetchval("SELECT name FROM folder WHERE id = $1", (id,))
+
+        async def work(ids: list[int]):
+            found = []
+            {loop}
+            return found
+        """,
+    )
+
+    assert [why for _, why in found] == [None]
+
+
+def test_gathered_reads_of_the_library_may_go_together(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        from verdigris import Database
+
+        db = Database("postgresql://localhost/shop")
+
+        async def work(ids: list[int]):
+            return await asyncio.gather(*[db.fetch(select(Folder).where(Folder.id == id), Changes) for id in ids])
+        """,
+    )
+
+    assert found == [("ids", "reads that wait in the same moment may go to the server together")]
+
+
+@pytest.mark.parametrize(
+    ("test", "body", "step", "over"),
+    [
+        ("i < len(rows)", "await find(session, rows[i])", "i += 1", ["rows"]),
+        ("len(rows) > i", "row = rows[i]; await find(session, row)", "i += 1", ["rows"]),
+        (
+            "i < len(rows)",
+            "await session.scalars(select(Folder).where(Folder.id.in_(rows[i:i + 500])))",
+            "i += 500",
+            [],
+        ),
+        ("i < 3", "await find(session, i)", "i += 1", []),
+        ("i < len(rows)", "await find(session, 7)", "i += 1", []),
+        ("True", "rows = (await session.scalars(select(Folder).offset(i))).all()", "i += len(rows)", []),
+    ],
+)
+def test_a_while_that_counts_through_rows_is_a_loop_over_them(
+    tmp_path: Path, test: str, body: str, step: str, over: list[str]
+) -> None:
+    found = queries(
+        tmp_path,
+        f"""
+        async def work(session: AsyncSession):
+            rows = (await session.scalars(select(Folder.id))).all()
+            i = 0
+            while {test}:
+                {body}
+                {step}
+        """,
+    )
+
+    assert [rows for rows, _ in found] == over
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
         "for kind in ('a', 'b'): await session.scalar(select(Folder).where(Folder.name == kind))",
         "for chunk in batched(ids, 100): await session.scalars(select(Folder).where(Folder.id.in_(chunk)))",
         "for attempt in range(3): await find(session, attempt)",

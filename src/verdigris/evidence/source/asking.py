@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 DEPTH = 5  # calls followed to the query
 _READS = {"execute", "exec", "scalar", "scalars", "get", "get_one", "refresh", "stream", "stream_scalars"}
+#: What of the library reads when it is awaited: a Database without a session, its lane, a read that was prepared.
+_OURS = {
+    "Database": {"fetch", "json"},
+    "Lane": {"fetch", "fetchval", "fetchval_together", "fetch_each"},
+    "JSONRead": {"", "fetch"},
+}
+_SHARING = {
+    ("Database", "fetch"),
+    ("Database", "json"),
+    ("Lane", "fetchval_together"),
+    ("JSONRead", ""),
+    ("JSONRead", "fetch"),
+}
 _CHANGES = {"add", "add_all", "delete", "merge"}
 _WRITES = {"update", "delete", "insert"}
 _CACHES = re.compile(r"cache|memo|alru", re.IGNORECASE)
@@ -36,6 +49,8 @@ class Asking:
         func = call.func
         if isinstance(func, ast.Attribute) and func.attr in _READS and self._session(func.value, scope):
             return scope.module.place(call) if self._reads(call, scope) else None
+        if self._is_ours(call, scope):
+            return scope.module.place(call)
         callee = self.source.types.callee(call, scope)
         if isinstance(callee, Scope) and callee.is_function and callee.is_async and depth < DEPTH:
             return self.asked_by(callee, depth)
@@ -62,6 +77,26 @@ class Asking:
 
     def _session(self, node: ast.expr, scope: Scope) -> bool:
         return self.source.types.session(node, scope) is not None
+
+    def _is_ours(self, call: ast.Call, scope: Scope) -> bool:
+        """Tell whether awaiting a call reads by the library's own API."""
+        return self._ours(call, scope) is not None
+
+    def may_share(self, call: ast.Call, scope: Scope) -> bool:
+        """Tell whether the library may send a call's read together with others that wait in the same moment."""
+        return self._ours(call, scope) in _SHARING
+
+    def _ours(self, call: ast.Call, scope: Scope) -> tuple[str, str] | None:
+        """Name the library's own read that awaiting a call sends: `db.fetch()`, `db.lane.fetchval()`, `read()`."""
+        callee, method = self.source.types.callee(call, scope), ""
+        if callee is None or isinstance(callee, Assigned):
+            callee = self.source.types.of(call.func, scope)
+        elif isinstance(callee, External):
+            dotted, _, method = callee.dotted.rpartition(".")
+            callee = External(dotted)
+        if not (isinstance(callee, External) and callee.package == "verdigris"):
+            return None
+        return (callee.leaf, method) if method in _OURS.get(callee.leaf, ()) else None
 
     # -- what a statement is ----------------------------------------------------------------------
 
@@ -129,6 +164,8 @@ class Asking:
         func = call.func
         if isinstance(func, ast.Attribute) and self._session(func.value, scope):
             return func.attr not in _CHANGES
+        if self._is_ours(call, scope):
+            return True
         callee = self.source.types.callee(call, scope)
         if isinstance(callee, Scope) and callee.is_function:
             return not self._does(callee, depth)

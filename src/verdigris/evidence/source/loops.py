@@ -18,6 +18,7 @@ from verdigris.evidence.source.names import External
 from verdigris.evidence.source.rounds import (
     LOOPS,
     Loop,
+    counted,
     depends,
     ends,
     header,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.modules import Scope
     from verdigris.evidence.values import Place
+
+
+_SHARED = "reads that wait in the same moment may go to the server together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ class Loops:
     def _of(self, function: Scope) -> Iterator[RowQuery]:
         claimed: set[ast.AST] = set()
         for node in function.nodes():
-            if not isinstance(node, LOOPS) or not self.iterated.is_over_rows(node, function):
+            if not isinstance(node, LOOPS) or (isinstance(node, ast.While) and counted(node) is None):
+                continue
+            if not self.iterated.is_over_rows(node, function):
                 continue
             queries = list(self._sent(node, function))
             for sent, asked, gathered in queries:
@@ -97,8 +103,11 @@ class Loops:
             function.place,
             gathered,
             self.asking.does_work(sent, function),
-            _unsure(loop, sent, function),
+            _SHARED if gathered and self._may_share(sent, function) else _unsure(loop, sent, function),
         )
+
+    def _may_share(self, sent: ast.Call | ast.Attribute, function: Scope) -> bool:
+        return isinstance(sent, ast.Call) and self.asking.may_share(sent, function)
 
     # -- what a loop sends ------------------------------------------------------------------------
 
@@ -121,7 +130,7 @@ class Loops:
 
     def _gathered(self, loop: Loop, scope: Scope) -> bool:
         """Tell whether the coroutines that a loop makes are awaited together: `gather(*[load(x) for x in rows])`."""
-        if isinstance(loop, (ast.For, ast.AsyncFor)):
+        if isinstance(loop, (ast.For, ast.AsyncFor, ast.While)):
             return any(
                 isinstance(node, ast.Call) and leaf(node.func) in {"append", "create_task"} for node in rounds(loop)
             ) and any(isinstance(node, ast.Call) and leaf(node.func) == "gather" for node in scope.nodes())

@@ -12,18 +12,40 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source.modules import Scope
 
-Loop: TypeAlias = ast.For | ast.AsyncFor | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
-LOOPS = (ast.For, ast.AsyncFor, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
-_STATEMENTS = (ast.For, ast.AsyncFor)
+Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_STATEMENTS = (ast.For, ast.AsyncFor, ast.While)
 _ELSEWHERE = DEFINITIONS | {ast.While}  # what runs at another time, or in rounds of its own
 _FILLING = {"update", "setdefault", "add"}
 
 
 def header(loop: Loop) -> tuple[ast.expr, ast.expr]:
     """Return what a loop binds in each round, and what it goes over."""
+    if isinstance(loop, ast.While):
+        return counted(loop) or (loop.test, loop.test)
     if isinstance(loop, _STATEMENTS):
         return loop.target, loop.iter
     return loop.generators[0].target, loop.generators[0].iter
+
+
+def counted(loop: ast.While) -> tuple[ast.expr, ast.expr] | None:
+    """Return the index of `while i < len(rows): ...; i += 1` and what it counts through; no other `while` has one."""
+    match loop.test:
+        case ast.Compare(left=ast.Name() as index, ops=[ast.Lt() | ast.NotEq()], comparators=[ast.Call() as length]):
+            pass
+        case ast.Compare(left=ast.Call() as length, ops=[ast.Gt() | ast.NotEq()], comparators=[ast.Name() as index]):
+            pass
+        case _:
+            return None
+    if leaf(length.func) != "len" or len(length.args) != 1:
+        return None
+    for node in inside(loop.body, _ELSEWHERE):
+        match node:
+            case ast.AugAssign(target=ast.Name(id=name), op=ast.Add(), value=ast.Constant(value=1)) if name == index.id:
+                return index, length.args[0]
+            case _:
+                pass
+    return None
 
 
 def rounds(loop: Loop) -> Iterator[ast.AST]:
@@ -109,7 +131,7 @@ def is_chained(loop: Loop, sent: ast.AST) -> bool:
         asking |= {each for name, value in assigned if name in asking and value.lineno < here for each in names(value)}
     kept = {name for name, value in assigned if name in found and value.lineno > here}
     fresh = {name for name, value in assigned if value.lineno < here and not set(names(value)) & kept}
-    return bool(asking & kept - fresh - set(names(loop.target)))
+    return bool(asking & kept - fresh - set(names(header(loop)[0])))
 
 
 def _assignments(loop: Loop) -> Iterator[tuple[str, ast.expr]]:

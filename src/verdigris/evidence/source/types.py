@@ -31,6 +31,7 @@ _LOWER_CLASSES = {"async_sessionmaker", "sessionmaker", "async_scoped_session", 
 _ATTRIBUTES = {
     ("verdigris", "Database", "session"): ASYNC_FACTORY,
     ("verdigris", "Database", "engine"): External("sqlalchemy.ext.asyncio.AsyncEngine"),
+    ("verdigris", "Database", "lane"): External("verdigris.Lane"),
     ("sqlalchemy", "AsyncSession", "sync_session"): SYNC_SESSION,
 }
 _RESULTS = {
@@ -47,6 +48,7 @@ _RESULTS = {
     ("sqlalchemy", "AsyncSession", "begin"): External("sqlalchemy.ext.asyncio.AsyncSessionTransaction"),
     ("verdigris", "Database", "read"): ASYNC_SESSION,
     ("verdigris", "Database", "from_engine"): External("verdigris.Database"),
+    ("verdigris", "Database", "json_read"): External("verdigris.JSONRead"),
 }
 
 
