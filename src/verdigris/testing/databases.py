@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +90,13 @@ class Databases:
 @asynccontextmanager
 async def _connected(url: URL, **options: Any) -> AsyncIterator[AsyncConnection]:
     engine = create_async_engine(url, pool_size=1, **options)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.dispose)
         try:
-            connection = await engine.connect()
+            connection = await stack.enter_async_context(engine.connect())
         except _FAILURES as error:
             raise _no_server(url, error) from error
-        async with connection:
-            yield connection
-    finally:
-        await engine.dispose()
+        yield connection
 
 
 def _no_server(url: URL, error: Exception) -> ConfigurationError:
