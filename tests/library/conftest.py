@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import itertools
 
 import asyncpg
@@ -8,6 +9,17 @@ from verdigris import embedded
 from verdigris.engine import coalescing
 
 _numbers = itertools.count()
+_LOOPS = {"asyncio": asyncio.new_event_loop}
+with contextlib.suppress(ImportError):  # which Windows has not
+    import uvloop
+
+    _LOOPS["uvloop"] = uvloop.new_event_loop
+_ON_EACH = ("test_an_answer_is_written_at_once", "test_a_client_that_goes_between_head_and_body")
+
+
+def pytest_asyncio_loop_factories(item):
+    """Run what depends on a transport on the event loop that uvicorn takes in production, too."""
+    return _LOOPS if item.name.startswith(_ON_EACH) else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -80,9 +80,9 @@ def dispatched(monkeypatch):
     sent = []
     original = dispatch.send_json
 
-    async def spy(scope, receive, send, body, status):
+    async def spy(receive, send, body, status):
         sent.append(body)
-        await original(scope, receive, send, body, status)
+        await original(receive, send, body, status)
 
     monkeypatch.setattr(dispatch, "send_json", spy)
     return sent

@@ -178,9 +178,9 @@ def fast(monkeypatch):
     seen = []
     original = reads.send_json
 
-    async def spy(scope, receive, send, body, status):
+    async def spy(receive, send, body, status):
         seen.append(body)
-        await original(scope, receive, send, body, status)
+        await original(receive, send, body, status)
 
     monkeypatch.setattr(reads, "send_json", spy)
     monkeypatch.setattr(dispatch, "send_json", spy)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import struct
 from contextlib import asynccontextmanager
 
 import pytest
@@ -158,6 +159,59 @@ async def test_middleware_between_is_served_as_ever(application, protocol):
         answers = [await talk(port, f"GET {path}") for path in PATHS]
     assert [each[:15] for each in answers] == [b"HTTP/1.1 200 OK"] * 3
     assert answers[0].endswith(b'"name":"lamp 1"}')
+
+
+async def test_a_head_asked_for_as_get_is_written(application, protocol):
+    async def as_get(scope, receive, send):
+        await application({**scope, "method": "GET"} if scope["type"] == "http" else scope, receive, send)
+
+    async with serving(as_get, protocol) as (port, _):
+        answers = [await talk(port, f"HEAD {path}") for path in PATHS[:2]]
+    assert all(each.startswith(b"HTTP/1.1 200 OK") and each.endswith(b"\r\n\r\n") for each in answers)
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it(application, protocol):
+    async def reads_first(scope, receive, send):
+        async def drained(message):
+            if message["type"] == "http.response.start":
+                while (await receive()).get("more_body"):
+                    pass
+            await send(message)
+
+        await application(scope, receive, drained if scope["type"] == "http" else send)
+
+    async with serving(reads_first, protocol) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await asyncio.wait_for(reader.readuntil(b"lamp 3"), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_a_client_that_goes_between_head_and_body_is_no_error(application, protocol, caplog):
+    gone, over = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope, receive, send):
+        async def later(message):
+            await send(message)
+            if message["type"] == "http.response.start":
+                await gone.wait()
+                await asyncio.sleep(0.1)  # until the server has seen it
+
+        await application(scope, receive, later if scope["type"] == "http" else send)
+        over.set()
+
+    async with serving(slow, protocol) as (port, _):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # a reset, no goodbye
+        writer.write(b"GET /fast/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        gone.set()
+        await asyncio.wait_for(over.wait(), 5)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_what_was_held_is_written_when_sending_fails(application, protocol):

@@ -68,7 +68,7 @@ class ReadsFirst:
             if read is not None:
                 body = await _body(read, scope)
                 if body is not None:
-                    await send_json(scope, receive, send, body, read.route.status_code or 200)
+                    await send_json(receive, send, body, read.route.status_code or 200)
                     return
         await self.app(scope, receive, send)
 

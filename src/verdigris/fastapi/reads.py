@@ -123,7 +123,7 @@ class ReadRoute(APIRoute):
             fast = self.fast(getattr(context, "dependant", None) or self.dependant)
             body = None if fast is None else await self.read(fast, scope)
             if body is not None:
-                await send_json(scope, receive, send, body, self.status_code or 200)
+                await send_json(receive, send, body, self.status_code or 200)
                 return
         await super().handle(scope, receive, send)
 
@@ -262,10 +262,10 @@ class Fast:
         return False
 
 
-async def send_json(scope: Scope, receive: Receive, send: Send, body: bytes, status: int) -> None:
+async def send_json(receive: Receive, send: Send, body: bytes, status: int) -> None:
     """Send an answer that is written already."""
     headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-    with OneWrite(scope, receive):
+    with OneWrite(receive):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

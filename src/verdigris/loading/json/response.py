@@ -32,7 +32,7 @@ class JSONAnswer(Response):
         self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with OneWrite(scope, receive):
+        with OneWrite(receive):
             await super().__call__(scope, receive, send)
 
 
