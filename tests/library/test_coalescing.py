@@ -1,10 +1,11 @@
 import asyncio
 
+import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from verdigris.engine import Database, coalescing
-from verdigris.errors import PoolExhaustedError
+from verdigris.errors import PoolExhaustedError, classify
 from verdigris.testing.sandbox import Sandbox
 
 DOUBLE = "SELECT $1::int * 2"
@@ -66,6 +67,28 @@ async def test_one_wrong_argument_fails_its_own_caller_only(db, flights):
     assert "division by zero" in str(found[3])
     assert isinstance(found[5], DBAPIError)
     assert db.pool_status().in_use == 0
+
+
+async def test_readers_behind_a_lock_wait_for_it_together_and_the_next_ones_alone(database_url, admin, flights):
+    await admin("CREATE TABLE locked AS SELECT g AS id FROM generate_series(1, 100) g")
+    statement = "SELECT id FROM locked WHERE id = $1::int"
+    db = Database(database_url, pool_size=5, statement_timeout=0.3)
+    await warm(db, statement)
+    locking = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    async with locking.transaction():
+        await locking.execute("LOCK TABLE locked")
+        began = asyncio.get_running_loop().time()
+        found = await asyncio.gather(*(double(db, n, statement) for n in range(20)), return_exceptions=True)
+        took = asyncio.get_running_loop().time() - began
+    together = len(flights)
+    after = await asyncio.gather(*(double(db, n, statement) for n in range(1, 21)))
+
+    assert [classify(one).name for one in found] == ["too-slow"] * 20
+    assert took < 20 * 0.3 / 2  # one after another would be as long as twenty
+    assert after == list(range(1, 21))
+    assert len(flights) == together
+    await locking.close()
+    await db.dispose()
 
 
 async def test_who_is_cancelled_leaves_the_others_on_their_way(db, flights):

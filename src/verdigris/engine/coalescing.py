@@ -16,7 +16,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from verdigris.errors import PoolExhaustedError
+from verdigris.errors import PoolExhaustedError, classify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ _PAYS = 0.65  # of what a read takes alone: what takes longer in company is not 
 _TRIED_AGAIN, _TRY = 2048, 64  # so many reads, of which so many fly in company although it did not pay
 _ASKED = 64  # reads in company, of which one goes alone, to know what that takes
 _KEPT = 500  # statements
+_OF_ARGUMENTS = frozenset({"21", "22", "P0"})  # classes of SQLSTATE
 _WINDOW = 256  # measurements, after which older ones are forgotten
 
 
@@ -99,6 +100,11 @@ class _Statement:
     def _each(self) -> float:
         """Return what a read of a flight is expected to take; as much as one alone, while nothing is known."""
         return min(self.shared.value, self.alone.value)
+
+    def failed(self) -> None:
+        """Let the next ones go alone for some time: what is in the way of one shall not be in the way of all."""
+        self.shared = _Least(self.alone.value)
+        self.reads = _TRY
 
     def landed(self, seconds: float, reads: int) -> None:
         """Learn from how long a flight took, or a read that went alone."""
@@ -200,8 +206,10 @@ class Together:
             for _, future in aboard:
                 if not future.done():
                     future.set_exception(error)
-        except Exception:  # noqa: BLE001 - each is told its own
-            await self._one_by_one(group, aboard)
+        except Exception as error:  # noqa: BLE001 - each is told its own
+            if not _is_of_a_reader(error):
+                group.failed()
+            await self._each_alone(group, aboard)
         except BaseException:
             for _, future in aboard:
                 future.cancel()
@@ -211,16 +219,26 @@ class Together:
                 if not future.done():
                     future.set_result(row[0])
 
-    async def _one_by_one(self, group: _Statement, aboard: list[_Reader]) -> None:
-        """Run each for itself: the one whose arguments the server refuses is the one that fails."""
-        for arguments, future in aboard:
-            if future.done():
-                continue
-            try:
-                row = (await self._lane.fetch(group.text, arguments, timed=False))[0]
-            except Exception as error:  # noqa: BLE001 - whoever asked gets it
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not future.done():
-                    future.set_result(row[0])
+    async def _each_alone(self, group: _Statement, aboard: list[_Reader]) -> None:
+        """Run each for itself, at once: where all fail, a lock is in the way perhaps, and they wait for it together."""
+        try:
+            await asyncio.gather(*[self._alone(group, *reader) for reader in aboard if not reader[1].done()])
+        finally:
+            for _, future in aboard:
+                future.cancel()  # if this task was
+
+    async def _alone(self, group: _Statement, arguments: Sequence[Any], future: asyncio.Future[Any]) -> None:
+        try:
+            row = (await self._lane.fetch(group.text, arguments, timed=False))[0]
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(row[0])
+
+
+def _is_of_a_reader(error: Exception) -> bool:
+    """Tell whether a flight failed by the arguments of one aboard; not by what all of them met."""
+    sqlstate = classify(error).sqlstate
+    return sqlstate[:2] in _OF_ARGUMENTS if sqlstate else not isinstance(error, OSError)  # as timeouts are
