@@ -58,6 +58,66 @@ def test_the_opt_out_of_a_class_withdraws_the_promise(tmp_path: Path) -> None:
     assert relationship.lazy == Missing()
 
 
+@pytest.mark.parametrize(
+    ("head", "promised"),
+    [
+        ("class Base(DeclarativeBase): ...\nguard(Base)", True),
+        ("@guard\nclass Base(DeclarativeBase): ...", True),
+        ("class Base(DeclarativeBase): ...\nguard(Base, unnamed_lazy='raise', index_foreign_keys=False)", True),
+        ("class Base(DeclarativeBase): ...\nguard(Base, unnamed_lazy='log')", False),
+        ("class Base(DeclarativeBase): ...\nguard(Base, **settings)", False),
+        ("class Other(DeclarativeBase): ...\nguard(Other)\nclass Base(DeclarativeBase): ...", False),
+    ],
+)
+def test_a_guarded_base_of_the_trees_own_promises_what_it_was_asked_for(
+    tmp_path: Path, head: str, promised: bool
+) -> None:
+    imports = "from sqlalchemy.orm import DeclarativeBase\nfrom verdigris.models import guard\n"
+
+    relationship = line(tmp_path, head=imports + head, base="Base").relationship("order")
+
+    assert relationship is not None
+    assert isinstance(relationship.lazy, Known) is promised
+
+
+def test_a_ladder_that_is_written_at_its_top_keeps_the_promise(tmp_path: Path) -> None:
+    found = line(tmp_path, head="from verdigris import Base", base="Base", body='__unnamed_lazy__ = "raise"')
+
+    relationship = found.relationship("order")
+
+    assert relationship is not None
+    assert isinstance(relationship.lazy, Known)
+
+
+def test_a_table_that_asks_for_no_indexes_keeps_its_strategies(tmp_path: Path) -> None:
+    body = '__table_args__ = {"info": {"index_foreign_keys": False}}'
+
+    relationship = line(tmp_path, head="from verdigris import Base", base="Base", body=body).relationship("order")
+
+    assert relationship is not None
+    assert isinstance(relationship.lazy, Known)
+
+
+def test_code_that_sets_strategies_is_found(tmp_path: Path) -> None:
+    listener = """
+from sqlalchemy import event
+from sqlalchemy.orm import DeclarativeBase, Mapper
+
+class Base(DeclarativeBase): ...
+
+@event.listens_for(Mapper, "mapper_constructed")
+def strict(mapper, klass):
+    for each in mapper._init_properties.values():
+        each.lazy = "raise"
+"""
+    (tmp_path / "app.py").write_text(listener, "utf-8")
+
+    place = Source.read(tmp_path).models.strategies_set
+
+    assert place is not None
+    assert place.line == 10
+
+
 def test_a_table_that_asks_for_no_indexes_has_no_promise_of_them(tmp_path: Path) -> None:
     body = '__table_args__ = {"info": {"index_foreign_keys": False}}'
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
-from verdigris.evidence.judgement import Judgement, Population, Severity
+from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.source.mapped import Column, Model, Relationship
 from verdigris.evidence.source.unseen import passed_on, stray
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.values import Place
 
 RAISING = {"raise", "raise_on_sql"}
 DELIBERATE = {"selectin", "joined", "subquery", "immediate", "write_only"}
@@ -101,8 +102,11 @@ class ExplicitLazy(Box[Model]):
 
     def judge(self, subject: Model, evidence: Evidence) -> Judgement:
         """One judgement a class: this is a convention, and a finding a line would bury the rest."""
-        written = {relationship.name: relationship.written_lazy for relationship in subject.own_relationships}
-        unnamed = [each for each in subject.own_relationships if isinstance(written[each.name], Missing)]
+        bare = [each for each in subject.own_relationships if isinstance(each.written_lazy, Missing)]
+        unnamed = [each for each in bare if isinstance(each.lazy, Missing) and not _raises_live(each, evidence)]
+        setter = evidence.source.models.strategies_set
+        if unnamed and setter is not None:
+            return _set_elsewhere(subject, unnamed[0], setter)
         if unnamed:
             return subject.finding(
                 "unnamed",
@@ -111,10 +115,34 @@ class ExplicitLazy(Box[Model]):
                 fix=unnamed[0].with_lazy("raise_on_sql"),
                 related=tuple((each.place, "and this one") for each in unnamed[1:SHOWN]),
             )
-        for name, value in written.items():
-            if isinstance(value, Unknown):
-                return subject.doubt(f"the loading strategy of {subject.name}.{name} is not settled: {value.reason}")
-        return subject.proof(f"all {len(written)} relationships of {subject.name} name theirs")
+        for each in subject.own_relationships:
+            if isinstance(each.written_lazy, Unknown):
+                return subject.doubt(f"the loading strategy of {each.key} is not settled: {each.written_lazy.reason}")
+        if bare:
+            return self._given(subject, bare)
+        return subject.proof(f"all {len(subject.own_relationships)} relationships of {subject.name} name theirs")
+
+    def _given(self, subject: Model, bare: list[Relationship]) -> Judgement:
+        """Prove what the base gives the relationships that name nothing: a strategy that raises."""
+        told = f"{_names(bare)} of {subject.name} {'names' if len(bare) == 1 else 'name'} no strategy"
+        match bare[0].lazy:
+            case Known(_, by):
+                return subject.proof(f"{told}; {by}")
+            case _:
+                return subject.proof(f"{told}, and raised in the run: the base sees to it", kind=Kind.RECORDING)
+
+
+def _raises_live(relationship: Relationship, evidence: Evidence) -> bool:
+    """Tell whether a run saw that a relationship raises, whatever gave it that strategy."""
+    return evidence.lazy_of(relationship.key) in RAISING
+
+
+def _set_elsewhere(subject: Model, unnamed: Relationship, setter: Place) -> Judgement:
+    """Doubt: code of the tree's own gives relationships a strategy, and which ones is not followed."""
+    return subject.doubt(
+        f"{unnamed.key} names no loading strategy; whether the code at {setter} gives it one is not settled",
+        settle="record a run of it: verdigris record -- COMMAND",
+    )
 
 
 class LazyRaise(Box[Model]):
@@ -142,6 +170,10 @@ class LazyRaise(Box[Model]):
                     eager.append(relationship)
                 case Known("noload"):
                     return self._finding(relationship, "silent", "is `noload`: it reads as empty though rows exist")
+                case Missing() if _raises_live(relationship, evidence):
+                    continue
+                case Missing() if evidence.source.models.strategies_set is not None:
+                    doubt = doubt or _set_elsewhere(subject, relationship, evidence.source.models.strategies_set)
                 case Known() | Missing():
                     return self._finding(
                         relationship, "lazy", "is loaded when it is touched, which async code cannot await"

@@ -169,9 +169,9 @@ GUARANTEES: tuple[Guarantee, ...] = (
         "verdigris.Base",
         "lazy",
         "raise_on_sql",
-        ("models/lazy-raise",),
+        ("models/explicit-lazy", "models/lazy-raise"),
         "makes a relationship that names no strategy raise instead of loading",
-        "lazy=True, or any other strategy",
+        'lazy=True, any other strategy, or __unnamed_lazy__ = "off"',
         "tests/library/test_models.py::test_a_relationship_that_names_no_lazy_raises_on_sql",
     ),
     Guarantee(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.arguments import keyword
 from verdigris.evidence.source.evaluate import Argument, Options
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.indexes import indexes
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
+    from verdigris.evidence.source.calls import Call
 
 _BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
 _GUARDED = {"verdigris.Base", "verdigris.models.Base", "verdigris.Guarded", "verdigris.models.Guarded"}
@@ -36,6 +39,14 @@ _COLLECTIONS = {
     "WriteOnlyMapped",
     "DynamicMapped",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What a base does for the classes that derive from it: unnamed relationships raise, foreign keys are indexed."""
+
+    lazy: bool = False
+    index: bool = False
 
 
 class Models:
@@ -118,8 +129,9 @@ class Models:
 
     def _model(self, scope: Scope) -> Model:
         lineage = list(self.source.names.lineage(scope))
-        base = self._guarding(lineage)
-        lazy_base = None if any(isinstance(b, Scope) and "__unnamed_lazy__" in b.bindings for b in lineage) else base
+        guards = self._guards(lineage)
+        base = "verdigris.Base" if guards.index else None
+        lazy_base = "verdigris.Base" if guards.lazy else None
         style = (
             "sqlmodel"
             if any(isinstance(b, External) and b.named("sqlmodel", "SQLModel") for b in lineage)
@@ -153,18 +165,60 @@ class Models:
             base,
         )
 
-    def _guarding(self, lineage: list[Scope | External]) -> str | None:
-        """Name the library's base that guards a class, unless its table asks for no indexes."""
-        if not any(isinstance(base, External) and base.dotted in _GUARDED for base in lineage):
-            return None
-        written = (
-            binding.value
-            for base in lineage
-            if isinstance(base, Scope)
-            for binding in base.bindings.get("__table_args__", ())
-        )
-        opted_out = any(value is not None and "index_foreign_keys" in ast.unparse(value) for value in written)
-        return None if opted_out else "verdigris.Base"
+    def _guards(self, lineage: list[Scope | External]) -> Guards:
+        """Tell what the library's base, or guard() on a base of the tree, does for a class that does not opt out."""
+        given = [self._guarded.get(id(base), Guards()) for base in lineage]
+        ours = any(isinstance(base, External) and base.dotted in _GUARDED for base in lineage)
+        index = ours or any(each.index for each in given)
+        lazy = ours or any(each.lazy for each in given)
+        for base in lineage:
+            if not isinstance(base, Scope):
+                continue
+            tables = [binding.value for binding in base.bindings.get("__table_args__", ())]
+            if any(value is not None and "index_foreign_keys" in ast.unparse(value) for value in tables):
+                index = False
+            if "__unnamed_lazy__" in base.bindings:
+                ladder = self.source.evaluator.attribute(base, "__unnamed_lazy__")
+                lazy = lazy and isinstance(ladder, Known) and ladder.value == "raise"
+        return Guards(lazy, index)
+
+    @cached_property
+    def _guarded(self) -> dict[int, Guards]:
+        """The bases of the tree that are given to the library's guard(), by a call or as a decorator."""
+        found: dict[int, Guards] = {}
+        for call in self.source.calls.named("guard"):
+            maker = self.source.names.resolve(call.node.func, call.scope)
+            if not (isinstance(maker, External) and maker.named("verdigris", "guard") and call.node.args):
+                continue
+            base = self.source.names.resolve(call.node.args[0], call.scope)
+            if isinstance(base, Scope) and base.is_class:
+                lazy = self._says(call, "unnamed_lazy", "raise")
+                found[id(base)] = Guards(lazy, self._says(call, "index_foreign_keys", expected=True))
+        for scope in self.source.classes:
+            around = scope.parent or scope.module.scope
+            makers = [self.source.names.resolve(each, around) for each in scope.decorators]
+            if any(isinstance(maker, External) and maker.named("verdigris", "guard") for maker in makers):
+                found[id(scope)] = Guards(lazy=True, index=True)
+        return found
+
+    def _says(self, call: Call, name: str, expected: object) -> bool:
+        """Tell whether a call leaves a setting at its default, or writes that."""
+        given = keyword(call.node, name)
+        if given is None:
+            return all(each.arg is not None for each in call.node.keywords)
+        worth = self.source.evaluator.value(Argument(given, call.scope))
+        return isinstance(worth, Known) and worth.value == expected
+
+    @cached_property
+    def strategies_set(self) -> Place | None:
+        """Where application code gives relationships a strategy that they do not name: `each.lazy = "raise"`."""
+        for scope in self.source.functions:
+            for node in scope.nodes():
+                for target in node.targets if isinstance(node, ast.Assign) else ():
+                    own = isinstance(target, ast.Attribute) and leaf_of(target.value) in {"self", "cls"}
+                    if isinstance(target, ast.Attribute) and target.attr == "lazy" and not own:
+                        return scope.module.place(node)
+        return None
 
     def _table(self, scope: Scope, lineage: list[Scope | External]) -> Value:
         for base in lineage:
@@ -274,9 +328,9 @@ class Models:
 
     def _sa_column(self, call: ast.Call, scope: Scope) -> ast.Call:
         """SQLModel's `Field(sa_column=Column(...))` is the column it names."""
-        for keyword in call.keywords:
-            if keyword.arg == "sa_column" and isinstance(keyword.value, ast.Call):
-                return keyword.value
+        for given in call.keywords:
+            if given.arg == "sa_column" and isinstance(given.value, ast.Call):
+                return given.value
         return call
 
     def _call_options(self, call: ast.Call, scope: Scope) -> tuple[tuple[Options, ...], tuple[Argument, ...]]:
