@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import (
     Mapped,
     Session,
@@ -599,3 +600,194 @@ async def test_the_ladder_that_logs_lazy_loads_takes_no_lean_read_away(db, lean)
         for _ in range(4):
             await session.scalars(HOISTED)
     assert lean
+
+
+ELSEWHERE = {"schema_translate_map": {None: "elsewhere"}}
+
+
+async def put_elsewhere(db):
+    """Make another tenant's shelves, in a schema of their own; what is read of both has plans."""
+    async with db.engine.begin() as connection:
+        for statement in (
+            "CREATE SCHEMA elsewhere",
+            "CREATE TABLE elsewhere.shelves AS SELECT id, 'theirs' AS name FROM shelves",
+            "CREATE TABLE elsewhere.books AS SELECT * FROM books WHERE id = 10",
+        ):
+            await connection.execute(text(statement))
+    for _ in range(3):
+        async with db.read() as session:
+            await names_of(session)
+
+
+async def names_of(session):
+    """Return the name of a shelf and the keys of its books, each by every way to read them."""
+    name = await session.scalar(select(Shelf.name).where(Shelf.id == 1))
+    (row,) = (await session.execute(select(Shelf.id, Shelf.name).where(Shelf.id == 1))).all()
+    session.expunge_all()
+    got = (await session.get(Shelf, 1)).name
+    session.expunge_all()
+    full = select(Shelf).where(Shelf.id == 1).options(selectinload(Shelf.books))
+    shelf = await session.scalar(full)
+    return {name, row.name, got, shelf.name}, [book.id for book in shelf.books]
+
+
+def translated(connection):
+    connection.execution_options(**ELSEWHERE)
+
+
+async def at_the_first_use(db, session):
+    await session.connection(execution_options=ELSEWHERE)
+
+
+async def on_the_connection(db, session):
+    await (await session.connection()).execution_options(**ELSEWHERE)
+
+
+async def behind_a_lean_read(db, session):
+    await session.scalar(select(Shelf.name))
+    await on_the_connection(db, session)
+
+
+async def by_a_listener_of_the_session(db, session):
+    event.listen(session.sync_session, "after_begin", lambda _, __, connection: translated(connection))
+
+
+async def by_a_listener_of_connections(db, session):
+    event.listen(db.engine.sync_engine, "engine_connect", translated)
+
+
+async def by_a_listener_of_begin(db, session):
+    event.listen(db.engine.sync_engine, "begin", translated)
+
+
+async def by_the_engine(db, session):
+    session.sync_session.bind = session.sync_session.bind.execution_options(**ELSEWHERE)
+
+
+async def by_the_engine_later(db, session):
+    session.sync_session.bind.update_execution_options(**ELSEWHERE)
+
+
+@pytest.mark.parametrize("kind", ["read", "session"])
+@pytest.mark.parametrize(
+    "translate",
+    [
+        at_the_first_use,
+        on_the_connection,
+        behind_a_lean_read,
+        by_a_listener_of_the_session,
+        by_a_listener_of_connections,
+        by_a_listener_of_begin,
+        by_the_engine,
+        by_the_engine_later,
+    ],
+)
+async def test_a_translated_schema_is_the_one_that_is_read_however_it_was_said(db, lean, translate, kind):
+    await put_elsewhere(db)
+    async with (db.read if kind == "read" else db.session)() as session:
+        await translate(db, session)
+        lean.clear()
+
+        found = await names_of(session)
+
+    assert found == ({"theirs"}, [10])
+    assert lean == []
+
+
+async def test_who_translates_one_session_takes_no_lean_read_of_others_away(db, lean):
+    await put_elsewhere(db)
+    async with db.session() as session:
+        await at_the_first_use(db, session)
+        await names_of(session)
+    lean.clear()
+
+    async with db.session() as session:
+        found = await names_of(session)
+
+    assert found == ({"shelf 1"}, [10, 11, 12])
+    assert len(lean) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "is_lean"),
+    [
+        ({"isolation_level": "SERIALIZABLE"}, True),
+        ({"isolation_level": "AUTOCOMMIT"}, True),
+        ({"postgresql_readonly": True, "postgresql_deferrable": True}, True),
+        ({"logging_token": "x"}, True),
+        ({"stream_results": True}, False),
+        ({"yield_per": 1}, False),
+        ({"compiled_cache": None}, False),
+        ({"of_the_application": 1}, False),
+    ],
+)
+async def test_options_of_a_connection_that_have_a_say_take_sqlalchemys_path(db, lean, options, is_lean):
+    await warm(db, BY_KEY)
+    for bind in (None, db.engine.execution_options(**options)):
+        lean.clear()
+        async with db.session(**{} if bind is None else {"bind": bind}) as session:
+            if bind is None:
+                await session.connection(execution_options=options)
+            assert (await session.scalar(BY_KEY)).id == 10
+
+        assert (bind is None, bool(lean)) == (bind is None, is_lean)
+
+
+async def test_a_session_of_another_engine_has_none_of_this_ones_plans(db, lean):
+    await warm(db, BY_KEY)
+    lean.clear()
+    other = create_async_engine(db.url)
+    async with db.session(bind=other) as session:
+        assert (await session.scalar(BY_KEY)).id == 10
+    await other.dispose()
+
+    assert lean == []
+
+
+@pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "after_cursor_execute"])
+async def test_a_listener_of_one_connection_hears_its_statements(db, lean, name):
+    await warm(db, BY_KEY)
+    lean.clear()
+    heard = []
+    async with db.session() as session:
+        await session.scalar(BY_KEY)
+        connection = await session.connection()
+        event.listen(connection.sync_connection, name, lambda *args: heard.append(args))
+        session.expunge_all()
+        await session.scalar(BY_KEY)
+        await session.execute(BY_KEY)
+
+    assert len(heard) == 2
+    assert len(lean) == 1
+
+
+@pytest.mark.parametrize("name", ["before_execute", "before_cursor_execute", "engine_connect", "begin"])
+async def test_a_listener_of_a_copy_of_the_engine_hears_its_statements(db, lean, name):
+    await warm(db, BY_KEY)
+    lean.clear()
+    heard = []
+    copy = db.engine.execution_options(isolation_level="REPEATABLE READ")
+    event.listen(copy.sync_engine, name, lambda *args: heard.append(args))
+    async with db.session(bind=copy) as session:
+        await session.scalar(BY_KEY)
+    async with db.session() as session:
+        await session.scalar(BY_KEY)
+
+    assert len(heard) == 1
+    assert len(lean) == (1 if name.startswith("before") else 2)
+
+
+@pytest.mark.parametrize("kind", ["read", "session"])
+async def test_a_listener_that_sets_connections_up_may_wait(db, lean, kind):
+    await warm(db, BY_KEY)
+
+    def tenant(connection):
+        connection.exec_driver_sql("SELECT set_config('app.tenant', '7', false)")
+
+    event.listen(db.engine.sync_engine, "engine_connect", tenant)
+    async with (db.read if kind == "read" else db.session)() as session:
+        await session.scalar(BY_KEY)
+        found = await session.scalar(select(func.current_setting("app.tenant", True)))
+    event.remove(db.engine.sync_engine, "engine_connect", tenant)
+
+    assert found == "7"

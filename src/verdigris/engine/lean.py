@@ -26,6 +26,7 @@ from verdigris._following import Fetched
 from verdigris._plans import Plans
 from verdigris._sync_sessions import Ears, ReadSession
 from verdigris.engine.lane import raise_as_session
+from verdigris.engine.listening import Listening, change_nothing, connection_is_heard
 from verdigris.engine.pool import Pool
 from verdigris.engine.transaction import begun
 
@@ -44,6 +45,7 @@ _IDENTS = frozenset({int, str, UUID})
 _KINDS = frozenset({Session, ReadSession})
 _OF_READS = Ears("do_orm_execute", "loaded_as_persistent")
 _OF_BEGINNING = Ears("after_begin", "after_transaction_create")
+_BINDS = 50  # that are known at a time: an application may make a copy of its engine for each request
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class LeanReads:
         self._lane = lane
         self._plans = Plans(engine)
         self._keys: dict[Any, Any] = {}  # of each class that was asked for by key: its column, if it is that simple
+        self._binds: dict[Engine, Listening] = {}
         self._begins = True
 
     @cached_property
@@ -142,8 +145,11 @@ class LeanReads:
         for one, parents in todo:
             each = Fetched(one, set(), [])
             for keys in one.batches(parents):
+                found = await self._sent(session, one.text, [keys], alone=alone, again=plan.repeatable)
+                if found is None:  # somebody else's business since then: loaders send it themselves
+                    return await plan.load(session, statement, rows, fetched)
                 each.keys.update(keys)
-                each.rows += await self._sent(session, one.text, [keys], alone=alone, again=plan.repeatable)
+                each.rows += found
             fetched.append(each)
             todo += [(inner, each.rows) for inner in one.following]
         return await plan.load(session, statement, rows, fetched)
@@ -154,22 +160,29 @@ class LeanReads:
         except Exception:  # noqa: BLE001 - SQLAlchemy shall raise it, in its own words
             return None
         if (alone and session._transaction is None) and (
-            plan.locks or session._trans_context_manager is not None or _heard(session)
+            plan.locks
+            or session._trans_context_manager is not None
+            or _heard(session)
+            or self._listening(session.bind).to_opening()
         ):
             return None  # it takes a transaction
         return await self._sent(session, plan.text, arguments, alone=alone, again=plan.repeatable)
 
     async def _sent(
         self, session: Session, text: str, arguments: Sequence[Any], *, alone: bool, again: bool
-    ) -> list[Record]:
+    ) -> list[Record] | None:
+        """Return the rows of a text; None, with nothing sent, where its connection is not like others."""
         if alone and session._transaction is None:
             return await self._lane.fetch(text, arguments, again=again)
         if session._trans_context_manager is not None:  # refuses what comes after the end of a block's transaction
             TransactionalContext._trans_ctx_check(session)
-        held = await begun(session) if self._begins else None
+        held = await begun(session, self._listening(session.bind)) if self._begins else None
         if held is not None:
             return await held.fetch(self._lane, text, arguments)
-        return await self._fetch(await self._connection(session), text, arguments)
+        connection = await self._connection(session)
+        if not change_nothing(connection._execution_options) or connection_is_heard(connection):
+            return None
+        return await self._fetch(connection, text, arguments)
 
     def _undisturbed(self, session: Any) -> bool:
         """Tell whether nothing but the statement itself has a say in how it is run."""
@@ -181,11 +194,20 @@ class LeanReads:
             and not _settings(session)
             and not _OF_READS.hear(session)
             and not (session._new or session._deleted or session.identity_map._modified)
-            and (not bind._has_events or _unheard(bind))
+            and (listening := self._listening(bind)).plain
+            and not listening.to_statements()
             and not EngineConnection._has_events  # of all connections
             and not bind.dialect.dispatch.do_execute
             and not bind._should_log_info()  # `echo`
         )
+
+    def _listening(self, bind: Any) -> Listening:
+        known = self._binds.get(bind)
+        if known is None or known.options is not bind._execution_options:
+            if len(self._binds) >= _BINDS:
+                self._binds.clear()
+            known = self._binds[bind] = Listening(bind, self._engine)
+        return known
 
     async def _connection(self, session: Any) -> Connection:
         """Return the connection of the session's transaction, begun as SQLAlchemy begins it."""
@@ -193,7 +215,8 @@ class LeanReads:
         there = transaction is not None and bind in transaction._connections
         savepoint = transaction is not None and transaction._parent is not None  # which is sent to a new connection
         pool = self._engine.pool
-        if there or (isinstance(pool, Pool) and not (savepoint or _heard(session)) and pool.hands_out_at_once()):
+        waits = savepoint or _heard(session) or self._listening(bind).to_opening()
+        if there or (isinstance(pool, Pool) and not waits and pool.hands_out_at_once()):
             connection: Connection = session._connection_for_bind(bind)
             return connection
         return await greenlet_spawn(session._connection_for_bind, bind)
@@ -247,19 +270,3 @@ def _begun(adapter: Any) -> bool:
 def _heard(session: Any) -> bool:
     """Tell whether somebody hears of the transactions that a session begins."""
     return _OF_BEGINNING.hear(session)
-
-
-def _unheard(engine: Any) -> bool:
-    """Tell whether nobody hears of an engine's statements; one with an isolation level listens, to something else."""
-    dispatch = engine.dispatch
-    proxied = getattr(engine, "_proxied", None)
-    if proxied is not None:  # a copy made by execution_options(): its own listeners, then those of the engine itself
-        if proxied._has_events and not _unheard(proxied):
-            return False
-        dispatch = dispatch.local
-    return not (
-        dispatch.before_execute
-        or dispatch.after_execute
-        or dispatch.before_cursor_execute
-        or dispatch.after_cursor_execute
-    )

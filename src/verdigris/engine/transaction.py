@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from verdigris.engine.lane import Lane
+    from verdigris.engine.listening import Listening
     from verdigris.engine.pool import Taken
 
 _OF_BEGINNING = Ears("after_begin", "after_transaction_create")
-_MANNERS = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
 _AUTOCOMMIT = "autocommit"
 
 
@@ -114,13 +114,13 @@ def lean_transaction(session: Any) -> LeanTransaction | None:
     return held
 
 
-async def begun(session: Any) -> LeanTransaction | None:
+async def begun(session: Any, listening: Listening) -> LeanTransaction | None:
     """Return a session's transaction for a lean read, on a connection of the pool; None if SQLAlchemy shall begin it.
 
     Raises what checking out a connection raises.
     """
     held = lean_transaction(session)
-    if held is not None or not _suits(session):
+    if held is not None or not _suits(session, listening):
         return held
     owner = session._transaction or session._autobegin_t()
     taken = session.bind.pool.take() or await session.bind.pool.take_in_turn()
@@ -133,22 +133,20 @@ async def begun(session: Any) -> LeanTransaction | None:
     return held
 
 
-def _suits(session: Any) -> bool:
+def _suits(session: Any, listening: Listening) -> bool:
     """Tell whether nobody could tell that SQLAlchemy does not begin a session's transaction itself."""
     owner, bind = session._transaction, session.bind
     if owner is not None and (owner._parent is not None or not owner.is_active or owner._connections):
         return False
     options = bind._execution_options
-    known = not options or (options.keys() <= _MANNERS and ("isolation_level" not in options or _level(bind)))
+    known = listening.plain and ("isolation_level" not in options or _level(bind))
     return bool(
         known
         and isinstance(bind.pool, Pool)
         and not session.twophase
         and not _OF_BEGINNING.hear(session)
         and not Connection._has_events
-        and not bind.dispatch.begin
-        # one that has options listens itself, to give them to each connection
-        and len(bind.dispatch.engine_connect) <= bool(options)
+        and not listening.to_opening()
         and not bind._should_log_info()
     )
 

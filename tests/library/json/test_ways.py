@@ -418,6 +418,34 @@ async def test_schemas_that_are_translated_are_read_by_load(db):
     assert plain.body == translated.body == b'{"id":3}'
 
 
+@pytest.mark.parametrize("name", ["engine_connect", "begin"])
+async def test_a_schema_that_a_listener_of_the_engine_translates_is_the_one_that_is_read(db, name):
+    statement = select(Order).where(Order.id == 3)
+    read = db.json_read(statement, IdOut | None)
+    async with db.engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA elsewhere"))
+        await connection.execute(text("CREATE TABLE elsewhere.orders AS SELECT * FROM orders WHERE id <> 3"))
+        await connection.execute(text("CREATE TABLE elsewhere.lines AS SELECT * FROM lines"))
+    before = (await read()).body
+
+    def translate(connection):
+        connection.execution_options(schema_translate_map={None: "elsewhere"})
+
+    event.listen(db.engine.sync_engine, name, translate)
+    try:
+        answers = [(await read()).body, (await db.json(statement, IdOut | None)).body]
+        found = await db.fetch(statement, IdOut | None)
+        streamed = b"".join([part async for part in db.json_stream(statement, list[IdOut]).body_iterator])
+    finally:
+        event.remove(db.engine.sync_engine, name, translate)
+        async with db.engine.begin() as connection:
+            await connection.execute(text("DROP SCHEMA elsewhere CASCADE"))
+
+    assert before == b'{"id":3}'
+    assert answers == [b"null"] * 2
+    assert (found, streamed) == (None, b"[]")
+
+
 async def test_a_row_of_a_stream_that_load_reads_keeps_the_criteria_of_the_statement(database_url):
     database = Database(database_url)
     async with database.engine.begin() as connection:
@@ -527,7 +555,10 @@ def tenant_of_connection(connection):
     set_tenant(None, None, connection)
 
 
-@pytest.mark.parametrize(("name", "listener"), [("after_begin", set_tenant), ("begin", tenant_of_connection)])
+@pytest.mark.parametrize(
+    ("name", "listener"),
+    [("after_begin", set_tenant), ("begin", tenant_of_connection), ("engine_connect", tenant_of_connection)],
+)
 async def test_what_is_set_at_the_start_of_transactions_holds(db, name, listener):
     tenant = func.nullif(func.current_setting("app.tenant", True), "").cast(Integer)
     mine = select(Order).where(Order.id == tenant)

@@ -9,6 +9,7 @@ from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
 from verdigris._sync_sessions import ExplicitFlushSession
+from verdigris.engine.listening import foreign
 from verdigris.loading.json.schema import InPython
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class Listening:
     def to(self, engine: Engine) -> bool:
         """Tell whether the application hears of statements or transactions and may change what they read."""
         orm, core = self._session, engine.dispatch
-        heard = orm.do_orm_execute, orm.after_begin, core.begin, core.before_execute, core.before_cursor_execute
+        heard = (
+            orm.do_orm_execute,
+            orm.after_begin,
+            core.engine_connect,
+            core.begin,
+            core.before_execute,
+            core.before_cursor_execute,
+        )
         for listeners in heard:
             if listeners.parent_listeners or listeners.listeners:  # the lists themselves: a third of bool()
                 return self._judged(engine)
@@ -46,6 +54,8 @@ class Listening:
             *orm.do_orm_execute,
             engine,
             *orm.after_begin,
+            None,
+            *core.engine_connect,
             None,
             *core.begin,
             None,
@@ -65,16 +75,23 @@ def has_listeners(session: Session) -> bool:
 
 
 def who_has_a_say(session: Session, engine: Engine) -> str | None:
-    """Name who sets something at the start of transactions, or may rewrite what the engine sends; None for nobody.
+    """Name who sets connections or transactions up, or may rewrite what the engine sends; None for nobody.
 
-    `SET LOCAL` of a tenant, for row security, is such a thing. Listeners that only watch what is sent have no say.
+    `SET LOCAL` of a tenant, for row security, is such a thing, and so is a `schema_translate_map`. Listeners that only
+    watch what is sent have no say.
     """
-    for name, listeners in (("after_begin", session.dispatch.after_begin), ("begin", engine.dispatch.begin)):
+    core = engine.dispatch
+    connects = [fn for fn in core.engine_connect if foreign([fn])]  # SQLAlchemy itself gives options to each connection
+    for name, listeners in (
+        ("after_begin", session.dispatch.after_begin),
+        ("engine_connect", connects),
+        ("begin", core.begin),
+    ):
         found = _foreign(listeners)
         if found is not None:
             return f"{_named(found)}, which listens to {name!r}"
     for name in ("before_execute", "before_cursor_execute"):
-        found = _foreign(fn for fn in getattr(engine.dispatch, name) if fn.__module__ != _WITHOUT_RETVAL)
+        found = _foreign(fn for fn in getattr(core, name) if fn.__module__ != _WITHOUT_RETVAL)
         if found is not None:
             return f"{_named(found)}, which listens to {name!r} with retval=True"
     return None
