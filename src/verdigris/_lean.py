@@ -8,8 +8,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
+from sqlalchemy.orm.session import SessionTransactionState
 
 from verdigris._sync_sessions import OF_BEGIN, close_at_once, closes_at_once, nothing_to_commit
 from verdigris.engine import ending
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from verdigris.session import AsyncSession, Transaction
+
+_ENDED_BY_AN_ERROR = SessionTransactionState.DEACTIVE
 
 
 async def execute(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
@@ -87,8 +91,18 @@ async def start(self: Transaction, is_ctxmanager: bool = False) -> Transaction: 
 async def leave(
     self: Transaction, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
 ) -> None:
-    """Do what SQLAlchemy's does, with COMMIT awaited first where that is all to wait for."""
+    """Do what SQLAlchemy's does, with COMMIT awaited first where that is all to wait for.
+
+    A block whose transaction was ended by a failed flush that was caught inside stores nothing. SQLAlchemy leaves it as
+    if it had; this raises PendingRollbackError, as its `commit()` does.
+    """
     inner, session = self.sync_transaction, self.session.sync_session
+    if type_ is None and inner is not None and inner._state is _ENDED_BY_AN_ERROR:
+        try:
+            inner.commit()  # raises, with the error that ended it
+        except PendingRollbackError as error:
+            await _AsyncTransaction.__aexit__(self, PendingRollbackError, error, error.__traceback__)
+            raise
     alone = self.short and type_ is None and session._transaction is inner and self.guard.enabled
     finish = None if inner is None else partial(inner.__exit__, None, None, None)
     if not (alone and await ending.commit(session, finish)):

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gc
 import inspect
 import warnings
@@ -77,6 +78,32 @@ async def test_a_commit_after_a_swallowed_error_is_refused_and_names_the_cause(d
     assert "22012" in str(refused.value)
     assert isinstance(refused.value.__cause__, exc.DBAPIError)
     assert await count(db) == 0
+
+
+async def catches_a_failed_flush(session, block):
+    async with block():
+        session.add(Note(id=2, text="two"))
+        await session.flush()
+        session.add(Note(id=1, text="again"))
+        with contextlib.suppress(exc.IntegrityError):
+            await session.flush()
+        session.add(Note(id=3, text="three"))
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+async def test_a_block_in_which_a_failed_flush_was_caught_does_not_end_in_silence(database_url, db, shortcuts):
+    other = Database(database_url, shortcuts=shortcuts)
+    async with other.session.begin() as session:
+        session.add(Note(id=1, text="one"))
+    for block in ("begin", "begin_nested"):
+        async with other.session() as session:
+            with pytest.raises(exc.PendingRollbackError, match="duplicate key"):
+                await catches_a_failed_flush(session, getattr(session, block))
+            session.expunge_all()  # the third note is still pending
+            assert (await session.scalars(select(Note.id))).all() == [1]
+    assert await count(db) == 1
+    assert other.pool_status().in_use == 0
+    await other.dispose()
 
 
 async def test_a_savepoint_around_an_expected_error_leaves_the_commit_alone(db):
