@@ -3,6 +3,7 @@ import contextlib
 import gc
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from verdigris.engine.build import lacking
 from verdigris.engine.dialect import place_of
 from verdigris.engine.driver import Connection, ours
 from verdigris.engine.settings import Settings
+from verdigris.engine.limits import server_limits
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
     CommitRefusedError,
@@ -321,13 +323,16 @@ async def test_the_servers_own_limits_reach_the_server(database_url):
     default = Database(database_url)
     chosen = Database(database_url, statement_timeout=7, isolation_level="SERIALIZABLE")
     none = Database(database_url, statement_timeout=None)
+    never = Database(database_url, statement_timeout=math.inf)
     found = []
-    for db in (default, chosen, none):
+    for db in (default, chosen, none, never):
         async with db.session() as session:
             found.append(await session.scalar(text("SHOW statement_timeout")))
         await db.dispose()
 
-    assert found == ["30s", "7s", "0"]
+    assert found == ["30s", "7s", "0", "0"]
+    least = server_limits(statement=0.0004, transaction=1e9, idle_in_transaction=0)
+    assert list(least.values()) == ["1", "2147483647", "0"]  # not 0, which is no limit, for what is less than 1 ms
 
 
 async def test_bind_values_do_not_show_in_errors(db):

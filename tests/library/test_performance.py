@@ -291,6 +291,7 @@ async def test_a_plan_with_real_times_needs_permission_and_shows_no_values(datab
 
     assert plan.analyzed is True
     assert "actual" in plan.plan
+    assert re.search(r"Rows Removed by Filter: \d+", plan.plan)
     assert "n17" not in plan.plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import ceil, isinf
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,13 +18,21 @@ _SINCE_17 = "transaction_timeout"
 def server_limits(
     *, statement: float | None, transaction: float | None, idle_in_transaction: float | None
 ) -> dict[str, str]:
-    """Return the settings that end what takes too long, from seconds; None leaves the server's own value."""
+    """Return the settings that end what takes too long, from seconds.
+
+    None leaves the server's own value; 0 and infinity are no limit.
+    """
     limits = {
         "statement_timeout": statement,
         _SINCE_17: transaction,
         "idle_in_transaction_session_timeout": idle_in_transaction,
     }
-    return {name: str(int(seconds * 1000)) for name, seconds in limits.items() if seconds is not None}
+    return {name: _milliseconds(seconds) for name, seconds in limits.items() if seconds is not None}
+
+
+def _milliseconds(seconds: float) -> str:
+    """Return a server's limit, which is in whole milliseconds of 32 bits, and none if it is 0."""
+    return "0" if isinf(seconds) else str(min(ceil(seconds * 1000), 2**31 - 1))
 
 
 def connector() -> Callable[..., Awaitable[asyncpg.Connection]]:

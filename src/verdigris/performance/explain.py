@@ -127,6 +127,7 @@ async def _generic(connection: AsyncConnection, statement: str) -> Any:
 def _without_values(line: str) -> str:
     """Drop the literals of a condition; the figures of the plan stay."""
     label, colon, condition = line.partition(": ")
-    if colon and label.strip().endswith(("Cond", "Filter", "Key", "Recheck Cond", "Output")):
+    name = label.strip()
+    if colon and name.endswith(("Cond", "Filter", "Key", "Output")) and not name.startswith("Rows Removed"):
         return f"{label}: {fingerprint(condition)}"
     return line
