@@ -21,8 +21,8 @@ from verdigris.engine import Database, sizing
 from verdigris.engine.build import lacking
 from verdigris.engine.dialect import place_of
 from verdigris.engine.driver import Connection, ours
-from verdigris.engine.settings import Settings
 from verdigris.engine.limits import server_limits
+from verdigris.engine.settings import Settings
 from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
     CommitRefusedError,
