@@ -85,7 +85,10 @@ def catalogue(told: dict[str, Any]) -> Catalogue:
     tables = [
         Table("public", each["name"], True, each["rows"], 0, tuple(each["columns"])) for each in told.get("tables", ())
     ]
-    indexes = [Index("public", each["table"], each["name"], tuple(each["columns"])) for each in told.get("indexes", ())]
+    indexes = [
+        Index("public", each["table"], each["name"], tuple(each["columns"]), predicate=each.get("predicate"))
+        for each in told.get("indexes", ())
+    ]
     return Catalogue(
         version="18.0",
         version_number=180000,

@@ -92,8 +92,8 @@ def test_tables_have_rows_and_columns(catalogue):
 
     assert table.columns == ("id", "name", "other")
     assert (table.rows, table.analyzed, table.visible) == (500, True, False)
-    assert catalogue.rows("catalogue.a") == 500
-    assert catalogue.rows("catalogue.none") == 0
+    assert catalogue.table("catalogue.a").rows == 500
+    assert catalogue.table("catalogue.none") is None
     assert catalogue.table("a") is None
 
 

@@ -14,7 +14,8 @@ from verdigris.evidence.values import Known, Missing, Unknown
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
 
-LARGE = 10_000  # rows: below this PostgreSQL reads the whole table as fast as an index
+SMALL = 1_000  # rows: below this PostgreSQL reads the whole table as fast as an index, and nothing is advised
+LARGE = 10_000  # rows: from here on a missing index is an error
 DATABASE = "verdigris.Database"
 
 
@@ -49,9 +50,11 @@ class Indexed(Box[Sought]):
         promise = guaranteed(subject.model.base or "", "index")
         if subject.foreign_key and promise is not None and isinstance(index, Missing):
             return subject.proof(promise.reason)
+        partial = evidence.source.filters.partly(subject.model, subject.column)
+        apart = f", apart from one of the rows where {partial.where} ({partial.place})" if partial is not None else ""
         if subject.foreign_key:
-            return self._finding(subject, "foreign-key", "is a foreign key without an index", Kind.SOURCE)
-        return self._filtered(subject, "is compared in a where clause and has no index", Severity.ADVICE)
+            return self._finding(subject, "foreign-key", f"is a foreign key without an index{apart}", Kind.SOURCE)
+        return self._filtered(subject, f"is compared in a where clause and has no index{apart}", Severity.ADVICE)
 
     def _live(self, subject: Sought, evidence: Evidence, *, indexed: bool) -> Judgement:
         if indexed:
@@ -59,11 +62,18 @@ class Indexed(Box[Sought]):
                 f"the database has an index on {subject.table} that begins with it", kind=Kind.DATABASE
             )
         if subject.foreign_key:
-            return self._finding(
-                subject, "foreign-key", "is a foreign key without an index in the database", Kind.DATABASE
+            text = "is a foreign key without an index in the database"
+            return self._finding(subject, "foreign-key", text + _apart(subject, evidence), Kind.DATABASE)
+        table = evidence.database.table(subject.table) if evidence.database is not None else None
+        rows = table.rows if table is not None and (table.rows or table.analyzed) else None
+        size = "size unknown" if rows is None else f"{rows:,} row{'s' * (rows != 1)}"
+        if rows is not None and rows < SMALL:
+            return subject.proof(
+                f"the table has {size}: fewer than {SMALL:,} are read as fast as an index", kind=Kind.DATABASE
             )
-        large = evidence.rows(subject.table) >= LARGE
-        text = f"is compared in a where clause and has no index in the database ({evidence.rows(subject.table):,} rows)"
+        apart = _apart(subject, evidence)
+        large = rows is not None and rows >= LARGE and not apart
+        text = f"is compared in a where clause and has no index in the database ({size}){apart}"
         return self._filtered(subject, text, Severity.ERROR if large else Severity.ADVICE, Kind.DATABASE)
 
     def _filtered(self, subject: Sought, text: str, severity: Severity, kind: Kind = Kind.SOURCE) -> Judgement:
@@ -78,6 +88,13 @@ class Indexed(Box[Sought]):
 
     def _finding(self, subject: Sought, variant: str, text: str, kind: Kind) -> Judgement:
         return subject.finding(variant, f"{subject.key} {text}", fix=subject.index_form, kind=kind)
+
+
+def _apart(sought: Sought, evidence: Evidence) -> str:
+    """Name the live partial index that finds some of the rows by a column."""
+    database = evidence.database
+    partial = database.partly_indexed(sought.table, sought.column.column_name) if database is not None else None
+    return "" if partial is None else f", apart from {partial.name}, of the rows where {partial.predicate}"
 
 
 class Explained(Box[Engine]):
@@ -190,7 +207,19 @@ def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing
         listeners = seen.pool_listeners if what == "pool" else seen.query_listeners
         if listeners:
             return engine.proof(f"{listeners[0]} watched in the run", kind=Kind.RECORDING)
-    return engine.finding("none", f"{nothing} `{engine.short}`", fix=_INSTRUMENT)
+    return engine.finding("none", f"{nothing} `{engine.short}`", fix=_instrument(engine))
 
 
-_INSTRUMENT = "Database.from_engine(engine)   # or SQLAlchemyInstrumentor().instrument(engine=engine.sync_engine)"
+def _instrument(engine: Engine) -> str:
+    """Return what measures an engine, to paste: a Database adopts asyncpg's engines only."""
+    name = engine.variable or "engine"
+    if engine.mode != "async":
+        return f"SQLAlchemyInstrumentor().instrument(engine={name})   # opentelemetry-instrumentation-sqlalchemy"
+    library = f"SQLAlchemyInstrumentor().instrument(engine={name}.sync_engine)"
+    schemes = {text.scheme for text in engine.urls.drivers(engine.url)} if engine.url is not None else set()
+    if all(scheme is None or scheme in _ADOPTED for scheme in schemes):
+        return f"Database.from_engine({name})   # or {library}"
+    return f"{library}   # opentelemetry-instrumentation-sqlalchemy"
+
+
+_ADOPTED = {"postgresql+asyncpg", "postgresql", "postgres"}

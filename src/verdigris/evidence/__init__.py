@@ -65,10 +65,6 @@ class Evidence:
         """Tell whether an index of the live database begins with a column; None if the database does not tell."""
         return None if self.database is None else self.database.indexed(table, column)
 
-    def rows(self, table: str) -> int:
-        """Return the live table's estimated number of rows; 0 if unknown."""
-        return 0 if self.database is None else self.database.rows(table)
-
     def inserts(self, place: Place) -> tuple[Inserts, ...]:
         """Return the INSERTs that were recorded from lines of a place."""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -157,11 +158,6 @@ class Catalogue:
         found = [table for table in self.tables if table.name == bare and schema in {"", table.schema}]
         return next((table for table in found if table.visible), found[0] if len(found) == 1 else None)
 
-    def rows(self, name: str) -> int:
-        """Return the estimated number of rows of a table; 0 for one that is not there."""
-        table = self.table(name)
-        return table.rows if table is not None else 0
-
     def indexes_of(self, name: str) -> tuple[Index, ...]:
         """Return the indexes of a table."""
         table = self.table(name)
@@ -175,6 +171,15 @@ class Catalogue:
         if found is None or column not in found.columns:
             return None
         return any(index.serves((column,)) for index in self.indexes_of(table))
+
+    def partly_indexed(self, table: str, column: str) -> Index | None:
+        """Return a valid partial index that begins with a column, or whose predicate is about it."""
+        word = re.compile(rf"\b{re.escape(column)}\b")
+        for index in self.indexes_of(table):
+            about = index.predicate is not None and word.search(index.predicate)
+            if index.partial and index.valid and (index.columns[:1] == (column,) or about):
+                return index
+        return None
 
     @property
     def unindexed_foreign_keys(self) -> tuple[ForeignKey, ...]:

@@ -156,6 +156,15 @@ class Engine(Subject):
         return f"{ast.unparse(self.call.node.func)}({', '.join(arguments)})"
 
     @property
+    def variable(self) -> str | None:
+        """The name that it is assigned to, if there is one."""
+        match self.call.module.parents.get(self.call.node):
+            case ast.Assign(targets=[ast.Name() | ast.Attribute() as target]) | ast.AnnAssign(target=target):
+                return ast.unparse(target)
+            case _:
+                return None
+
+    @property
     def short(self) -> str:
         """The last part of its key, as people call it."""
         return self.key.partition(":")[2] or self.key

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
-from verdigris.evidence.source.indexes import column_named
+from verdigris.evidence.source.indexes import column_named, condition
 from verdigris.evidence.source.mapped import Column, Index, Model
 from verdigris.evidence.source.modules import Scope
 from verdigris.evidence.values import Known, Missing, Place
@@ -27,6 +27,7 @@ _CREATE_INDEX = re.compile(
     r"create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?\S+\s+on\s+\"?([\w.]+)\"?\s*(?:using\s+\w+\s*)?\(\s*\"?(\w+)",
     re.IGNORECASE,
 )
+_ROWS = re.compile(r"\bwhere\b(.*)", re.IGNORECASE | re.DOTALL)
 
 
 _NAMED = 3  # gaps of one kind are named at so many places
@@ -203,13 +204,21 @@ class Filters:
                 yield model, node.attr
 
     def served(self, model: Model, column: Column) -> str | None:
-        """Say which index begins with a column, or None."""
+        """Say which index begins with a column, or None; a partial one finds only some rows by it."""
         names = {column.name, column.column_name}
-        for index in (*model.indexes, *self._elsewhere):
-            same = index.table == (model.table.value if isinstance(model.table, Known) else model.name)
-            if same and index.columns and index.columns[0] in names:
+        for index in self._of(model):
+            if index.columns[0] in names and index.serves:
                 return str(index.place)
         return None
+
+    def partly(self, model: Model, column: Column) -> Index | None:
+        """Return a partial index that begins with a column, or that holds rows by what is in it."""
+        names = {column.name, column.column_name}
+        return next((index for index in self._of(model) if any(index.concerns(name) for name in names)), None)
+
+    def _of(self, model: Model) -> Iterator[Index]:
+        name = model.table.value if isinstance(model.table, Known) else model.name
+        return (index for index in (*model.indexes, *self._elsewhere) if index.table == name and index.columns)
 
     @cached_property
     def _elsewhere(self) -> list[Index]:
@@ -223,7 +232,7 @@ class Filters:
                     owner = self.source.names.resolve(argument.value, call.scope)
                     model = self.source.models.of(owner) if isinstance(owner, Scope) else None
                     if model is not None and isinstance(model.table, Known):
-                        yield Index(model.table.value, (argument.attr,), call.place)
+                        yield Index(model.table.value, (argument.attr,), call.place, condition(call.node))
                 break
 
     def _migrations(self) -> Iterator[Index]:
@@ -231,7 +240,7 @@ class Filters:
             arguments = [self.source.evaluator.value(Argument(arg, call.scope)) for arg in call.node.args[:3]]
             known = [each.value if isinstance(each, Known) else None for each in arguments]
             if len(known) == 3 and isinstance(known[1], str) and isinstance(known[2], list):
-                yield Index(known[1], tuple(str(name) for name in known[2]), call.place)
+                yield Index(known[1], tuple(str(name) for name in known[2]), call.place, condition(call.node))
             elif len(known) == 2 and isinstance(known[0], list) and isinstance(call.node.func, ast.Attribute):
                 continue
         for call in self.source.calls.named("batch_alter_table"):
@@ -239,8 +248,10 @@ class Filters:
         for call in self.source.calls.named("execute", "text", "DDL"):
             for node in ast.walk(call.node):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and "index" in node.value.lower():
-                    for table, column in _CREATE_INDEX.findall(node.value):
-                        yield Index(table.rpartition(".")[2], (column,), call.place)
+                    for made in _CREATE_INDEX.finditer(node.value):
+                        rest = _ROWS.search(node.value[made.end() :].partition(";")[0])
+                        rows = rest[1].strip() if rest is not None else None
+                        yield Index(made[1].rpartition(".")[2], (made[2],), call.place, rows)
 
     def _batch(self, call: Call) -> Iterator[Index]:
         table = call.node.args[0] if call.node.args else None
@@ -256,9 +267,8 @@ class Filters:
             ):
                 columns = node.args[1]
                 if isinstance(columns, ast.List):
-                    yield Index(
-                        table.value, tuple(column_named(item) for item in columns.elts), call.module.place(node)
-                    )
+                    names = tuple(column_named(item) for item in columns.elts)
+                    yield Index(table.value, names, call.module.place(node), condition(node))
 
 
 def _constants(node: ast.AST) -> Iterator[str]:

@@ -34,7 +34,7 @@ def indexes(scope: Scope, lineage: list[Scope | External], table: Value, columns
         for call, where in _table_arguments(owner):
             found = _index_columns(call)
             if found:
-                yield Index(name, found, where.module.place(call))
+                yield Index(name, found, where.module.place(call), condition(call))
 
 
 def _table_arguments(scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
@@ -58,6 +58,17 @@ def _index_columns(call: ast.Call) -> tuple[str, ...]:
     """Read an index's columns: strings, attributes, `.desc()` and the like; the first string of Index is its name."""
     arguments = call.args[1:] if leaf_of(call.func) == "Index" else call.args
     return tuple(name for name in map(column_named, arguments) if name)
+
+
+def condition(call: ast.Call) -> str | None:
+    """Return which rows a partial index holds, as it is written; None for one that holds all."""
+    for keyword in call.keywords:
+        if keyword.arg in {"postgresql_where", "sqlite_where"}:
+            written = keyword.value
+            text = written.args[0] if isinstance(written, ast.Call) and written.args else written
+            told = text.value if isinstance(text, ast.Constant) else None
+            return told if isinstance(told, str) else ast.unparse(written)
+    return None
 
 
 def column_named(node: ast.expr) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,9 @@ def leaf_of(node: ast.expr) -> str:
             return leaf_of(value)
         case _:
             return ""
+
+
+_NOT_NULL = re.compile(r"is not null|\.is_?not\(None\)|!= None", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,17 @@ class Index:
     table: str
     columns: tuple[str, ...]
     place: Place
+    where: str | None = None  # the rows that a partial index holds
+
+    @property
+    def serves(self) -> bool:
+        """Tell whether rows are found by its first column: a partial one is passed over, unless it leaves out NULLs."""
+        return self.where is None or (self.columns[0] in self.where and bool(_NOT_NULL.search(self.where)))
+
+    def concerns(self, name: str) -> bool:
+        """Tell whether this is a partial index that begins with a column, or holds rows by what is in it."""
+        named = self.where is not None and re.search(rf"\b{re.escape(name)}\b", self.where)
+        return self.where is not None and (name == self.columns[0] or bool(named))
 
 
 @dataclass(frozen=True, slots=True)
