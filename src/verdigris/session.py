@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
@@ -18,17 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTrans
 from verdigris import _lean
 from verdigris._after_commit import AfterCommit
 from verdigris._guard import Guard, gone, guarded
-from verdigris._outcome import commit
 from verdigris._places import Place
 from verdigris._sync_sessions import close_at_once, closes_at_once
 from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Callable, Iterable
     from types import FrameType, TracebackType
 
-    from verdigris.engine import Database
     from verdigris.engine.lean import LeanReads
 
 log = logging.getLogger("verdigris")
@@ -211,55 +208,3 @@ def after_commit(session: _AsyncSession, hook: Callable[[], object]) -> None:
     if session.guard.after is None:
         session.guard.after = AfterCommit(session.sync_session)
     session.guard.after.add(session.sync_session, hook)
-
-
-def until_answered(scope: MutableMapping[str, Any]) -> AsyncExitStack:
-    """Return what FastAPI leaves when a request's handler is done and before its answer is sent.
-
-    FastAPI enters the generators of `scope="function"` into it. A generator costs 40 µs a request, used or not, so the
-    request's session is none: it puts its end here itself.
-    """
-    stack = scope.get("fastapi_function_astack")
-    if not isinstance(stack, AsyncExitStack):
-        raise ConfigurationError(
-            "request_session() was called by something that is not a route of FastAPI 0.121 or newer.",
-            why="Nobody would commit and close its session before the answer is sent.",
-            do=["Open one for this work:   async with db.session() as session: ..."],
-            page="fastapi/commit-or-rollback",
-        )
-    return stack
-
-
-_NAMED = "method", "route", "fastapi"  # what a request is named by
-
-
-class RequestUnit:
-    """The transaction of one request: committed at the end, rolled back on any exception, closed on every path.
-
-    The route class may ask it to `undo` its work although nothing was raised.
-    """
-
-    __slots__ = ("database", "resolve", "session", "undo")
-
-    def __init__(self, database: Database, scope: MutableMapping[str, Any]) -> None:
-        database._budget.unit_began()  # noqa: SLF001 - a request is one of the Database's units
-        self.database = database
-        named = {key: scope[key] for key in _NAMED if key in scope}  # not the scope itself, which holds this unit
-        level = scope.get("verdigris.isolation_level")
-        self.session = database._open_session(level, info={"verdigris.scope": named})  # noqa: SLF001 - as above
-        self.resolve = bool(scope.get("verdigris.resolve"))
-        self.undo = False
-        scope.setdefault("verdigris.units", []).append(self)
-
-    async def __aenter__(self) -> AsyncSession:
-        return self.session
-
-    async def __aexit__(
-        self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.session._unused:  # noqa: SLF001 - of this module
-            self.session.guard.closed = self.session.guard.dies
-            return
-        async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
-            if type_ is None and not self.undo:
-                await commit(self.session, self.database._resolver() if self.resolve else None)  # noqa: SLF001 - as above

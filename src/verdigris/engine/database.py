@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
+from verdigris._request import RequestUnit, until_answered
 from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Budget, Retry
 from verdigris.engine import lifecycle
@@ -31,7 +32,7 @@ from verdigris.errors import ConfigurationError
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.performance.timing import measure
-from verdigris.session import AsyncSession, RequestUnit, until_answered
+from verdigris.session import AsyncSession
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from verdigris.session import RequestUnit
+    from verdigris._request import RequestUnit
 
     Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
