@@ -123,11 +123,25 @@ def test_an_environment_without_verdigris_is_recorded_too(output):
     assert count(Recording.load(output)) == 5
 
 
-def test_a_command_without_a_database_leaves_an_empty_recording_that_says_so(output, capfd):
-    assert run(["true"], output=output, root=RECORDED) == 0
+PYTHON = [sys.executable, "-c"]
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["true"], "no process of the command imported SQLAlchemy in a Python that reads PYTHONPATH"),
+        ([*PYTHON, "pass"], "no process of the command imported SQLAlchemy. "),
+        (
+            [*PYTHON, "import sqlalchemy.orm, sqlalchemy.ext.asyncio"],
+            "the command imported SQLAlchemy, but made no engine and answered no request. ",
+        ),
+    ],
+)
+def test_a_command_without_a_database_leaves_an_empty_recording_that_says_why(output, capfd, command, why):
+    assert run(command, output=output, root=RECORDED) == 0
 
     assert Recording.load(output).processes == 0
-    assert "Nothing was recorded" in capfd.readouterr().err
+    assert f"Nothing was recorded: {why}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from time import perf_counter
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "VERDIGRIS_RECORDING"
 ROOT = "VERDIGRIS_RECORDING_ROOT"
+IDLE, IMPORTED = ".idle", ".imported"  # what a process leaves that has nothing to record
 _PLUGIN = "verdigris.evidence.recording.suites"
 _EVERY = 1.0  # seconds
 _SHARE = 50  # at most this part of the time goes into saving
@@ -45,6 +48,8 @@ class Keeper:
         recorder = self.recorder
         seen = (sum(state.statements for state in list(recorder.engines.states.values())), self._requests())
         is_idle = not recorder.engines.states and not seen[1] and not recorder.troubles and recorder.tests is None
+        if is_idle and final:
+            self._tell_idle()
         if is_idle or (seen == self._saved and not final) or not self._lock.acquire(timeout=5):
             return
         try:
@@ -54,6 +59,11 @@ class Keeper:
             recorder.trouble("saving", error)
         finally:
             self._lock.release()
+
+    def _tell_idle(self) -> None:
+        """Leave word that a Python ran here that did nothing to record, and whether it imported SQLAlchemy."""
+        with suppress(OSError):
+            self.path.with_suffix(IMPORTED if "sqlalchemy" in sys.modules else IDLE).touch()
 
     def watch(self) -> None:
         """Save now and then from a thread of its own."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording.artefact import RecorderError, Recording
+from verdigris.evidence.recording.child import IDLE, IMPORTED
 from verdigris.evidence.recording.codec import ArtefactError
 from verdigris.evidence.recording.merge import merge
 
@@ -58,9 +59,10 @@ def run(argv: Sequence[str], *, output: Path, root: Path) -> int:
             seconds=perf_counter() - clock,
         )
         recording.save(output)
+        told = summary(recording) if recording.processes else nothing(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    sys.stderr.write(f"{summary(recording)} {output}\n")
+    sys.stderr.write(f"{told} {output}\n")
     return code
 
 
@@ -76,13 +78,18 @@ def collect(directory: Path) -> Recording:
     return replace(merged, recorder_errors=(*merged.recorder_errors, *errors))
 
 
+def nothing(directory: Path) -> str:
+    """Say why a recording holds nothing, ending as `summary` does: by what processes left that had nothing to save."""
+    why = "no process of the command imported SQLAlchemy in a Python that reads PYTHONPATH"
+    if any(directory.glob(f"*{IMPORTED}")):
+        why = "the command imported SQLAlchemy, but made no engine and answered no request"
+    elif any(directory.glob(f"*{IDLE}")):
+        why = "no process of the command imported SQLAlchemy"
+    return f"Nothing was recorded: {why}. The empty recording is"
+
+
 def summary(recording: Recording) -> str:
     """Say in one line what a recording holds, ending where its file's name can follow."""
-    if not recording.processes:
-        return (
-            "Nothing was recorded: no process of the command imported SQLAlchemy in a Python that reads PYTHONPATH. "
-            "The empty recording is"
-        )
     tests = f"{recording.tests.run} tests, " if recording.tests is not None else ""
     exercised = {request.route for request in recording.requests if "(unmatched)" not in request.route}
     routes = f"{len(exercised & set(recording.routes))} of {len(recording.routes)} routes, " if recording.routes else ""
