@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
-from verdigris._sync_sessions import OF_BEGIN, close_at_once, closes_at_once, nothing_to_commit
+from verdigris._closing import close_at_once, closes_at_once, nothing_to_commit
+from verdigris._listeners import OF_TRANSACTION
 from verdigris.engine import ending
 from verdigris.engine.lean import NOT_RUN
 
@@ -79,7 +80,7 @@ async def close(self: AsyncSession) -> None:
 async def start(self: Transaction, is_ctxmanager: bool = False) -> Transaction:  # noqa: FBT001, FBT002 - SQLAlchemy's
     """Do what SQLAlchemy's does, which waits for nothing unless it is for a savepoint, or a listener."""
     session = self.session.sync_session
-    if self.nested or not self.short or OF_BEGIN.hear(session):
+    if self.nested or not self.short or OF_TRANSACTION.any(session):
         await _AsyncTransaction.start(self, is_ctxmanager)
         return self
     self.sync_transaction = self._assign_proxied(session.begin())

@@ -12,10 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, event, inspect
-from sqlalchemy.event import attr as event_attr
 from sqlalchemy.orm import Session
-from sqlalchemy.orm import session as orm_session
-from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
@@ -117,95 +114,3 @@ def _only_queries(statement: Any) -> None:
         refuse_writes(statement.text)
     elif isinstance(statement, UpdateBase | ExecutableDDLElement):
         raise refuse("run a statement that writes")
-
-
-_PLAIN = frozenset({Session, ReadSession})
-_HOME = vars(orm_session)
-_NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the whole class
-
-#: On a listener that only lazy loads concern, which are never lean.
-OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"
-
-
-class Ears:
-    """Who hears of what a session does: the lists of a class's listeners, as SQLAlchemy keeps and changes them.
-
-    A session's own dispatcher is made when it is first asked for, which costs more than everything that is asked of it
-    here; it is left alone until somebody listens to that one session.
-    """
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-        self._lists: dict[type, tuple[Any, ...]] = {}
-
-    def hear(self, session: Any) -> bool:
-        """Tell whether anybody listens."""
-        own = session.__dict__.get("dispatch")
-        if own is not None:  # somebody has asked for this session's own, as each transaction does
-            for name in self._names:
-                listeners = getattr(own, name)
-                if type(listeners) is not _NOBODY and listeners and _mind(listeners):
-                    return True
-        kind = type(session)
-        lists = self._lists.get(kind)
-        if lists is None:
-            of_class = object.__new__(kind).dispatch  # of any session: it passes on to the lists of the class
-            found = [getattr(of_class, name) for name in self._names]
-            lists = self._lists[kind] = tuple(getattr(each, "parent_listeners", each) for each in found)
-        for listeners in lists:  # noqa: SIM110 - any() would make a generator, twice a read
-            if listeners and _mind(listeners):
-                return True
-        return False
-
-
-def _mind(listeners: Iterable[Any]) -> bool:
-    """Tell whether one of some listeners is there for more than lazy loads."""
-    return not all(hasattr(each, OF_LAZY_LOADS) for each in listeners)
-
-
-OF_COMMIT = Ears("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
-OF_BEGIN = Ears("after_transaction_create")
-OF_CLOSE = Ears("persistent_to_detached", "pending_to_transient", "after_transaction_end")
-
-
-def nothing_to_commit(session: Any) -> bool:
-    """Tell whether `commit()` would do nothing that anybody can see: no transaction, no changes, no listeners.
-
-    SQLAlchemy would begin a transaction of its own and commit it, in a greenlet, without a word to the server.
-    """
-    return (
-        session._transaction is None
-        and session._trans_context_manager is None  # in a block whose transaction has ended, nothing can be begun
-        and session._close_state is not _SessionCloseState.CLOSED
-        and not (session._new or session._deleted or session.identity_map._modified)
-        and not (session.expire_on_commit and session.identity_map)
-        and not OF_COMMIT.hear(session)
-    )
-
-
-def closes_at_once(session: Any) -> bool:
-    """Tell whether `close()` waits for nothing: there is no transaction, and nobody hears of detached instances."""
-    return session._transaction is None and not OF_CLOSE.hear(session)
-
-
-def close_at_once(session: Any) -> None:
-    """Do what `close()` does where it `closes_at_once`: instances are let go, and nobody is asked who hears of each.
-
-    Whoever watches sessions by a `close()` of his own in the place of SQLAlchemy's, as recordings do, sees it called.
-    """
-    own = type(session) in _PLAIN and _is_its_own(Session.close) and _is_its_own(Session.expunge_all)
-    if not own or session._new or session._deleted:
-        session.close()
-        return
-    if session._close_state is _SessionCloseState.ACTIVE:
-        session._close_state = _SessionCloseState.CLOSED
-    held = session.identity_map
-    states = held.all_states()
-    held._kill()
-    session.identity_map = type(held)()
-    for state in states:
-        state.session_id = state._strong_obj = None
-
-
-def _is_its_own(method: Any) -> bool:
-    return getattr(method, "__globals__", None) is _HOME

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 from sqlalchemy import Column, DateTime, ForeignKeyConstraint, Index, MetaData, Table, event
 from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipProperty, Session, declared_attr
 
-from verdigris._sync_sessions import OF_LAZY_LOADS
+from verdigris._listeners import OF_LAZY_LOADS
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTrans
 
 from verdigris import _lean
 from verdigris._after_commit import AfterCommit
+from verdigris._closing import close_at_once, closes_at_once
 from verdigris._guard import Guard, gone, guarded
 from verdigris._places import Place
-from verdigris._sync_sessions import close_at_once, closes_at_once
 from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
 

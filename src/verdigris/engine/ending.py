@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.util import greenlet_spawn
 
+from verdigris._closing import is_changed
 from verdigris._commit import ToItsEnd
-from verdigris._sync_sessions import OF_CLOSE, OF_COMMIT
+from verdigris._listeners import OF_CLOSE, OF_COMMIT
 from verdigris.engine.pool import Pool, driver_of
 from verdigris.engine.transaction import lean_transaction
 
@@ -53,7 +54,7 @@ async def commit(session: Session, finish: Callable[[], object] | None = None) -
 
 
 async def _commit_lean(session: Any, held: LeanTransaction, finish: Callable[[], object] | None) -> bool:
-    if not _is_clean(session) or OF_COMMIT.hear(session) or held.is_heard("commit"):
+    if is_changed(session) or OF_COMMIT.any(session) or held.is_heard("commit"):
         return False
     begun, held.begun = held.begun, None
     if begun is not None:
@@ -74,7 +75,7 @@ async def _commit_lean(session: Any, held: LeanTransaction, finish: Callable[[],
 def closes_lean(session: Session | Any) -> LeanTransaction | None:
     """Return a session's transaction, if closing the session comes to one ROLLBACK that nobody hears."""
     held = lean_transaction(session)
-    if held is None or OF_CLOSE.hear(session) or held.is_heard("rollback"):
+    if held is None or OF_CLOSE.any(session) or held.is_heard("rollback"):
         return None
     return held if held.pool.returns_at_once(held.driver) else None
 
@@ -117,7 +118,7 @@ def _only_connection(session: Any) -> Any:
     transaction = session._transaction
     if transaction is None or transaction.nested or transaction._parent is not None or session.twophase:
         return None
-    if not _is_clean(session) or OF_COMMIT.hear(session):
+    if is_changed(session) or OF_COMMIT.any(session):
         return None
     connections = set(transaction._connections.values())
     if len(connections) != 1:
@@ -126,10 +127,6 @@ def _only_connection(session: Any) -> Any:
     if type(begun) is RootTransaction and begun.is_active and should_commit and acquired:
         return _unheard(connection)
     return None
-
-
-def _is_clean(session: Any) -> bool:
-    return not (session._new or session._deleted or session.identity_map._modified)
 
 
 def _unheard(connection: Any) -> Any:

@@ -22,9 +22,11 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
 
+from verdigris._closing import is_changed
 from verdigris._following import Fetched
+from verdigris._listeners import OF_BEGIN, OF_READS
 from verdigris._plans import Plans
-from verdigris._sync_sessions import Ears, ReadSession
+from verdigris._sync_sessions import ReadSession
 from verdigris.engine.lane import raise_as_session
 from verdigris.engine.listening import Listening, change_nothing, connection_is_heard
 from verdigris.engine.pool import Pool
@@ -43,8 +45,6 @@ _UNKNOWN = object()
 NOT_RUN: Any = object()  # nothing was done: SQLAlchemy shall run it
 _IDENTS = frozenset({int, str, UUID})
 _KINDS = frozenset({Session, ReadSession})
-_OF_READS = Ears("do_orm_execute", "loaded_as_persistent")
-_OF_BEGINNING = Ears("after_begin", "after_transaction_create")
 _BINDS = 50  # that are known at a time: an application may make a copy of its engine for each request
 
 
@@ -192,8 +192,8 @@ class LeanReads:
             and session._close_state is not _SessionCloseState.CLOSED
             and isinstance(bind, Engine)
             and not _settings(session)
-            and not _OF_READS.hear(session)
-            and not (session._new or session._deleted or session.identity_map._modified)
+            and not OF_READS.any(session)
+            and not is_changed(session)
             and (listening := self._listening(bind)).plain
             and not listening.to_statements()
             and not EngineConnection._has_events  # of all connections
@@ -269,4 +269,4 @@ def _begun(adapter: Any) -> bool:
 
 def _heard(session: Any) -> bool:
     """Tell whether somebody hears of the transactions that a session begins."""
-    return _OF_BEGINNING.hear(session)
+    return OF_BEGIN.any(session)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris._sync_sessions import Ears
+from verdigris._listeners import OF_BEGIN
 from verdigris.engine.lane import raise_as_session
 from verdigris.engine.pool import Pool
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from verdigris.engine.listening import Listening
     from verdigris.engine.pool import Taken
 
-_OF_BEGINNING = Ears("after_begin", "after_transaction_create")
 _AUTOCOMMIT = "autocommit"
 
 
@@ -144,7 +143,7 @@ def _suits(session: Any, listening: Listening) -> bool:
         known
         and isinstance(bind.pool, Pool)
         and not session.twophase
-        and not _OF_BEGINNING.hear(session)
+        and not OF_BEGIN.any(session)
         and not Connection._has_events
         and not listening.to_opening()
         and not bind._should_log_info()
