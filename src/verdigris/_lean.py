@@ -58,7 +58,7 @@ async def commit(self: AsyncSession) -> None:
     if self.lean is not None:
         if (self._unused and not self.guard.closed) or nothing_to_commit(self.sync_session):
             return
-        if self.guard.enabled and await ending.commit(self.sync_session):
+        if self.guard.enabled and await ending.commit_at_once(self.sync_session):
             return
     await _AsyncSession.commit(self)
 
@@ -106,5 +106,5 @@ async def leave(
             raise
     alone = self.short and type_ is None and session._transaction is inner and self.guard.enabled
     finish = None if inner is None else partial(inner.__exit__, None, None, None)
-    if not (alone and await ending.commit(session, finish)):
+    if not (alone and await ending.commit_at_once(session, finish)):
         await _AsyncTransaction.__aexit__(self, type_, value, traceback)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from verdigris._outcome import commit
+from verdigris._resolve import commit_or_resolve
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,4 +64,4 @@ class RequestUnit:
             return
         async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
             if type_ is None and not self.undo:
-                await commit(self.session, self.database._resolver() if self.resolve else None)  # noqa: SLF001 - as above
+                await commit_or_resolve(self.session, self.database._resolver() if self.resolve else None)  # noqa: SLF001 - as above

@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from verdigris._outcome import commit
+from verdigris._resolve import commit_or_resolve
 from verdigris.errors import OUTCOME_UNKNOWN, UNAVAILABLE, UNCLASSIFIED, Fault, RetryLevel, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from verdigris._outcome import Resolver
+    from verdigris._resolve import Resolver
     from verdigris.session import AsyncSession
 
 log = logging.getLogger("verdigris")
@@ -151,7 +151,7 @@ async def run_unit(
         try:
             async with open_session() as session:
                 result = await work(session)
-                await commit(session, resolver)
+                await commit_or_resolve(session, resolver)
                 return result
         except Exception as error:
             if not await attempts.again(error):

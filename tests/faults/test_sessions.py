@@ -127,7 +127,7 @@ async def test_an_error_caught_around_a_savepoint_undoes_that_alone(db, balance,
     assert await whole()
 
 
-async def test_beginning_twice_is_refused_and_the_first_transaction_goes_on(db, balance, whole):
+async def test_pipelined_begin_twice_is_refused_and_the_first_transaction_goes_on(db, balance, whole):
     async with db.session.begin() as session:
         await session.execute(ADD)
         with pytest.raises(exc.InvalidRequestError, match="already begun"):

@@ -33,15 +33,15 @@ async def db(database_url):
 
 @pytest.fixture
 def awaited(monkeypatch):
-    """What `ending.commit` said of each commit: whether it did it."""
-    said, original = [], ending.commit
+    """What `ending.commit_at_once` said of each commit: whether it did it."""
+    said, original = [], ending.commit_at_once
 
     async def spy(*arguments):
         said.append("raised")
         said[-1] = await original(*arguments)
         return said[-1]
 
-    monkeypatch.setattr(ending, "commit", spy)
+    monkeypatch.setattr(ending, "commit_at_once", spy)
     return said
 
 

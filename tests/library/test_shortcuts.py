@@ -13,9 +13,9 @@ from verdigris import Base, Database, _lean, session
 from verdigris._making import Maker
 from verdigris._plans import Plan
 from verdigris.engine import ending
-from verdigris.engine.beginning import Beginning
 from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.lean import LeanReads
+from verdigris.engine.pipelined_begin import Beginning
 from verdigris.engine.pool import Pool
 from verdigris.engine.prepared import Prepared
 from verdigris.engine.transaction import LeanTransaction
@@ -29,7 +29,7 @@ SHORT = [
     (LeanTransaction, "fetch"),
     (Beginning, "behind_begin"),
     (Deadlines, "call_later"),
-    (ending, "commit"),
+    (ending, "commit_at_once"),
     (ending, "close"),
     (_lean, "nothing_to_commit"),
     (session, "close_at_once"),

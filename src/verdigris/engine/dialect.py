@@ -15,10 +15,10 @@ from sqlalchemy.util import await_only
 
 from verdigris._read_only import READS, check
 from verdigris.engine import pooler, tls
-from verdigris.engine.beginning import Adapter
 from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.driver import ours
 from verdigris.engine.limits import connector
+from verdigris.engine.pipelined_begin import Adapter
 from verdigris.engine.pooler import Pooler
 from verdigris.engine.prepared import Prepared, is_plain
 from verdigris.engine.secrecy import without_frames
@@ -123,7 +123,7 @@ class DialectOverrides:
         self.stock_executemany(cursor, statement, parameters, context)
 
     def do_commit(self, dbapi_connection: Any) -> None:
-        """Commit, or raise what a COMMIT that was awaited before has raised (`ending.commit`)."""
+        """Commit, or raise what a COMMIT that was awaited before has raised (`ending.commit_at_once`)."""
         driver = dbapi_connection.driver_connection
         error = getattr(driver, "unfinished", None)
         if error is None:

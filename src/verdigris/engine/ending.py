@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from verdigris.engine.transaction import LeanTransaction
 
 
-async def commit(session: Session, finish: Callable[[], object] | None = None) -> bool:
+async def commit_at_once(session: Session, finish: Callable[[], object] | None = None) -> bool:
     """Commit a session's transaction; False, with nothing done, where SQLAlchemy shall do it.
 
     `finish` is what SQLAlchemy does where nothing is left to wait for: `session.commit()` unless it is told.

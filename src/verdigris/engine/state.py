@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from verdigris.engine.beginning import Beginning, FirstStatement
+from verdigris.engine.pipelined_begin import Beginning, FirstStatement
 from verdigris.performance.sites import calling_place
 
 if TYPE_CHECKING:

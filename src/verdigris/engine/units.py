@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from verdigris._outcome import Resolver
+from verdigris._resolve import Resolver
 from verdigris.concurrency import Attempts, Budget, Retry, as_unit, run_unit
 from verdigris.engine.levels import known_level
 

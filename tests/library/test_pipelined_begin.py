@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import Base, Database, bulk
-from verdigris.engine import beginning
-from verdigris.engine.beginning import Beginning
+from verdigris.engine import pipelined_begin
+from verdigris.engine.pipelined_begin import Beginning
 from verdigris.errors import CommitRefusedError
 
 
@@ -180,7 +180,7 @@ class Sealed(Pipe):
 def test_begin_is_sent_with_what_is_written_next_and_only_with_that():
     pipe = Pipe()
     for write, data in ((pipe.write, memoryview(b"one")), (pipe.writelines, [memoryview(b"o"), b"ne"])):
-        beginning._write_before(pipe, b"BEGIN ")
+        pipelined_begin._write_before(pipe, b"BEGIN ")
         assert pipe.sent == []
         getattr(pipe, write.__name__)(data)
         pipe.write(b"two")
@@ -190,7 +190,7 @@ def test_begin_is_sent_with_what_is_written_next_and_only_with_that():
 
 def test_a_transport_that_keeps_its_methods_is_given_begin_at_once():
     sealed = Sealed()
-    beginning._write_before(sealed, b"BEGIN ")
+    pipelined_begin._write_before(sealed, b"BEGIN ")
     sealed.writelines([b"one"])
 
     assert sealed.sent == [b"BEGIN ", b"one"]
@@ -250,8 +250,8 @@ async def test_a_begin_that_is_refused_is_sent_again_and_nothing_ran_without_it(
     add = text("INSERT INTO beginning_shells VALUES (CAST(:id AS int), 'x')")
     async with db.session.begin() as session:
         await session.execute(add, {"id": 1})
-    wrong, real = [beginning._messages("BEGIN ISOLATION LEVEL WEAK")], beginning._messages
-    monkeypatch.setattr(beginning, "_messages", lambda query: wrong.pop() if wrong else real(query))
+    wrong, real = [pipelined_begin._messages("BEGIN ISOLATION LEVEL WEAK")], pipelined_begin._messages
+    monkeypatch.setattr(pipelined_begin, "_messages", lambda query: wrong.pop() if wrong else real(query))
 
     async with db.session() as session:
         with pytest.raises(DBAPIError, match="syntax error"):
@@ -270,9 +270,9 @@ async def test_a_begin_that_is_refused_is_sent_again_and_nothing_ran_without_it(
 async def test_after_a_begin_that_was_refused_there_is_nothing_to_end(db, monkeypatch, end):
     async with db.session() as session:
         await session.execute(text("SELECT 1"))
-    weak = beginning._messages("BEGIN ISOLATION LEVEL WEAK")
+    weak = pipelined_begin._messages("BEGIN ISOLATION LEVEL WEAK")
     with monkeypatch.context() as patched:
-        patched.setattr(beginning, "_messages", lambda _: weak)
+        patched.setattr(pipelined_begin, "_messages", lambda _: weak)
         async with db.session() as session:
             with pytest.raises(DBAPIError, match="syntax error"):
                 await session.execute(text("SELECT 1"))

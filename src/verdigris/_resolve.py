@@ -106,7 +106,7 @@ class Resolver:
         return str(status)
 
 
-async def commit(session: AsyncSession, resolver: Resolver | None) -> None:
+async def commit_or_resolve(session: AsyncSession, resolver: Resolver | None) -> None:
     """Commit a unit of work; where no answer comes, close its session and find out.
 
     Returns if the work is stored. Raises TransactionLostError if it is known not to be, OutcomeUnknownError if nobody
