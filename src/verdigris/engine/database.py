@@ -56,8 +56,9 @@ class Database(Units, JSONReads):
     `create_async_engine`.
 
     `replicas` are URLs that `read()` may use, `max_lag` how old they may be. `max_waiting` is how many callers may wait
-    for a connection; the next is refused at once. `reset=False` leaves to the next user what one left in the session.
-    `pgbouncer` says whether a pooler in transaction mode stands before the server; unsaid, it is found out.
+    for a connection; the next is refused at once. With `reset=False` what a checkout leaves in its connection's session
+    (SET, advisory locks, temporary tables) is not cleared for the next. `pgbouncer` says whether a pooler
+    in transaction mode stands before the server; unsaid, it is found out.
 
     `explain_slow=True` has slow reads explained, which does not run them; `"analyze"` allows EXPLAIN ANALYZE, which
     runs each once more, in a read-only transaction that is rolled back and limited in time. Writes are never analysed.

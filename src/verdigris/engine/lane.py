@@ -52,7 +52,8 @@ class Lane:
         self._budget = budget
         self._shortcuts = shortcuts
         self._together = Together(self)
-        #: Seconds, by the last statement of `fetch`, on its connection; 0 if unknown. For who reads it right behind.
+        #: Seconds that the last statement of `fetch` took on its connection; 0 if unknown. To be read before anything
+        #: else is awaited.
         self.took = 0.0
 
     async def fetchval(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
@@ -73,7 +74,7 @@ class Lane:
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
         self._budget.unit_began()
-        own = self._pool()
+        own = self._pool()  # and from here what `_fetch` and `run` do, in one coroutine: a read is as long as three
         taken = None if own is None else own.take() or await own.take_in_turn()
         if taken is None:
             work = self._work(statement, arguments, timed=timed)
