@@ -10,10 +10,9 @@ made for takes SQLAlchemy's own path.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from operator import methodcaller
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine.result import IteratorResult
 from sqlalchemy.orm import context as orm_context
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from verdigris._following import Fetched, Following
     from verdigris._making import Columns, Maker
 
-_KEPT = 500  # shapes; then all are learnt anew
+_KEPT = 500  # shapes that were used last, and up to as many of those before them; as many that are being learnt
 _SEVERAL = 2  # rows, which loading makes as fast
 _LOOKS = (
     10  # for what the engine has made of a shape, after 1, 2, 4, 8 … of its statements: many may wait for the first
@@ -51,13 +50,6 @@ _OPTIONS: immutabledict[str, Any] = _UNBUFFERED.union({"prebuffer_rows": True})
 _tuples: Any = methodcaller("_raw_all_tuples" if hasattr(IteratorResult, "_raw_all_tuples") else "_raw_all_rows")  # 2.0
 
 Source = tuple[int | None, "Callable[[Any], Any] | None", Any]
-
-
-class _Sentinel(Enum):
-    UNKNOWN = "unknown"
-
-
-_UNKNOWN: Final = _Sentinel.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +162,9 @@ class Plans:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._plans: dict[Hashable, Plan | None] = {}
-        self._learning: dict[Hashable, tuple[int, Select[Any]]] = {}
+        self._plans: dict[Hashable, Plan | Select[Any]] = {}  # a statement where its shape is known to get none
+        self._before: dict[Hashable, Plan | Select[Any]] = {}
+        self._learning: dict[Hashable, tuple[int, Select[Any]]] = {}  # the last that ran is the last one
 
     def find(self, statement: Select[Any], session: Session) -> tuple[Plan, Sequence[BindParameter[Any]]] | None:
         """Return the plan for a statement and its bound values; None if SQLAlchemy shall run it."""
@@ -185,29 +178,41 @@ class Plans:
             if general is None:
                 return None
             key, binds = general[0], general[1]
-        plan = self._plans.get(key, _UNKNOWN)
-        if plan is _UNKNOWN:
-            plan = self._learn(key, binds, statement, session)
-        return (plan, binds) if plan is not None else None
+        plan: Any = self._plans.get(key)
+        if plan is None:
+            plan = self._before.pop(key, None)
+            if plan is None:
+                plan = self._learn(key, binds, statement, session)
+            if plan is None:
+                return None
+            self._keep(key, plan)
+        return (plan, binds) if type(plan) is Plan else None
+
+    def _keep(self, key: Hashable, plan: Plan | Select[Any]) -> None:
+        if len(self._plans) >= _KEPT:
+            self._plans, self._before = {}, self._plans
+        self._plans[key] = plan
 
     def _learn(
         self, key: Hashable, binds: Sequence[BindParameter[Any]], statement: Select[Any], session: Session
-    ) -> Plan | None:
-        ran, witness = self._learning.get(key, (0, statement))
-        if len(self._learning) >= _KEPT:
-            self._learning.clear()
-            self._plans.clear()
-        self._learning[key] = (ran + 1, witness)
-        if ran & (ran - 1) or not ran:
+    ) -> Plan | Select[Any] | None:
+        """Return a plan, the statement if its shape gets none, None while it is being learnt."""
+        ran, witness = self._learning.pop(key, (0, statement))
+        if not ran or ran & (ran - 1):
+            self._run(key, ran, witness)
             return None
         try:
-            plan = self._made(binds, statement, session)
+            return self._made(binds, statement, session) or statement
         except UnsentError:  # the first are still under way, perhaps, or no row had collections to load
-            if ran < 2**_LOOKS:
-                return None
-            plan = None
-        self._plans[key] = plan
-        return plan
+            if ran >= 2**_LOOKS:
+                return statement
+        self._run(key, ran, witness)
+        return None
+
+    def _run(self, key: Hashable, ran: int, witness: Select[Any]) -> None:
+        if len(self._learning) >= _KEPT:
+            del self._learning[next(iter(self._learning))]
+        self._learning[key] = (ran + 1, witness)
 
     def _made(self, binds: Sequence[BindParameter[Any]], statement: Select[Any], session: Session) -> Plan | None:
         compiled, extracted = self._compiled(statement)

@@ -2,15 +2,19 @@
 
 SQLAlchemy finds the compiled form of a statement by its cache key, which takes as long to make as the statement itself.
 The usual reads consist of columns that live as long as their mapper, compared with values: these are told apart by the
-identity of their parts, in a tenth of the time. Everything else keeps SQLAlchemy's own key.
+identity of their parts, in a tenth of the time. Everything else keeps SQLAlchemy's own key, which is the same for each
+`aliased()` of a class, while their parts are new ones.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, UnaryExpression
+from sqlalchemy.sql.sqltypes import _resolve_value_to_type
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -36,6 +40,16 @@ _KNOWN = frozenset({
 _MOST_KEPT = 4096
 _kept: dict[int, object] = {}  # loader options that live as long as this process, by their identity
 _NOTHING: tuple[Any, ...] = ()
+
+
+class _Ref(ref[Any]):
+    """Knows the identity of what it was made for, also when that is gone."""
+
+    __slots__ = ("place",)
+    place: int
+
+
+_lasting: dict[int, _Ref] = {}  # by their identity: parts that mappers and types give out, and keep
 
 
 def keep(option: T) -> T:
@@ -66,9 +80,10 @@ def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]
 
 def _columns(parts: Mapping[str, Any], key: list[Hashable]) -> bool:
     for column in parts["_raw_columns"]:
-        if not isinstance(column, Annotated):  # what mappers give out, and keep
+        place = id(column)
+        if place not in _lasting and not _lasts(column):
             return False
-        key.append(id(column))
+        key.append(place)
     for option in parts.get("_with_options", _NOTHING):
         if id(option) not in _kept:
             return False
@@ -81,9 +96,10 @@ def _order(clauses: Iterable[Any], key: list[Hashable]) -> bool:
         element, modifier = clause, None
         if type(clause) is UnaryExpression and clause.operator is None:
             element, modifier = clause.element, clause.modifier
-        if not isinstance(element, Annotated):
+        place = id(element)
+        if place not in _lasting and not _lasts(element):
             return False
-        key.extend((id(element), modifier))
+        key.extend((place, modifier))
     return True
 
 
@@ -91,7 +107,7 @@ def _limits(parts: Mapping[str, Any], key: list[Hashable], binds: list[BindParam
     for name in ("_limit_clause", "_offset_clause"):
         clause = parts.get(name)
         if clause is not None:
-            if not _is_value(clause):
+            if not _is_value(clause) or not _type_lasts(clause):
                 return False
             key.extend((name, type(clause).__name__, id(clause.type)))
             binds.append(clause)
@@ -104,11 +120,47 @@ def _criteria(criteria: Iterable[Any], key: list[Hashable], binds: list[BindPara
             return False
         left: Any = criterion.left
         right: Any = criterion.right
-        if not (isinstance(left, Annotated) and _is_value(right)):
+        place = id(left)
+        if (place not in _lasting and not _lasts(left)) or not _is_value(right):
             return False
-        key.extend((id(left), criterion.operator, criterion.negate, id(right.type)))
+        if right.type is not left.type and not _type_lasts(right):
+            return False
+        key.extend((place, criterion.operator, criterion.negate, id(right.type)))
         binds.append(right)
     return True
+
+
+def _lasts(part: Any) -> bool:
+    """Tell whether a part of a statement is its mapper's own: a hybrid, or an `aliased()`, gives new ones each time."""
+    if not isinstance(part, Annotated):
+        return False
+    known = part._annotations
+    mapper, name = known.get("parententity"), known.get("proxy_key")
+    if not isinstance(mapper, Mapper) or not (name is None or name in mapper.attrs):
+        return False
+    _remember(part)
+    return True
+
+
+def _type_lasts(bind: BindParameter[Any]) -> bool:
+    """Tell whether a value's type is the one that SQLAlchemy gives to all such values, and not made for this one."""
+    kind: Any = bind.type
+    if id(kind) in _lasting:
+        return True
+    if _resolve_value_to_type(bind.value) is not kind:
+        return False
+    _remember(kind)
+    return True
+
+
+def _remember(part: Any) -> None:
+    known = _Ref(part, _forget)
+    known.place = id(part)
+    _lasting[known.place] = known
+
+
+def _forget(known: _Ref) -> None:
+    _lasting.pop(known.place, None)
 
 
 def _is_value(clause: Any) -> bool:

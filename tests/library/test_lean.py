@@ -1,6 +1,7 @@
 """Lean reads are SQLAlchemy's own in everything but the way to the driver: each is compared with a plain session."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     JSON,
     ForeignKey,
+    Numeric,
     Row,
     Select,
     String,
@@ -27,7 +29,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
+    DeclarativeBase,
     Mapped,
     Session,
     aliased,
@@ -45,10 +49,11 @@ from sqlalchemy.orm import (
     subqueryload,
     undefer,
     with_loader_criteria,
+    with_polymorphic,
 )
 
-from verdigris import Base, Database, load
-from verdigris._shapes import shape_of
+from verdigris import Base, Database, _plans, load
+from verdigris._shapes import _lasting, shape_of
 from verdigris.engine.lean import LeanReads
 from verdigris.errors import ReadOnlyError, SessionClosedError
 
@@ -791,3 +796,126 @@ async def test_a_listener_that_sets_connections_up_may_wait(db, lean, kind):
     event.remove(db.engine.sync_engine, "engine_connect", tenant)
 
     assert found == "7"
+
+
+async def test_an_alias_that_is_made_for_each_request_has_one_plan(db, lean):
+    async def read(n):
+        book = aliased(Book)
+        asked = select(book).where(book.id == n).order_by(book.title, book.id)
+        async with db.session() as session:
+            return told(await session.scalar(asked))
+
+    found = [(await read(n))[1]["title"] for n in (10, 11, 20, 21)]
+
+    assert found == ["TITLE 10", "TITLE 11", "TITLE 20", "TITLE 21"]
+    assert len(lean) == 3
+    assert len({id(plan) for plan in lean}) == 1
+
+
+async def test_collections_of_an_alias_that_is_made_for_each_request_are_loaded(db):
+    for _ in range(4):
+        for n in (1, 2):
+            shelf = aliased(Shelf)
+            full = select(shelf).where(shelf.id == n).options(selectinload(shelf.books))
+            async with db.session() as session:
+                found = await session.scalar(full)
+
+                assert [book.id for book in found.books] == [n * 10 + i for i in range(3)]
+
+
+class Tagged(Base):
+    __tablename__ = "tagged"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    @hybrid_property
+    def number(self):
+        return self.id
+
+
+def shapes_with_parts_of_their_own():
+    book, wide = aliased(Book), with_polymorphic(Book, [Atlas])
+    return {
+        "an alias": select(book),
+        "a column of an alias": select(book.id),
+        "by an alias": select(Book).where(book.id == 1),
+        "ordered by an alias": select(Book).order_by(book.id),
+        "with subclasses": select(wide),
+        "a hybrid": select(Tagged.number),
+        "a type of its own": select(Book).where(Book.price == literal(1, Numeric(10, 3))),
+    }
+
+
+@pytest.mark.parametrize("name", shapes_with_parts_of_their_own())
+def test_what_is_made_for_one_statement_gives_it_no_shape(name):
+    assert shape_of(shapes_with_parts_of_their_own()[name]) is None
+
+
+def test_what_mappers_and_types_give_out_gives_a_shape():
+    def made(n):
+        return [
+            select(Book).where(Book.id == n).order_by(Book.title.desc(), Atlas.scale).limit(n).offset(2**40),
+            select(Book.id, Book.double).where(Book.price > Decimal(n), Book.title == "ä", Book.colour == Colour.RED),
+            select(Book).where(Book.price < 1.5, Book.printed > datetime(2026, 1, n, tzinfo=UTC)),
+        ]
+
+    first, again = [[shape_of(each)[0] for each in made(n)] for n in (1, 2)]
+
+    assert first == again
+    assert len(set(first)) == 3
+
+
+def test_a_shape_is_forgotten_with_its_mapper():
+    gc.collect()  # what other tests have left
+    before = set(_lasting)
+
+    def made():
+        class Short(DeclarativeBase):
+            pass
+
+        class Lived(Short):
+            __tablename__ = "lived"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        statement = select(Lived).where(Lived.id == 1)
+        assert shape_of(statement) is not None
+        assert len(set(_lasting) - before) == 2
+
+    made()
+    gc.collect()
+
+    assert set(_lasting) <= before
+
+
+async def test_shapes_that_come_once_take_no_plan_away(db, lean, monkeypatch):
+    monkeypatch.setattr(_plans, "_KEPT", 4)
+    await warm(db, BY_KEY)
+    for n in range(1, 30):
+        async with db.read() as session:
+            await session.execute(select(Book.id).where(*[Book.id > 0] * n))
+    lean.clear()
+
+    async with db.read() as session:
+        await session.scalar(BY_KEY)
+
+    assert len(lean) == 1
+    assert len(db.session.kw["lean"]._plans._learning) == 4
+
+
+async def test_plans_that_are_used_stay_and_others_go(db, lean, monkeypatch):
+    monkeypatch.setattr(_plans, "_KEPT", 4)
+    await warm(db, BY_KEY)
+    for n in range(1, 30):
+        await warm(db, select(Book.id).where(*[Book.id > 0] * n))
+        async with db.read() as session:
+            await session.scalar(BY_KEY)
+    lean.clear()
+
+    for n, expected in ((29, 1), (1, 0)):
+        async with db.read() as session:
+            await session.scalar(BY_KEY)
+            await session.execute(select(Book.id).where(*[Book.id > 0] * n))
+
+        assert (n, len(lean)) == (n, 1 + expected)
+        lean.clear()
+    plans = db.session.kw["lean"]._plans
+    assert len(plans._plans) + len(plans._before) <= 8

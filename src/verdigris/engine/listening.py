@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from verdigris._read_only import READS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -21,7 +23,7 @@ _HARMLESS = frozenset({
     "postgresql_deferrable",
     "logging_token",  # who logs has SQLAlchemy's path anyway
     "insertmanyvalues_page_size",
-    "verdigris_reads",  # of `db.read()`
+    READS,
 })  # fmt: skip
 _OF_STATEMENTS = "before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute"
 #: Where SQLAlchemy's own listener comes from, which gives an engine's isolation level to each connection.
