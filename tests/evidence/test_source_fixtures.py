@@ -101,3 +101,117 @@ def test_the_librarys_fixtures_are_seen_where_they_are_asked_for_by_name(tmp_pat
     source = tree(tmp_path, {"tests/test_orders.py": test + "\ndef test_order(db): ...\n"})
 
     assert source.tests.ours == {"verdigris_sandbox"}
+
+
+DB = """
+import os
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+engine = create_async_engine(os.environ["DATABASE_URL"])
+SessionLocal = async_sessionmaker(engine)
+"""
+USING = """
+import pytest
+from clinic.db import SessionLocal
+
+@pytest.mark.asyncio
+async def test_a():
+    async with SessionLocal() as s:
+        await s.execute("select 1")
+
+@pytest.mark.asyncio
+async def test_b():
+    async with SessionLocal.begin() as s:
+        s.add(object())
+"""
+FIXTURE = """
+import pytest, pytest_asyncio
+from clinic import db
+
+@pytest_asyncio.fixture
+async def session():
+    async with db.SessionLocal() as s:
+        yield s
+
+@pytest.mark.asyncio
+async def test_a(session): ...
+
+@pytest.mark.asyncio
+async def test_b(session): ...
+"""
+
+
+def clinic(folder, tests, *, database=DB, **files):
+    return tree(folder, {"clinic/__init__.py": "", "clinic/db.py": database, "tests/test_x.py": tests, **files})
+
+
+@pytest.mark.parametrize("tests", [USING, FIXTURE])
+def test_tests_that_share_the_applications_pooled_engine_cross_event_loops(tmp_path, tests):
+    assert {fact.kind for fact in clinic(tmp_path, tests).tests.loops} == {"crosses"}
+
+
+@pytest.mark.parametrize(
+    ("tests", "database", "files"),
+    [
+        (USING.replace("asyncio\n", "asyncio(loop_scope='session')\n"), DB, {}),
+        (USING + "\n@pytest.fixture\nasync def clean(engine):\n    await engine.dispose()\n", DB, {}),
+        (
+            USING,
+            DB.replace('_URL"]', '_URL"], poolclass=NullPool').replace(
+                "import os", "import os\nfrom sqlalchemy import NullPool"
+            ),
+            {},
+        ),
+        (USING, DB, {"pytest.ini": "[pytest]\nasyncio_default_test_loop_scope = session\n"}),
+        (USING, "from verdigris import Database\ndb = Database()\nSessionLocal = db.session\n", {}),
+        (USING.partition("@pytest.mark.asyncio\nasync def test_b")[0], DB, {}),
+        (USING + "\nSessionLocal.configure(bind=other)\n", DB, {}),
+        (FIXTURE.replace("fixture\n", "fixture(scope='session')\n"), DB, {}),
+    ],
+)
+def test_an_engine_that_stays_on_one_event_loop_crosses_none(tmp_path, tests, database, files):
+    assert "crosses" not in {fact.kind for fact in clinic(tmp_path, tests, database=database, **files).tests.loops}
+
+
+@pytest.mark.parametrize(
+    ("tests", "database", "expected"),
+    [
+        (USING, DB, "application"),
+        (FIXTURE, DB, "application"),
+        (USING, DB.replace('os.environ["DATABASE_URL"]', "'sqlite+aiosqlite:///x'"), "own"),
+        (USING, DB.replace('os.environ["DATABASE_URL"]', "'postgresql+asyncpg://localhost/shop_test'"), "own"),
+        (USING, DB.replace('os.environ["DATABASE_URL"]', "'postgresql+asyncpg://localhost/shop'"), "application"),
+        (USING, DB + "\nif 'pytest' in sys.modules: ...\n", "unknown"),
+        (USING + "\nSessionLocal.configure(bind=other)\n", DB, "unknown"),
+        (
+            USING,
+            DB.replace("SessionLocal = async", "def make():\n    return async") + "\nSessionLocal = make()\n",
+            "unknown",
+        ),
+    ],
+)
+def test_what_the_tests_borrow_is_a_database_that_they_reach(tmp_path, tests, database, expected):
+    source = clinic(tmp_path, tests, database=database)
+
+    assert [target.whose for target in source.targets.every] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("test", "service", "judged"),
+    [
+        ("from clinic.db import SessionLocal", "", True),
+        ("from clinic.service import place", "from clinic.db import SessionLocal\ndef place(): ...\n", True),
+        ("from clinic.service import place", "def place(): ...\n", False),
+        ("import json", "", False),
+    ],
+)
+def test_tests_that_import_what_reaches_the_database_are_a_suite(tmp_path, test, service, judged):
+    tests = f"{test}\n\ndef test_it():\n    assert True\n"
+
+    source = clinic(tmp_path, tests, **{"clinic/service.py": service})
+
+    assert bool(source.tests.suite) is judged
+
+
+def test_a_factorys_block_commits_what_tests_add(tmp_path):
+    assert clinic(tmp_path, USING).leftovers.commits is not None

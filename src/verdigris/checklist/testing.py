@@ -11,6 +11,7 @@ from verdigris.evidence.source.fixtures import Fact, Leftover, Suite
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.source.targets import Target
     from verdigris.evidence.values import Place
 
 OWN = "--verdigris-url, VERDIGRIS_TEST_DATABASE_URL, or neither: verdigris_database boots a PostgreSQL of its own"
@@ -53,20 +54,22 @@ class TestDatabase(Box[Suite]):
         destructive = evidence.source.targets.destructive
         unknown = next((target for target in targets if target.whose == "unknown"), None)
         altered = evidence.source.targets.altered
-        if theirs is not None and destructive is not None and unknown is None and altered is None:
-            return subject.finding(
-                "application",
-                f"the tests' engine takes the application's URL, {theirs.told}, and they create or drop its tables",
-                place=theirs.place,
-                fix=OWN,
-                related=((destructive, "tables are made or dropped here"),),
-            )
+        if theirs is not None and unknown is None and altered is None:
+            done = destructive or (evidence.source.leftovers.commits_each if theirs.borrowed else None)
+            what = "create or drop its tables" if destructive is not None else "commit"
+            if done is not None:
+                return subject.finding(
+                    "application",
+                    f"{_reached(theirs)}, and they {what}",
+                    place=theirs.place,
+                    fix=OWN,
+                    related=((done, "tables are made or dropped here" if destructive else "here"),),
+                )
         if theirs is not None:
             apart = f"what {altered} changes" if altered is not None else "only the environment"
-            return subject.doubt(
-                f"the tests' engine takes the application's own URL, {theirs.told}: {apart} tells them apart",
-                place=theirs.place,
-            )
+            return subject.doubt(f"{_reached(theirs)}: {apart} tells them apart", place=theirs.place)
+        if unknown is not None and unknown.borrowed:
+            return subject.doubt(f"which database {unknown.told} reaches in the tests is not settled by the source")
         return subject.doubt(
             unknown.told if unknown is not None else "which database the tests reach is not settled by the source"
         )
@@ -109,11 +112,12 @@ class RolledBack(Box[Suite]):
             return subject.proof(right.told, place=right.place)
         if recorded is not None and recorded.run and not recorded.committing:
             return subject.proof(f"{recorded.run} tests ran and none of them committed for good", kind=Kind.RECORDING)
-        if leftovers.commits is not None and tests.engines:
+        commits = leftovers.commits if tests.engines else leftovers.commits_each if tests.borrowed.every else None
+        if commits is not None:
             return subject.finding(
                 "left",
                 "the tests commit, and nothing undoes it before the next test",
-                place=leftovers.commits,
+                place=commits,
                 fix=SANDBOX,
             )
         return subject.doubt(
@@ -198,6 +202,12 @@ class Isolated(Box[Subject]):
             "whether tests disturb each other side by side is not settled by the source",
             settle="record them shuffled and on two workers: verdigris record -- pytest -n 2 -p random_order",
         )
+
+
+def _reached(target: Target) -> str:
+    if target.borrowed:
+        return f"the tests reach the application's own database, by {target.told}"
+    return f"the tests' engine takes the application's own URL, {target.told}"
 
 
 def _others(fact: Fact, facts: list[Fact]) -> tuple[tuple[Place, str], ...]:

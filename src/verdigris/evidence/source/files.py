@@ -86,7 +86,7 @@ def _read_python(files: Files, path: Path, relative: str) -> None:
     if isinstance(data, str):
         files.unread.append(Unread(relative, data, role))
         return
-    if not RELEVANT.search(data):
+    if role is not Role.TEST and not RELEVANT.search(data):
         files.irrelevant.append(relative)
         return
     try:

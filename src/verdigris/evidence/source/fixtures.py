@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.arguments import keyword
+from verdigris.evidence.source.borrowed import Borrowed
 from verdigris.evidence.source.engines import Engine, engines
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role, role_of
@@ -118,6 +119,7 @@ class Tests:
             or not (
                 packages & {"sqlalchemy", "sqlmodel", "verdigris", "asyncpg", "fastapi", "httpx", "starlette"}
                 or self.ours
+                or self.borrowed.reaches_database
             )
         ):
             return None
@@ -165,6 +167,11 @@ class Tests:
                     if isinstance(each, ast.Constant) and isinstance(each.value, str)
                 }
         return frozenset(found & set(OURS))
+
+    @cached_property
+    def borrowed(self) -> Borrowed:
+        """What the tests take from the application."""
+        return Borrowed(self)
 
     @cached_property
     def engines(self) -> list[Engine]:
@@ -278,6 +285,12 @@ class Tests:
                     engine.place,
                     f"the engine of {fixture.name} lives on the session's event loop, each test on one of its own",
                 )
+
+        for loan in self.borrowed.crossing:
+            told = (
+                f"the pooled engine behind {loan.told} keeps the connections of one test's event loop for the next test"
+            )
+            yield Fact("crosses", loan.place, told)
 
     @cached_property
     def event_loops(self) -> list[Leftover]:

@@ -12,6 +12,7 @@ from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
 from verdigris.evidence.source.fixtures import Fact, Fixture, Leftover, Tests
 from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.types import ASYNC_FACTORY, SYNC_FACTORY
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
@@ -91,16 +92,31 @@ class Leftovers:
                     calls += self._inside(called, depth + 1)
         return calls
 
-    @cached_property
+    @property
     def commits(self) -> Place | None:
-        """Where tests or their fixtures commit rows through a session."""
-        for call in self.source.calls.named("commit"):
+        """Where tests or their fixtures commit rows."""
+        return next((place for place, _ in self._committing), None)
+
+    @property
+    def commits_each(self) -> Place | None:
+        """Where tests commit, or fixtures of one test do; what a wide fixture commits may be its own clearing up."""
+        wide = [fixture.function for fixture in self.tests.fixtures if fixture.wide]
+        return next((place for place, scope in self._committing if scope.function not in wide), None)
+
+    @cached_property
+    def _committing(self) -> list[tuple[Place, Scope]]:
+        """Where tests commit through a session, or leave a block of a factory that does."""
+        found = []
+        for call in self.source.calls.named("commit", "begin"):
             owner = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
             if call.module.role is not Role.TEST or owner is None:
                 continue
-            if self.source.types.session(owner, call.scope) is not None:
-                return call.place
-        return None
+            commits = call.node.func.attr == "commit"  # type: ignore[attr-defined]  # an attribute, as asked above
+            if (commits and self.source.types.session(owner, call.scope) is not None) or (
+                not commits and self.source.types.of(owner, call.scope) in {ASYNC_FACTORY, SYNC_FACTORY}
+            ):
+                found.append((call.place, call.scope))
+        return found
 
     @cached_property
     def shared(self) -> list[Fact]:

@@ -18,6 +18,7 @@ from verdigris.evidence.values import Known, Place
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from verdigris.evidence.source.borrowed import Loan
     from verdigris.evidence.source.fixtures import Tests
 
 
@@ -49,6 +50,8 @@ class Target:
     whose: str
     place: Place
     told: str
+    borrowed: bool = False  # reached by the application's own engine, factory or Database
+    named: bool = False  # its URL says that it is for tests
 
 
 class Targets:
@@ -62,7 +65,28 @@ class Targets:
     @cached_property
     def every(self) -> list[Target]:
         """Every database that the tests name, by an engine of their own or through the environment."""
-        return [*self._environment(), *self._settings(), *self._engines()]
+        return [*self._environment(), *self._settings(), *self._engines(), *self._borrowed()]
+
+    def _borrowed(self) -> Iterator[Target]:
+        """Yield the databases of the application's own engines, factories and Databases that tests use by name."""
+        first = {(loan.owner.path, loan.name): loan for loan in reversed(self.tests.borrowed.every)}
+        for loan in sorted(first.values(), key=lambda each: each.place):
+            yield Target(self._whose(loan), loan.place, loan.told, borrowed=True)
+
+    def _whose(self, loan: Loan) -> str:
+        engine = loan.engine
+        if engine is None or self.tests.borrowed.replaced(loan):
+            return "unknown"
+        if engine.url is None:
+            return "application" if engine.maker.package == "verdigris" else "unknown"
+        named = self._of_application(engine.url.node, engine.url.scope)
+        worth = self.source.evaluator.value(engine.url)
+        if isinstance(worth, Known) and isinstance(worth.value, str) and self._judged(worth.value, loan.place).named:
+            return "own"
+        switches = [
+            module for module in (loan.owner, named) if module is not None and _SWITCHES.search(module.file.text)
+        ]
+        return "unknown" if switches else "application"
 
     def _engines(self) -> Iterator[Target]:
         for engine in self.tests.engines:
@@ -140,7 +164,7 @@ class Targets:
             return Target("unknown", place, "what it names is no URL of a database")
         shown = f"{parts.scheme}://{host}{parts.path}"
         if parts.scheme.startswith("sqlite") or _TEST.search(parts.path) or _TEST.search(host):
-            return Target("own", place, shown)
+            return Target("own", place, shown, named=True)
         return Target("own", place, f"{shown}, on this machine") if host in _LOCAL else Target("stranger", place, shown)
 
     def _speaks_of_tests(self, node: ast.expr, scope: Scope, depth: int = 0) -> bool:
