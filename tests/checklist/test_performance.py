@@ -82,6 +82,23 @@ def test_a_partial_index_in_the_source_does_not_serve_a_foreign_key(tmp_path):
     assert "apart from one of the rows where state = 'out' (app.py:12)" in finding.message
 
 
+def test_a_partial_index_serves_what_compares_all_of_it(tmp_path):
+    text = MODELS.format(key="", args=PARTIAL).replace(
+        "Loan.copy_id == copy", 'Loan.copy_id == copy, Loan.state == "out"'
+    )
+
+    outcome = conclude("indexed", tmp_path, text)
+
+    assert (outcome.findings, outcome.doubts) == ((), ())
+
+
+def test_a_foreign_key_that_the_base_indexes_serves_what_is_compared_with_it(tmp_path):
+    text = MODELS.format(key=KEY, args="").replace("Loan.copy_id == copy", 'Loan.copy_id == copy, Loan.state == "out"')
+    ours = text.replace("class Base(DeclarativeBase): ...", "from verdigris import Base")
+
+    assert conclude("indexed", tmp_path, ours).findings == ()
+
+
 @pytest.mark.parametrize("where", ["text('copy_id IS NOT NULL')", "copy_id.is_not(None)"])
 def test_a_partial_index_that_leaves_out_nulls_serves(tmp_path, where):
     args = f'Index("some", "copy_id", postgresql_where={where}),'

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
-from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Proof, Severity
 from verdigris.evidence.source.engines import Engine
 from verdigris.evidence.source.filters import Sought
@@ -47,9 +46,9 @@ class Indexed(Box[Sought]):
         index = subject.column.option("index")
         if isinstance(index, Unknown):
             return subject.doubt(f"whether {subject.key} is indexed is not settled: {index.reason}")
-        promise = guaranteed(subject.model.base or "", "index")
-        if subject.foreign_key and promise is not None and isinstance(index, Missing):
-            return subject.proof(promise.reason)
+        promised = evidence.source.filters.promised(subject.model, subject.column)
+        if promised is not None:
+            return subject.proof(promised)
         partial = evidence.source.filters.partly(subject.model, subject.column)
         apart = f", apart from one of the rows where {partial.where} ({partial.place})" if partial is not None else ""
         if subject.foreign_key:

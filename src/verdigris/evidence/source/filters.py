@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.evaluate import Argument
 from verdigris.evidence.source.files import Role
@@ -140,13 +141,21 @@ class Filters:
     def _compared(self, call: Call) -> Iterator[tuple[Model, str]]:
         """Yield the columns that a where clause alone relies on: none if another of them is indexed already."""
         pairs = [pair for argument in call.node.args for pair in self._equalities(argument, call.scope)]
-        if any(
-            self.served(model, column) is not None
-            for model, name in pairs
-            if (column := model.column(name)) is not None
-        ):
+        known = [(model, column) for model, name in pairs if (column := model.column(name)) is not None]
+        if any(self.served(*each) is not None or self.promised(*each) is not None for each in known):
+            return
+        if any(self._serves_together(model, [other for owner, other in known if owner is model]) for model, _ in known):
             return
         yield from pairs
+
+    def _serves_together(self, model: Model, columns: list[Column]) -> bool:
+        """Tell whether a partial index begins with one of these columns and holds rows by what is in another."""
+        partial = [index for index in self._of(model) if index.where is not None]
+        names = {name for column in columns for name in (column.name, column.column_name)}
+        return any(
+            index.columns[0] in names and any(index.concerns(name) for name in names - {index.columns[0]})
+            for index in partial
+        )
 
     def _equalities(self, node: ast.expr, scope: Scope) -> Iterator[tuple[Model, str]]:
         match node:
@@ -210,6 +219,12 @@ class Filters:
             if index.columns[0] in names and index.serves:
                 return str(index.place)
         return None
+
+    def promised(self, model: Model, column: Column) -> str | None:
+        """Say that the library's base indexes a foreign key that says nothing of indexes, or None."""
+        promise = guaranteed(model.base or "", "index")
+        bare = not isinstance(column.foreign_key, Missing) and isinstance(column.option("index"), Missing)
+        return promise.reason if promise is not None and bare else None
 
     def partly(self, model: Model, column: Column) -> Index | None:
         """Return a partial index that begins with a column, or that holds rows by what is in it."""
