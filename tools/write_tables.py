@@ -130,7 +130,7 @@ def cells(fault: Fault, *, configured: bool = False) -> tuple[str, ...]:
         return ("–", "–", "–", "no")  # raised before the first request
     times = {
         RetryLevel.NEVER: "no",
-        RetryLevel.UNIT: f"unit, {fault.repeats}×",
+        RetryLevel.UNIT: "unit" if fault.repeats is None else f"unit, {fault.repeats}×",
         RetryLevel.CONNECT: "connect",
     }
     after = f"{fault.retry_after}–{2 * fault.retry_after} s" if fault.retry_after else "–"

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from verdigris import bulk, errors
+    from verdigris.concurrency import Retry
     from verdigris.engine import Database
     from verdigris.loading import explain_plan, load
     from verdigris.models import Base
     from verdigris.session import after_commit
 
 __version__ = "0.1.0"
-__all__ = ["Base", "Database", "__version__", "after_commit", "bulk", "errors", "explain_plan", "load"]
+__all__ = ["Base", "Database", "Retry", "__version__", "after_commit", "bulk", "errors", "explain_plan", "load"]
 
 _MODULE_OF = {
     "Base": "models",
     "Database": "engine",
+    "Retry": "concurrency",
     "after_commit": "session",
     "explain_plan": "loading",
     "load": "loading",

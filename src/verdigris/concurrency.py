@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from verdigris._resolve import commit_or_resolve
-from verdigris.errors import OUTCOME_UNKNOWN, UNAVAILABLE, UNCLASSIFIED, Fault, RetryLevel, classify
+from verdigris.errors import (
+    OUTCOME_UNKNOWN,
+    UNAVAILABLE,
+    UNCLASSIFIED,
+    ConfigurationError,
+    Fault,
+    RetryLevel,
+    classify,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,47 +30,112 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
-_BURST = 20
-_SHARE = 10  # units pay for one repetition: more would feed the overload that causes them
-_FULL = _BURST * _SHARE
+_SHARES = 10, 5  # units that pay for one repetition: after a fault of another kind, and after a conflict
+_NAMES = ("budget", "faults", "tenth"), ("conflict_budget", "conflicts", "fifth")
+_SILENCE = 60.0  # seconds between two lines that say the same
+_TRIED = "__verdigris_tried__"
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How units of work are repeated; seconds. The waits are `uniform(0, min(cap, base * 2**n))` (full jitter)."""
+    """How units of work are repeated; seconds. The waits are `uniform(0, min(cap, base * 2**n))` (full jitter).
 
-    attempts: int = 4
+    `attempts` counts the first one too: 10 are 9 repetitions. `conflict_budget` is how many repetitions after conflicts
+    (40001, 40P01) all units of a Database have at once, and every fifth unit adds one; `budget` is the same for
+    whatever may come of a server that fails, and every tenth unit adds one. None is no limit.
+
+    Raises ConfigurationError for fewer attempts than one, and for what is below zero.
+    """
+
+    attempts: int = 10
     base: float = 0.03
     cap: float = 1.0
     deadline: float = 10.0
+    budget: int | None = 20
+    conflict_budget: int | None = 200
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        checked_attempts(self.attempts)
+        for name in ("base", "cap", "deadline", "budget", "conflict_budget"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigurationError(
+                    f"Retry({name}={value}) is below zero.",
+                    do=[f"Write Retry({name}=0) or more, and Database(retry=False) to have nothing repeated."],
+                    page="docs/transactions.md",
+                )
 
     def wait(self, attempt: int) -> float:
         """Return how long to wait after the attempt of this number (from 1)."""
         return random.uniform(0, min(self.cap, self.base * 2**attempt))
 
 
+def checked_attempts(attempts: int | None) -> int | None:
+    """Return a number of attempts; raises ConfigurationError for one below the first."""
+    if attempts is not None and attempts < 1:
+        raise ConfigurationError(
+            f"attempts={attempts} leaves no attempt at all.",
+            why="The first one counts: 1 is once, and no repetition.",
+            do=["Write attempts=1 for what must not be repeated."],
+            page="docs/transactions.md",
+        )
+    return attempts
+
+
 NO_RETRY = Retry(attempts=1)
 
 
-@dataclass(slots=True)
 class Budget:
-    """What all callers of one database may spend on repeating: a tenth of the units, and a burst of twenty."""
+    """What all callers of one database may spend on repeating, apart from each other's attempts and deadlines.
 
-    left: int = _FULL
+    A server that fails is not hammered: of what may come of that, a tenth of the units is repeated, and a burst. A
+    conflict proves that the server works. It costs what the unit costs, on a connection that others wait for; so it
+    has a budget too, of its own and larger.
+    """
+
+    __slots__ = ("_full", "_left", "_refused", "_told")
+
+    def __init__(self, settings: Retry | None = None) -> None:
+        settings = settings or Retry()
+        faults = math.inf if settings.budget is None else settings.budget
+        conflicts = math.inf if settings.conflict_budget is None else settings.conflict_budget
+        self._full = (faults * _SHARES[False], conflicts * _SHARES[True])
+        self._left = list(self._full)
+        self._refused, self._told = [0, 0], [-math.inf, -math.inf]
 
     def unit_began(self) -> None:
         """Count a unit of work, which pays its share."""
-        if self.left < _FULL:
-            self.left += 1
+        left, full = self._left, self._full
+        if left[0] < full[0]:
+            left[0] += 1
+        if left[1] < full[1]:
+            left[1] += 1
 
-    def spend(self) -> bool:
+    def spend(self, *, conflict: bool = False) -> bool:
         """Take one repetition out of the budget, if there is one."""
-        if self.left < _SHARE:
+        if self._left[conflict] < _SHARES[conflict]:
             return False
-        self.left -= _SHARE
+        self._left[conflict] -= _SHARES[conflict]
         return True
+
+    def refused(self, now: float, *, conflict: bool) -> None:
+        """Log, once in a while, that units are not repeated any more."""
+        self._refused[conflict] += 1
+        if now - self._told[conflict] < _SILENCE:
+            return
+        name, kind, share = _NAMES[conflict]
+        log.warning(
+            "the budget for repetitions after %s is spent; units that it has stopped since this was said last: %d;"
+            " it is Retry(%s=%d), and every %s unit adds one",
+            kind,
+            self._refused[conflict],
+            name,
+            self._full[conflict] / _SHARES[conflict],
+            share,
+        )
+        self._refused[conflict], self._told[conflict] = 0, now
 
 
 @dataclass(slots=True)
@@ -74,6 +148,7 @@ class Attempts:
     deadline: float
     idempotent: bool = False
     made: int = 0
+    first: float = 0.0
     began: float = 0.0  # the attempt under way
     longest: float = 0.0  # that any attempt took
     _faults: dict[str, int] = field(default_factory=dict)
@@ -91,9 +166,9 @@ class Attempts:
         since: float = 0.0,  # seconds that the first one has taken already
     ) -> Attempts:
         limit = settings.deadline if deadline is None else deadline
-        most = settings.attempts if attempts is None else min(attempts, settings.attempts)
+        most = settings.attempts if attempts is None else attempts
         began = settings.clock() - since
-        return cls(settings, budget, most, began + limit, idempotent, began=began)
+        return cls(settings, budget, most, began + limit, idempotent, first=began, began=began)
 
     async def again(self, error: Exception, obstacle: str | None = None) -> bool:
         """Wait and return True if the unit may be run once more after this error; False if the error is the answer.
@@ -102,42 +177,65 @@ class Attempts:
         attempt, where the database's later error would read as if nothing could be stored.
         """
         fault = classify(error)
-        if await self._again(fault, obstacle):
+        self.made += 1
+        end = self._end(fault, obstacle)
+        if end is None:
+            end = await self._waited(fault)
+        if end is None:
             if fault.name == OUTCOME_UNKNOWN.name:
                 self._unknown = self._unknown or error
             return True
+        if end and (self.attempts > 1 or obstacle):
+            self._note(error, end)
         if self._unknown is not None and fault.name not in {OUTCOME_UNKNOWN.name, UNCLASSIFIED.name}:
             raise self._unknown from error
         return False
 
-    async def _again(self, fault: Fault, obstacle: str | None) -> bool:
-        self.made += 1
-        if not self._may_repeat(fault):
-            return False
+    def _end(self, fault: Fault, obstacle: str | None) -> str | None:
+        """Return why there is no other attempt after this fault, if that is so; empty where nobody would expect one."""
+        unknown = fault.name == OUTCOME_UNKNOWN.name
+        if not (self.idempotent if unknown else fault.retry is not RetryLevel.NEVER):
+            return ""
+        seen = self._faults[fault.name] = self._faults.get(fault.name, 0) + 1
+        if fault.retry is RetryLevel.CONNECT:
+            if self.attempts == 1:
+                return ""  # else nothing ran: until the deadline
+        elif self.made >= self.attempts:
+            return f"no more than {self.attempts} may be made"
+        elif not unknown and fault.repeats is not None and seen > fault.repeats:
+            return f"{fault.name} is repeated {fault.repeats}x at most"
         if obstacle is not None:
             log.warning("not repeated after %s (%s): %s", fault.name, fault.sqlstate, obstacle)
-            return False
+        return obstacle
+
+    async def _waited(self, fault: Fault) -> str | None:
+        """Wait for the next attempt; return why there is none."""
         wait, now = self.settings.wait(self.made), self.settings.clock()
         self.longest = max(self.longest, now - self.began)
         if now + wait + self.longest > self.deadline:
-            return False  # an attempt that would end after the deadline is not begun
+            return f"another would end after the deadline of {self.deadline - self.first:.3g} s"
         # Who waits for a server that is away gives it nothing to do but to refuse what a pool may connect at once.
-        if fault.name != UNAVAILABLE.name and not self.budget.spend():
-            return False
+        conflict = fault.repeats is None
+        if fault.name != UNAVAILABLE.name and not self.budget.spend(conflict=conflict):
+            self.budget.refused(now, conflict=conflict)
+            name, kind, _ = _NAMES[conflict]
+            return f"what all units have for repetitions after {kind} is spent, Retry({name}=...)"
         log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)
         await self.settings.sleep(wait)
         self.began = self.settings.clock()
-        return True
+        return None
 
-    def _may_repeat(self, fault: Fault) -> bool:
-        if fault.name == OUTCOME_UNKNOWN.name:
-            return self.idempotent and self.made < self.attempts
-        if fault.retry is RetryLevel.NEVER:
-            return False
-        seen = self._faults[fault.name] = self._faults.get(fault.name, 0) + 1
-        if fault.retry is RetryLevel.CONNECT and self.attempts > 1:
-            return True  # nothing ran: until the deadline
-        return seen <= fault.repeats and self.made < self.attempts
+    def _note(self, error: Exception, end: str) -> None:
+        attempts = "1 attempt" if self.made == 1 else f"{self.made} attempts"
+        told = f"not repeated after {attempts} in {self.settings.clock() - self.first:.2f} s: {end}"
+        error.add_note(told)
+        setattr(error, _TRIED, told)
+
+
+def tried(error: BaseException) -> str | None:
+    """Return what is known of the attempts behind an error: how many, and why no other was made."""
+    told = getattr(error, _TRIED, None)
+    return told if isinstance(told, str) else None
 
 
 async def run_unit(

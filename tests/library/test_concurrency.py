@@ -161,16 +161,44 @@ async def test_a_real_deadlock_is_repeated(database_url, db, admin):
 
 
 async def test_the_attempts_end(db, naps):
-    work = Failing(9, "40001")
+    work = Failing(99, "40001")
 
-    with pytest.raises(exc.DBAPIError):
-        await db.transaction(work)
+    with pytest.raises(exc.DBAPIError) as raised:
+        await db.transaction(work, attempts=4)
+
     assert len(work.sessions) == 4
+    assert "not repeated after 4 attempts" in raised.value.__notes__[0]
+    assert "no more than 4 may be made" in raised.value.__notes__[0]
 
-    work = Failing(9, "40001")
+
+async def test_attempts_that_a_unit_asks_for_count_whatever_the_database_says(database_url, db, naps):
+    few = Database(database_url, retry=Retry(attempts=2, sleep=naps.sleep, clock=naps.time))
+    work, usual = Failing(5, "40001"), Failing(5, "40001")
+
+    assert await few.transaction(work, attempts=6) == 6
     with pytest.raises(exc.DBAPIError):
-        await db.transaction(work, attempts=2)
-    assert len(work.sessions) == 2
+        await few.transaction(usual)
+    assert len(usual.sessions) == 2
+    await few.dispose()
+
+
+async def test_an_error_with_a_number_of_its_own_keeps_it_whatever_a_unit_asks_for(db):
+    work = Failing(9, "55P03")
+
+    with pytest.raises(exc.DBAPIError) as raised:
+        await db.transaction(work, attempts=9)
+
+    assert len(work.sessions) == 3
+    assert "locked is repeated 2x at most" in raised.value.__notes__[0]
+
+
+@pytest.mark.parametrize("attempts", [0, -1])
+async def test_no_attempt_at_all_is_refused(db, attempts):
+    for given in (lambda: db.transactional(attempts=attempts), lambda: Retry(attempts=attempts)):
+        with pytest.raises(ConfigurationError, match="leaves no attempt"):
+            given()
+    with pytest.raises(ConfigurationError, match="leaves no attempt"):
+        await db.transaction(add, attempts=attempts)
 
 
 @pytest.mark.parametrize("code", ["23505", "22012", "42601", "57014", "53100", "25P02", "P0001"])
@@ -227,6 +255,53 @@ def test_repetitions_have_a_budget_over_all_callers():
     later = sum(budget.spend() for _ in range(100))
 
     assert (burst, later) == (20, 10)
+
+
+def test_conflicts_prove_that_the_server_works_and_have_a_larger_budget_of_their_own():
+    budget, unlimited = Budget(), Budget(Retry(conflict_budget=None))
+    burst = sum(budget.spend(conflict=True) for _ in range(900))
+    for _ in range(100):
+        budget.unit_began()
+    later = sum(budget.spend(conflict=True) for _ in range(900))
+
+    assert (burst, later) == (200, 20)
+    assert sum(budget.spend() for _ in range(100)) == 20
+    assert all(unlimited.spend(conflict=True) for _ in range(900))
+
+
+async def test_a_budget_that_is_spent_is_told_once_in_a_while_and_on_the_error(database_url, db, naps, caplog):
+    poor = Database(database_url, retry=Retry(conflict_budget=3, sleep=naps.sleep, clock=naps.time))
+
+    async def fails():
+        with pytest.raises(exc.DBAPIError) as raised:
+            await poor.transaction(Failing(99, "40001"))
+        return raised.value.__notes__[0]
+
+    notes = [await fails() for _ in range(3)]
+    naps.now += 61
+    await fails()
+    told = [record.message for record in caplog.records if "budget" in record.message]
+
+    assert "not repeated after 4 attempts" in notes[0]
+    assert "what all units have for repetitions after conflicts is spent, Retry(conflict_budget=...)" in notes[0]
+    assert ["last: 1;" in told[0], "last: 3;" in told[1], len(told)] == [True, True, 2]
+    assert "Retry(conflict_budget=3)" in told[0]
+    await poor.dispose()
+
+
+async def test_a_burst_of_conflicts_on_one_row_is_stored_within_the_usual_budget(database_url, db, admin):
+    real = Database(database_url, pool_timeout=30)
+
+    @real.transactional(isolation_level="SERIALIZABLE")
+    async def increment(session):
+        found = await session.scalar(text("SELECT value FROM counter WHERE id = 1"))
+        await session.execute(text("UPDATE counter SET value = :value WHERE id = 1"), {"value": found + 1})
+
+    done = await asyncio.gather(*(increment() for _ in range(40)), return_exceptions=True)
+
+    assert await value(admin) == sum(one is None for one in done)
+    assert sum(one is None for one in done) >= 38
+    await real.dispose()
 
 
 async def test_waiting_for_a_server_takes_nothing_of_the_budget_and_ends_at_the_deadline():

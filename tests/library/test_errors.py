@@ -361,7 +361,7 @@ def test_the_table_says_nothing_that_a_client_must_not_read():
     for fault in [*SQLSTATES.values(), *(fault for _, fault in DRIVER_TEXTS)]:
         assert re.fullmatch(r"[A-Z][\w ,;']+", fault.title)
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", fault.name)
-        assert (fault.retry is RetryLevel.UNIT) == (fault.repeats > 0)
+        assert (fault.retry is RetryLevel.UNIT) == (fault.repeats != 0)
 
 
 def test_the_pages_say_what_the_code_says():

@@ -196,6 +196,23 @@ async def test_dependencies_of_the_request_scope_end_after_the_response_and_once
     assert calls == [[], []]
 
 
+async def test_the_attempts_behind_an_answer_are_in_the_log_and_in_debug_mode_in_the_answer(app, db, caplog):
+    router = APIRouter(route_class=Route)
+
+    @router.get("/busy")
+    @retrying(attempts=2)
+    async def busy(session: session_of(db)):
+        await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+
+    app.include_router(router)
+    app.debug = True
+    async with browser(app) as client:
+        answer = await client.get("/busy")
+
+    assert "not repeated after 2 attempts" in answer.json()["detail"]
+    assert "GET /busy answered 503: serialization; not repeated after 2 attempts" in caplog.text
+
+
 async def test_a_streaming_body_that_uses_the_session_gets_an_error_that_says_what_to_use(app, client, db):
     router = APIRouter(route_class=Route)
     started = []

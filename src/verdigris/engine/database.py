@@ -241,7 +241,9 @@ class Database(Units, JSONReads):
         self.url = engine.url
         self.workers = _workers() if settings.workers is None else settings.workers
         self.replicas = replicas
-        self._budget = Budget()
+        retry = settings.retry
+        self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
+        self._budget = Budget(self.retry)
         self.lane = Lane(engine, self._budget, shortcuts=settings.shortcuts)
         self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
             engine,
@@ -253,8 +255,6 @@ class Database(Units, JSONReads):
             lean=LeanReads(engine.sync_engine, self.lane) if settings.shortcuts else None,
             sync_session_class=Session if settings.autoflush else ExplicitFlushSession,
         )
-        retry = settings.retry
-        self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._levels: dict[str, AsyncEngine] = {}
         self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)

@@ -85,10 +85,9 @@ class Settings:
         if not isinstance(self.retry, bool | Retry):
             raise ConfigurationError(
                 f"retry={self.retry!r} is neither True nor False nor a Retry.",
-                why="How often a unit may run is its own to say, up to what the Database allows.",
                 do=[
-                    "Allow so many:   Database(retry=Retry(attempts=5))   (from verdigris.concurrency import Retry)",
-                    "and ask for them where the unit runs:   db.transaction(work, attempts=5)",
+                    "Write how often units run:   Database(retry=Retry(attempts=5))   (from verdigris import Retry)",
+                    "or say it for one of them:   db.transaction(work, attempts=5)",
                 ],
                 page="errors/retry-transient",
             )

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from verdigris._resolve import Resolver
-from verdigris.concurrency import Attempts, Budget, Retry, as_unit, run_unit
+from verdigris.concurrency import Attempts, Budget, Retry, as_unit, checked_attempts, run_unit
 from verdigris.engine.levels import known_level
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Units:
         fn: Callable[[AsyncSession], Awaitable[T]],
         *,
         isolation_level: str | None = None,
-        attempts: int = 4,
+        attempts: int | None = None,
         deadline: float | None = None,
         idempotent: bool = False,
         resolve: bool = False,
@@ -53,20 +53,21 @@ class Units:
         """Run `fn(session)` in a transaction of its own, commit, and return its result.
 
         A serialization failure, a deadlock or a connection lost before COMMIT was sent runs `fn` again, whole, with a
-        fresh session: effects outside the database happen again too. Waits are jittered, within `deadline` seconds (10
-        by default) and a budget that all units share. When no answer came to COMMIT, OutcomeUnknownError is raised and
-        the unit is repeated only if it is declared `idempotent`. With `resolve` (one more round trip) the server is
-        asked what became of it, for `resolve_timeout` seconds: stored is a success, rolled back is repeated, and what
-        nobody can tell, such as after a failover, stays unknown.
+        fresh session: effects outside the database happen again too. `attempts` counts the first run; left out, it is
+        what the Database's `Retry` says (10). Waits are jittered, within `deadline` seconds (10 by default) and a
+        budget that all units share; the error that is raised has a note of the attempts. When no answer came to COMMIT,
+        OutcomeUnknownError is raised and the unit is repeated only if it is declared `idempotent`. With `resolve` (one
+        more round trip) the server is asked what became of it, for `resolve_timeout` seconds: stored is a success,
+        rolled back is repeated, and what nobody can tell, such as after a failover, stays unknown.
 
-        Raises ConfigurationError for an isolation level that there is not.
+        Raises ConfigurationError for an isolation level that there is not, and for no attempt at all.
         """
         level = known_level(isolation_level)
         self._budget.unit_began()
         return await run_unit(
             lambda: self._open_session(level),
             fn,
-            self._attempts(attempts, deadline, idempotent=idempotent),
+            self._attempts(checked_attempts(attempts), deadline, idempotent=idempotent),
             self._resolver() if resolve else None,
         )
 
@@ -74,7 +75,9 @@ class Units:
         """Return what finds out what became of this database's transactions."""
         return Resolver(self.engine, self._settings.resolve_timeout)
 
-    def _attempts(self, attempts: int, deadline: float | None, *, idempotent: bool, since: float = 0.0) -> Attempts:
+    def _attempts(
+        self, attempts: int | None, deadline: float | None, *, idempotent: bool, since: float = 0.0
+    ) -> Attempts:
         """Return the attempts that one unit of work may make, of which the first began so many seconds ago."""
         return Attempts.of(
             self.retry, self._budget, attempts=attempts, deadline=deadline, idempotent=idempotent, since=since
@@ -90,7 +93,7 @@ class Units:
         self,
         *,
         isolation_level: str | None = None,
-        attempts: int = 4,
+        attempts: int | None = None,
         deadline: float | None = None,
         idempotent: bool = False,
         resolve: bool = False,
@@ -100,7 +103,7 @@ class Units:
         self,
         *fn: Any,
         isolation_level: str | None = None,
-        attempts: int = 4,
+        attempts: int | None = None,
         deadline: float | None = None,
         idempotent: bool = False,
         resolve: bool = False,
@@ -109,7 +112,7 @@ class Units:
         run = functools.partial(
             self.transaction,
             isolation_level=known_level(isolation_level),
-            attempts=attempts,
+            attempts=checked_attempts(attempts),
             deadline=deadline,
             idempotent=idempotent,
             resolve=resolve,

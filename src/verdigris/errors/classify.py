@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -93,13 +94,13 @@ def _timed_out(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and getattr(error.__cause__, _MET_DATABASE, False) is True
 
 
-def _gravity(fault: Fault) -> tuple[int, int]:
+def _gravity(fault: Fault) -> tuple[int, float]:
     """Order faults: the outcome nobody knows, what is wrong here, at the client, at the server; then what repeats."""
     if fault.name == table.OUTCOME_UNKNOWN.name:
         return 5, 0
     if fault.retry is table.RetryLevel.NEVER:
         return (4 if fault.status == 500 else 3 if fault.status < 500 else 2), fault.status
-    return (1 if fault.retry is table.RetryLevel.UNIT else 0), -fault.repeats
+    return (1 if fault.retry is table.RetryLevel.UNIT else 0), -math.inf if fault.repeats is None else -fault.repeats
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -26,7 +26,7 @@ class Fault:
     title: str
     status: int
     retry: RetryLevel = RetryLevel.NEVER
-    repeats: int = 0  # how often at most; 0 with CONNECT: until the deadline
+    repeats: int | None = 0  # how often at most; None: while the attempts last; 0 with CONNECT: until the deadline
     retry_after: int | None = None  # seconds
     sqlstate: str | None = None
     constraint: str | None = None
@@ -81,11 +81,11 @@ SQLSTATES: dict[str, Fault] = {
     "26000": STALE_PLAN,
     "28": MISCONFIGURED,
     "3D000": MISCONFIGURED,
-    "40": Fault("rolled-back", "The transaction was rolled back", 503, UNIT, 4, 1),
-    "40001": Fault("serialization", "Another transaction was faster; try again", 503, UNIT, 4, 1),
+    "40": Fault("rolled-back", "The transaction was rolled back", 503, UNIT, None, 1),
+    "40001": Fault("serialization", "Another transaction was faster; try again", 503, UNIT, None, 1),
     "40002": Fault("constraint", "A rule of the database was broken", 409),
     "40003": OUTCOME_UNKNOWN,
-    "40P01": Fault("deadlock", "Two transactions waited for each other; try again", 503, UNIT, 4, 1),
+    "40P01": Fault("deadlock", "Two transactions waited for each other; try again", 503, UNIT, None, 1),
     "42": WRONG_STATEMENT,
     "42501": Fault("not-permitted", "The service's database role may not do this", 500),
     "53": NO_RESOURCES,

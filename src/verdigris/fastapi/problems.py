@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from verdigris._places import request_name
+from verdigris.concurrency import tried
 from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
 from verdigris.errors.sqlstates import TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
@@ -52,7 +53,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
             return None
         if not fault.columns and fault.constraint and fault.constraint not in fields and fault.status < 500:
             fault = replace(fault, columns=await columns.of(fault, app.state.verdigris))
-        return problem(fault, fields, explanation=str(error) if app.debug else None)
+        return problem(fault, fields, explanation=_explained(error) if app.debug else None)
 
     async def answer_if_ours(connection: HTTPConnection, error: Exception) -> Any:
         fault = classify(error)
@@ -98,14 +99,17 @@ def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanatio
     return Response(json.dumps(body), fault.status, headers, "application/problem+json")
 
 
+def _explained(error: Exception) -> str:
+    return "\n".join(filter(None, (str(error), tried(error))))
+
+
 def _tell(connection: HTTPConnection, fault: Fault, error: Exception) -> None:
     name = request_name(connection.scope)
     if fault.status == 500:
         log.error("%s failed: %s", name, fault.name, exc_info=error)
     elif fault.status > 500:
-        log.warning(
-            "%s answered %d: %s", name, fault.status, error if isinstance(error, VerdigrisError) else fault.name
-        )
+        what, attempts = error if isinstance(error, VerdigrisError) else fault.name, tried(error)
+        log.warning("%s answered %d: %s%s", name, fault.status, what, f"; {attempts}" if attempts else "")
 
 
 async def _close(websocket: WebSocket, fault: Fault) -> None:

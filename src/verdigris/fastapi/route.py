@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
 from verdigris._places import request_name
+from verdigris.concurrency import checked_attempts
 from verdigris.engine import Database
 from verdigris.engine.levels import known_level
 from verdigris.errors import ConfigurationError
@@ -42,7 +43,7 @@ _MAX_BODY = 1 << 20
 class Retrying:
     """How often and for how long a request may be repeated, and how its session runs."""
 
-    attempts: int
+    attempts: int | None
     deadline: float | None
     idempotent: bool
     isolation_level: str | None
@@ -52,7 +53,7 @@ class Retrying:
 
 def retrying(
     *,
-    attempts: int = 4,
+    attempts: int | None = None,
     deadline: float | None = None,
     idempotent: bool = False,
     isolation_level: str | None = None,
@@ -68,7 +69,7 @@ def retrying(
 
     Generator endpoints and websockets cannot be repeated: their first byte is gone. ConfigurationError says so.
     """
-    policy = Retrying(attempts, deadline, idempotent, known_level(isolation_level), resolve, max_body)
+    policy = Retrying(checked_attempts(attempts), deadline, idempotent, known_level(isolation_level), resolve, max_body)
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
         setattr(endpoint, _MARK, policy)
