@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import math
 import random
@@ -248,12 +249,40 @@ async def run_unit(
     while True:
         try:
             async with open_session() as session:
-                result = await work(session)
+                result = await _begun(work, session)
                 await commit_or_resolve(session, resolver)
                 return result
         except Exception as error:
             if not await attempts.again(error):
                 raise
+
+
+def checked_unit(work: Any) -> None:
+    """Raise ConfigurationError for what is no function of a session, such as a coroutine that was made of one."""
+    if callable(work):
+        return
+    name = getattr(work, "__name__", type(work).__name__)
+    if inspect.iscoroutine(work):
+        work.close()  # nobody will await it
+    raise ConfigurationError(
+        f"a unit of work is {f'{name}(), which is called already' if inspect.iscoroutine(work) else repr(work)}.",
+        why="It gets a session of its own, a fresh one each time it runs: it is the function that is asked for.",
+        do=[f"await db.transaction({name})", f"await db.transaction(lambda session: {name}(session, ...))"],
+        page="docs/transactions.md",
+    )
+
+
+def _begun(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncSession) -> Awaitable[T]:
+    given: Any = work(session)
+    if inspect.isawaitable(given):
+        return given
+    name = getattr(work, "__name__", type(work).__name__)
+    raise ConfigurationError(
+        f"the unit of work {name}() returned no awaitable.",
+        why="Work on an async session is awaited; what it did here is rolled back.",
+        do=[f"async def {'work' if name == '<lambda>' else name}(session): ..."],
+        page="docs/transactions.md",
+    )
 
 
 def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:

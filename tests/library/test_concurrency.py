@@ -192,6 +192,27 @@ async def test_an_error_with_a_number_of_its_own_keeps_it_whatever_a_unit_asks_f
     assert "locked is repeated 2x at most" in raised.value.__notes__[0]
 
 
+async def test_work_that_is_no_asynchronous_function_is_told_what_to_write(db, admin):
+    async def work(session):
+        return await add(session)
+
+    def plain(session):
+        return 1
+
+    with pytest.raises(
+        ConfigurationError, match=r"work\(\), which is called already(.|\n)*await db.transaction\(work\)"
+    ):
+        await db.transaction(work(None))
+    with pytest.raises(ConfigurationError, match=r"work\(\), which is called already"):
+        await db.gather(work, work(None))
+    with pytest.raises(ConfigurationError, match=r"async def plain\(session\)"):
+        await db.transaction(plain)
+    with pytest.raises(ConfigurationError, match="a unit of work is 3"):
+        await db.transaction(3)
+    assert await value(admin) == 0
+    assert db.pool_status().in_use == 0
+
+
 @pytest.mark.parametrize("attempts", [0, -1])
 async def test_no_attempt_at_all_is_refused(db, attempts):
     for given in (lambda: db.transactional(attempts=attempts), lambda: Retry(attempts=attempts)):

@@ -176,7 +176,7 @@ async def test_dependencies_of_the_request_scope_end_after_the_response_and_once
         ended.append("ended")
 
     @router.get("/held")
-    @retrying()
+    @retrying
     async def held(session: session_of(db), name: Annotated[str, Depends(resource)]):
         calls.append(list(ended))
         if len(calls) == 1:

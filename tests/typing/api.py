@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from verdigris import Base, Database, __version__, after_commit, bulk, embedded, errors, explain_plan, load
+from verdigris import Base, Database, Retry, __version__, after_commit, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
 from verdigris.fastapi import Route, install, retrying
 from verdigris.testing import QueryLog, Sandbox
@@ -114,6 +114,8 @@ async def pay(session: AsyncSession, *, number: int) -> int:
 async def units() -> None:
     assert_type(await db.transaction(count, isolation_level="SERIALIZABLE", deadline=2.0), int)
     assert_type(await db.transaction(count, resolve=True, idempotent=False), int)
+    assert_type(await db.transaction(count, attempts=20), int)
+    assert_type(Database(retry=Retry(attempts=5, conflict_budget=None)), Database)
     assert_type(await db.gather(count, count), tuple[int, int])
     assert_type(await db.gather(*[count]), tuple[int, ...])
     assert_type(await place(7), str)
@@ -137,6 +139,15 @@ def faults(error: Exception) -> None:
 @retrying(isolation_level="SERIALIZABLE", resolve=True)
 async def register(session: SessionDep, number: int) -> int:
     return await pay(number=number) + await count(session)
+
+
+@retrying
+async def look(session: SessionDep, number: int) -> int:
+    return await count(session) + number
+
+
+async def looked(session: AsyncSession) -> None:
+    assert_type(await look(session, 3), int)
 
 
 def an_app() -> FastAPI:

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from verdigris._resolve import Resolver
-from verdigris.concurrency import Attempts, Budget, Retry, as_unit, checked_attempts, run_unit
+from verdigris.concurrency import Attempts, Budget, Retry, as_unit, checked_attempts, checked_unit, run_unit
 from verdigris.engine.levels import known_level
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Units:
         more round trip) the server is asked what became of it, for `resolve_timeout` seconds: stored is a success,
         rolled back is repeated, and what nobody can tell, such as after a failover, stays unknown.
 
-        Raises ConfigurationError for an isolation level that there is not, and for no attempt at all.
+        Raises ConfigurationError for an isolation level that there is not, for no attempt at all, and for work that is
+        no asynchronous function of a session.
         """
+        checked_unit(fn)
         level = known_level(isolation_level)
         self._budget.unit_began()
         return await run_unit(
@@ -139,6 +141,8 @@ class Units:
         already. The first failure cancels the others and is raised, an unknown outcome before it; so is
         PoolExhaustedError, at once, where units could only wait for connections whose holders wait for such units.
         """
+        for unit in units:
+            checked_unit(unit)
         results = await self._side_by_side.run([functools.partial(self.transaction, unit) for unit in units])
         if self.replicas:
             self.replicas.wrote()  # what the units committed, the caller has

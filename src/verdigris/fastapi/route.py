@@ -11,7 +11,7 @@ import inspect
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
@@ -51,6 +51,11 @@ class Retrying:
     max_body: int
 
 
+@overload
+def retrying(endpoint: _Endpoint, /) -> _Endpoint: ...
+
+
+@overload
 def retrying(
     *,
     attempts: int | None = None,
@@ -59,23 +64,36 @@ def retrying(
     isolation_level: str | None = None,
     resolve: bool = False,
     max_body: int = _MAX_BODY,
-) -> Callable[[_Endpoint], _Endpoint]:
+) -> Callable[[_Endpoint], _Endpoint]: ...
+
+
+def retrying(
+    *endpoint: Any,
+    attempts: int | None = None,
+    deadline: float | None = None,
+    idempotent: bool = False,
+    isolation_level: str | None = None,
+    resolve: bool = False,
+    max_body: int = _MAX_BODY,
+) -> Any:
     """Mark an endpoint whose whole request may be repeated after a transient fault; it needs `route_class=Route`.
 
     Each attempt has fresh dependencies and a fresh session; the failed one is closed first. Effects outside the
     database happen again, unless they wait in `after_commit()`. A body of up to `max_body` bytes is kept in
     memory so that it can be read again; forms are, with their uploaded files rewound. A request whose body can't be
-    read again is not repeated, and the log says why. `idempotent` and `resolve` are those of `db.transaction()`.
+    read again is not repeated, and the log says why. The other options are those of `db.transaction()`. Written
+    `@retrying`, or `@retrying(...)` with options.
 
     Generator endpoints and websockets cannot be repeated: their first byte is gone. ConfigurationError says so.
     """
-    policy = Retrying(checked_attempts(attempts), deadline, idempotent, known_level(isolation_level), resolve, max_body)
+    level = known_level(isolation_level)
+    policy = Retrying(checked_attempts(attempts), deadline, idempotent, level, resolve, max_body)
 
     def mark(endpoint: _Endpoint) -> _Endpoint:
         setattr(endpoint, _MARK, policy)
         return endpoint
 
-    return mark
+    return mark(*endpoint) if endpoint else mark
 
 
 def retrying_of(endpoint: object) -> Retrying | None:
