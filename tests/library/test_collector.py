@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from verdigris import Database
+from verdigris.errors import ConfigurationError
 from verdigris.fastapi import collector, install
 
 BY_ITSELF = (collector._DEFAULT, 10, 0)
@@ -42,6 +43,12 @@ async def test_the_number_is_the_applications(database_url, objects):
     async with running(application(database_url, collect_after=objects)):
         assert gc.get_threshold()[0] == objects or (objects is None and gc.get_threshold() == BY_ITSELF)
     assert gc.get_threshold() == BY_ITSELF
+
+
+@pytest.mark.parametrize("objects", [0, False, True, -1])
+def test_a_number_that_would_switch_it_off_is_refused(objects):
+    with pytest.raises(ConfigurationError, match="collect_after=None"):
+        application("postgresql://localhost/a", collect_after=objects)
 
 
 @pytest.mark.parametrize("chosen", [(0, 10, 10), (600, 10, 10), (7_000, 5, 5), (100_000, 50, 50)])

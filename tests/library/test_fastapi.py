@@ -474,6 +474,40 @@ async def test_a_database_error_becomes_a_problem_without_sql_or_values(db, stat
     assert "uq_slug" not in answer.text
 
 
+async def test_the_fields_of_a_second_database_count_too(db):
+    app, first = FastAPI(), Database("postgresql://nobody@127.0.0.1:1/none")
+    install(app, first, fields={"uq_other": "other"})
+    install(app, db, fields={"uq_slug": "address"})
+
+    @app.post("/run")
+    async def run(session: session_of(db)):
+        await session.execute(text("INSERT INTO note VALUES (1, 'a', 's'), (2, 'b', 's')"))
+
+    async with browser(app) as http:
+        answer = await http.post("/run")
+
+    assert answer.json()["fields"] == ["address"]
+
+
+def test_a_database_that_is_installed_again_with_other_options_is_refused(db):
+    app = FastAPI()
+    install(app, db, fields={"uq_slug": "slug"})
+    install(app, db, fields={"uq_slug": "slug"})
+
+    with pytest.raises(ConfigurationError, match="another fields") as raised:
+        install(app, db, fields={"uq_slug": "address"})
+    assert raised.value.do == ("Call it once, with all options:   install(app, db, fields={'uq_slug': 'address'})",)
+
+
+def test_what_belongs_to_the_application_is_added_once_for_all_databases(db):
+    app = FastAPI()
+    install(app, db)
+    before = len(app.user_middleware)
+    install(app, Database("postgresql://nobody@127.0.0.1:1/none"))
+
+    assert len(app.user_middleware) == before
+
+
 async def test_a_full_pool_answers_503_and_when_to_come_back(app, client, db, caplog):
     @app.get("/slow")
     async def slow(session: session_of(db)):

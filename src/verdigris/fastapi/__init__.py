@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
+from verdigris.errors import ConfigurationError
 from verdigris.fastapi import checks as _checks
 from verdigris.fastapi import problems as _problems
-from verdigris.fastapi.collector import patient
+from verdigris.fastapi.collector import checked_objects, patient
 from verdigris.fastapi.dispatch import ReadsFirst
 from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
@@ -38,7 +39,6 @@ def install(
     *,
     errors: bool = True,
     checks: bool = True,
-    metrics: bool = True,
     fields: Mapping[str, str] | None = None,
     collect_after: int | None = 50_000,
 ) -> None:
@@ -47,18 +47,22 @@ def install(
     The application's own lifespan runs inside the database's. With `checks`, what cannot work is named at start-up,
     with the edit to make, and the application does not start. With `errors`, database errors become problem+json
     answers (RFC 9457) unless the application has a handler of its own for the class; `fields` maps names of constraints
-    to names of input fields where the column's name is not the field's. With `metrics`, each query's time in
-    `db.queries` is kept with the route that asked.
+    to names of input fields where the column's name is not the field's. Each query's time in `db.queries` is kept with
+    the route that asked, and a replica serves a request nothing older than what it has written itself.
 
     While the application runs, Python's garbage collector runs for each `collect_after` new objects instead of each
     2,000 (700 before Python 3.13), unless it is off or the application has set it itself: a service with pages of
     objects spends a fifth of its time in it, and stands still for it. The setting is the whole process's, and as it was
     behind the last application. Garbage in cycles waits for as many objects. None leaves the collector alone.
+
+    Raises ConfigurationError where a database is joined a second time with other options, and for a `collect_after`
+    below 1.
     """
+    checked_objects(collect_after)
     installed: list[Database] = getattr(app.state, "verdigris", [])
-    if any(known is db for known in installed):
+    options = {"errors": errors, "checks": checks, "fields": dict(fields or {}), "collect_after": collect_after}
+    if not _is_new(app, db, options):
         return
-    app.state.verdigris = [*installed, db]
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -72,15 +76,36 @@ def install(
     app.router.lifespan_context = lifespan
     if not installed:
         app.user_middleware.append(Middleware(ReadsFirst, of=app))  # at the end: inside of all others
-    app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
-    if metrics:
-        app.add_middleware(_RequestOfQueries)
+        app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
+        app.add_middleware(_InRequest)
+        app.state.verdigris_fields = {}
+    app.state.verdigris_fields.update(fields or {})  # one mapping for all: the handlers are one for all
     if errors:
-        _problems.answer_with_problems(app, fields or {})
+        _problems.answer_with_problems(app, app.state.verdigris_fields)
 
 
-class _RequestOfQueries:
-    """Let measured queries know which request they answer; plain ASGI, one context variable, nothing else."""
+def _is_new(app: FastAPI, db: Database, options: Mapping[str, Any]) -> bool:
+    """Note a database and the options that it is joined with; False if it is joined so already."""
+    installed: list[Database] = getattr(app.state, "verdigris", [])
+    known: list[Mapping[str, Any]] = getattr(app.state, "verdigris_options", [])
+    before = next((each for other, each in zip(installed, known, strict=True) if other is db), None)
+    if before is None:
+        app.state.verdigris, app.state.verdigris_options = [*installed, db], [*known, options]
+        return True
+    other = [name for name, value in options.items() if value != before[name]]
+    if other:
+        first, now = before[other[0]], options[other[0]]
+        raise ConfigurationError(
+            f"install(app, db) is called again for the same database, with another {' and another '.join(other)}.",
+            why=f"The first call's {other[0]}={first!r} is in force; {now!r} would be dropped.",
+            do=[f"Call it once, with all options:   install(app, db, {other[0]}={now!r})"],
+            page="docs/errors.md",
+        )
+    return False
+
+
+class _InRequest:
+    """Let a query and a commit know which request they are of: for its route's times and for what it has written."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

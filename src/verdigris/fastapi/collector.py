@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from verdigris.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,6 +46,17 @@ class _Shared:
 
 
 _shared = _Shared()
+
+
+def checked_objects(objects: int | None) -> None:
+    """Raise ConfigurationError for a number of objects that would switch the collector off, or is none."""
+    if objects is not None and (isinstance(objects, bool) or objects < 1):
+        raise ConfigurationError(
+            f"collect_after={objects!r} is no number of objects.",
+            why="Python's garbage collector would be off for the whole process, and what refers to itself never freed.",
+            do=["Leave the collector alone:   install(app, db, collect_after=None)"],
+            page="docs/reads.md",
+        )
 
 
 @contextmanager
