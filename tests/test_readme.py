@@ -15,7 +15,7 @@ from tests.demo.breaks import BREAKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-SHOWN = ("engine/pre-ping", "models/explicit-lazy", "concurrency/separate-sessions")
+SHOWN = ("engine/pre-ping", "models/lazy-raise", "concurrency/separate-sessions")
 COMMANDS = re.findall(r"^\$ verdigris (.+)$", README, re.MULTILINE)
 
 

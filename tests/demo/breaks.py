@@ -14,6 +14,7 @@ class Break:
     file: str
     old: str
     new: str
+    also: tuple[str, ...] = ()  # what cannot hold either where this box fails
 
     def apply(self, shop: Path) -> None:
         path = shop / self.file
@@ -104,14 +105,15 @@ async def reset(id: int) -> None:
     Break(
         "models/explicit-lazy",
         "shop/models.py",
-        'relationship(back_populates="addresses", lazy="raise_on_sql")',
-        'relationship(back_populates="addresses")',
+        'customer: Mapped[Customer] = relationship(back_populates="addresses", lazy="raise_on_sql")',
+        '__unnamed_lazy__ = "off"\n    customer: Mapped[Customer] = relationship(back_populates="addresses")',
+        also=("models/lazy-raise",),
     ),
     Break(
         "models/lazy-raise",
         "shop/models.py",
         'relationship(back_populates="addresses", lazy="raise_on_sql")',
-        'relationship(back_populates="addresses", lazy="select")',
+        'relationship(back_populates="addresses", lazy=True)',
     ),
     Break(
         "bulk/add-all",

@@ -47,4 +47,4 @@ def test_one_broken_place_fails_the_one_box_that_is_about_it(broken: Break, tmp_
         name: conclusion.findings for name, conclusion in judged(shop).items() if conclusion.verdict is Verdict.FAILS
     }
 
-    assert list(fails) == [broken.box], fails
+    assert list(fails) == [broken.box, *broken.also], fails

@@ -49,6 +49,23 @@ def test_the_librarys_base_makes_an_unnamed_relationship_raise(base: str, tmp_pa
     assert relationship.written_lazy == Missing()
 
 
+@pytest.mark.parametrize(
+    ("written", "value"), [("'select'", "raise_on_sql"), ("True", True), ("'selectin'", "selectin")]
+)
+def test_the_librarys_base_changes_sqlalchemys_default_written_out_too(
+    written: str, value: object, tmp_path: Path
+) -> None:
+    text = CHILD.format(head="from verdigris import Base", base="Base", body="")
+
+    relationship = models(tmp_path, text.replace("relationship()", f"relationship(lazy={written})"))[
+        "Line"
+    ].relationship("order")
+
+    assert relationship is not None
+    assert isinstance(relationship.lazy, Known)
+    assert relationship.lazy.value == value
+
+
 def test_the_opt_out_of_a_class_withdraws_the_promise(tmp_path: Path) -> None:
     found = line(tmp_path, head="from verdigris import Base", base="Base", body='__unnamed_lazy__ = "off"')
 

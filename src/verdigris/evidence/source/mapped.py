@@ -180,9 +180,13 @@ class Relationship(Subject):
 
     @property
     def lazy(self) -> Value:
-        """Its loading strategy as written, or as the library's Base promises where none is written."""
+        """Its loading strategy as written, or as the library's Base promises where none is written.
+
+        `lazy="select"` is SQLAlchemy's name for nothing written, and the Base changes it too; `lazy=True` opts out.
+        """
         written = self.written_lazy
-        if isinstance(written, Missing) and self.base is not None:
+        default = isinstance(written, Missing) or (isinstance(written, Known) and written.value == "select")
+        if default and self.base is not None:
             promise = guaranteed(self.base, "lazy")
             if promise is not None:
                 return Known(promise.value, promise.reason)
