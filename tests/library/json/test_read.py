@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 from sqlalchemy import bindparam, func, select, union
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased, joinedload, selectinload, with_loader_criteria
 from tests.library.json.models import Box, Customer, Employee, Engineer, Line, Order, Shelf
 
@@ -169,6 +170,31 @@ async def test_rows_of_an_alias_of_a_union_are_written(db):
     statement = select(both).order_by(both.id)
 
     assert await written(db, statement, list[OrderOut]) == await by_loading(db, statement, list[OrderOut])
+
+
+async def test_a_value_that_a_client_sent_is_no_warning_and_no_statement_in_the_log(db, caplog):
+    for offset in (-1, -2):
+        for limit in (2, 3):
+            with pytest.raises(DBAPIError, match="OFFSET must not be negative"):
+                await db.json(select(Order.id).limit(limit).offset(offset), list[int])
+
+    assert [record.message for record in caplog.records if record.name == "verdigris.loading"] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "schema", "says", "do"),
+    [
+        (select(Order), dict, "rows of Order cannot be read into dict", "await db.json(select(Order), OrderOut)"),
+        (select(Order), list[dict], "rows of Order cannot be", "await db.json(select(Order), list[OrderOut])"),
+        ("SELECT 1", OrderOut, "given a str in the place of a statement", "db.json(select(Order), list[OrderOut])"),
+        (Order, OrderOut, "given the class Order in the place", "await db.json(select(Order), list[OrderOut])"),
+    ],
+)
+async def test_what_cannot_be_read_is_named_as_it_was_written(db, statement, schema, says, do):
+    for read in (db.json, db.fetch):
+        with pytest.raises(errors.ConfigurationError, match=says) as raised:
+            await read(statement, schema)
+        assert do in "\n".join(raised.value.do)
 
 
 async def test_a_union_of_entities_is_read_by_load(db, caplog):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from pydantic import Field, TypeAdapter
 from sqlalchemy import inspect
 
+from verdigris.errors import ConfigurationError
 from verdigris.loading.json.planner import Options, Planner
 from verdigris.loading.json.schema import InPython, Reader
 
@@ -59,6 +60,23 @@ class Answer:
     def row(self) -> Any:
         """What a row may become, as `load()` takes it."""
         return functools.reduce(operator.or_, self.models) if self.models else None
+
+    def refuse_no_model(self, entity: type, type_: Any) -> None:
+        """Raise ConfigurationError for objects of `entity` that shall become something without a Pydantic model."""
+        if self.models:
+            return
+        name, row = entity.__name__, f"{entity.__name__}Out"
+        asked = getattr(type_, "__name__", str(type_)) if isinstance(type_, type) else str(type_)
+        raise ConfigurationError(
+            f"rows of {name} cannot be read into {asked}: there is no Pydantic model in it.",
+            why="What is read, and by which name it is answered, is what the fields of a response model say.",
+            do=(
+                f"class {row}(BaseModel): ...",
+                f"await db.json(select({name}), {f'list[{row}]' if self.is_list else row})",
+                f"or read columns, whose names are in the statement:   select({name}.id)",
+            ),
+            page="docs/json-read.md",
+        )
 
     def __str__(self) -> str:
         if self.node is None:

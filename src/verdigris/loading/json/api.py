@@ -232,6 +232,7 @@ def explain_plan(entity: Any, schema: Any, *, depth: int = DEPTH) -> str:
         return f"{rows} -> {getattr(schema, '__name__', schema)}: {columns}"
     entity = inspect(rows).mapper.class_
     made = answer(entity, schema, Options())
+    made.refuse_no_model(entity, schema)
     title = f"{entity.__name__} -> {getattr(schema, '__name__', schema)}"
     if made.node is not None:
         return f"{title}: {made}"

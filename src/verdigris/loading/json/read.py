@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, inspect
+from sqlalchemy import Executable, Select, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from verdigris._shapes import shape_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("verdigris.loading")
 _KEPT = 1000
 #: Classes of SQLSTATE in which the same read may succeed by the other way: a sum that is out of range, a wrong text.
-_OF_THE_STATEMENT = ("22", "42")
+_OF_THE_VALUES, _OF_THE_STATEMENT = "22", "42"
 #: The class of SQLSTATE for what is larger than the server can handle.
 _OF_SIZE = "54"
 _TOO_LARGE = "One answer is one text, of 1 GB at most: db.json_stream() sends a long list in parts."
@@ -121,6 +121,7 @@ class Reads:
         return shaped.found, Given([binds[place] for place in shaped.places])
 
     def _find(self, statement: Any, type_: Any, options: Options, *, translated: bool) -> tuple[Found, Given]:
+        refuse_no_statement(statement)
         translated = translated or "schema_translate_map" in statement.get_execution_options()
         key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
         if key is None:
@@ -144,6 +145,7 @@ class Reads:
             entity.refuse_missing(made.models)
         else:
             made = answer(inspect(entity).mapper.class_, type_, options)
+            made.refuse_no_model(inspect(entity).mapper.class_, type_)
         loaded.loading(statement, entity, made)  # refuses an impossible pair here, and not in the first request
         try:
             if translated or "schema_translate_map" in self.database.engine.sync_engine.get_execution_options():
@@ -232,9 +234,14 @@ class Reads:
         except SQLAlchemyError as error:
             if (sqlstate_of(error) or "").startswith(_OF_SIZE):
                 error.add_note(_TOO_LARGE)
-            if session is not None or not (sqlstate_of(error) or "").startswith(_OF_THE_STATEMENT):
+            sqlstate = sqlstate_of(error) or ""
+            if session is not None or not sqlstate.startswith((_OF_THE_VALUES, _OF_THE_STATEMENT)):
                 raise  # in a session the transaction is over: there is no other way any more
-            self._say(f"{found} is read by load(), because the statement failed: {error}")
+            if sqlstate.startswith(_OF_THE_VALUES):  # a client's parameter, or some row: nothing that the service lacks
+                self._say(f"{found}: an answer was read by load(), for a value ({sqlstate})", logging.DEBUG)
+            else:
+                first = str(error).split("\n", 1)[0]  # the lines behind it are the statement
+                self._say(f"{found} is read by load(), because the statement failed: {first}")
             return False, None
         if body is not None and _REFUSED in body:
             self._say(
@@ -280,10 +287,10 @@ class Reads:
                 return await as_listeners_make_it(own, statement)
         return statement
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, level: int = logging.WARNING) -> None:
         if text not in self._said:
             self._said.add(text)
-            log.warning("%s", text)
+            log.log(level, "%s", text)
 
 
 def _places(parameters: Sequence[Any], binds: Sequence[Any]) -> tuple[int, ...] | None:
@@ -304,6 +311,20 @@ async def _run(text: str, arguments: tuple[Any, ...], session: AsyncSession) -> 
 async def _translates(session: AsyncSession) -> bool:
     connection: Any = (await session.connection()).sync_connection
     return "schema_translate_map" in connection.get_execution_options()
+
+
+def refuse_no_statement(given: object) -> None:
+    """Raise ConfigurationError for what is no statement of SQLAlchemy's: a text, or a mapped class."""
+    if isinstance(given, Executable):
+        return
+    kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    name = given.__name__ if isinstance(given, type) else "Order"
+    raise ConfigurationError(
+        f"a JSON read was given {kind} in the place of a statement.",
+        why="What is read into the response model is a select() of SQLAlchemy's.",
+        do=(f"await db.json(select({name}), list[{name}Out])",),
+        page="docs/json-read.md",
+    )
 
 
 def _no_names(reason: str) -> ConfigurationError:
