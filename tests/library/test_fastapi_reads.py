@@ -309,10 +309,34 @@ async def test_what_looks_at_values_unseen_is_found_by_comparing(db, fast, caplo
     assert "cannot be seen without them" in caplog.text
 
 
+async def test_a_parameter_that_makes_the_ordinary_way_is_named(db, fast, caplog):
+    caplog.set_level("INFO")
+    router = ReadRouter(db)
+
+    @router.get("/some", response_model=list[ToolOut])
+    def some(n: int = 0, ids: Annotated[list[int], Query()] = []):  # noqa: B006 - as people write it
+        return select(Tool).where(Tool.id.in_(ids)).order_by(Tool.id)
+
+    response = await ask(application(db, router), "/some?ids=1&ids=2")
+
+    assert [tool["id"] for tool in response.json()] == [1, 2]
+    assert "GET /some is answered in the ordinary way: each value of ids would be a statement of its own" in caplog.text
+
+
 async def test_what_cannot_be_answered_is_refused_when_it_is_written_or_at_start(db):
     router = ReadRouter(db)
     with pytest.raises(ConfigurationError, match="no response_model"):
         router.get("/a/{id}")(by_id)
+
+    def annotated(key: int) -> MakerOut:
+        return select(Maker).where(Maker.id == key)
+
+    with pytest.raises(ConfigurationError, match="it returns MakerOut") as raised:
+        router.get("/a/{key}")(annotated)
+    assert raised.value.do == (
+        '@reads.get("/a/{key}", response_model=MakerOut)',
+        "def annotated(...): return select(...)",
+    )
 
     async def waits():
         return select(Maker)

@@ -215,7 +215,8 @@ class Fast:
         try:
             read = self._reads[key]
         except TypeError:  # a list
-            self._route.say("a value of a parameter cannot be remembered")
+            named = ", ".join(name for name in self._names if name not in symbolic and not _is_hashable(values[name]))
+            self._route.say(f"each value of {named} would be a statement of its own to remember: a list, or an object")
             return None
         except KeyError:
             read = self._made(key, values)
@@ -262,6 +263,14 @@ class Fast:
         return False
 
 
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 async def send_json(receive: Receive, send: Send, body: bytes, status: int) -> None:
     """Send an answer that is written already."""
     headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
@@ -273,7 +282,7 @@ async def send_json(receive: Receive, send: Send, body: bytes, status: int) -> N
 def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any]) -> None:
     model = options.get("response_model")
     if model is None or isinstance(model, DefaultPlaceholder):
-        raise _cannot(path, "it has no response_model", "What is read is what the response model says.")
+        raise _no_model(path, endpoint)
     if (
         inspect.iscoroutinefunction(endpoint)
         or inspect.isgeneratorfunction(endpoint)
@@ -287,6 +296,26 @@ def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any])
         raise _cannot(path, f"it has {unsupported[0]}", "What is not answered needs a response model of its own.")
     if set(options.get("methods") or ["GET"]) != {"GET"}:
         raise _cannot(path, "it answers more than GET", "The statement is a select().")
+
+
+def _no_model(path: str, endpoint: Callable[..., Any]) -> ConfigurationError:
+    """Return the error for a route that names its response model nowhere, or where FastAPI would look for it.
+
+    A return annotation is not taken for it: the function returns a select(), and a type checker would say so.
+    """
+    said = getattr(endpoint, "__annotations__", {}).get("return")
+    if said is None or said in (Any, "Any"):
+        return _cannot(path, "it has no response_model", "What is read is what the response model says.")
+    name = said if isinstance(said, str) else getattr(said, "__name__", "") if isinstance(said, type) else str(said)
+    return ConfigurationError(
+        f"the ReadRouter cannot answer {path}: it has no response_model; its function says that it returns {name}.",
+        why="The function returns a select(); what is read of it is what the response model says.",
+        do=[
+            f'@reads.get("{path}", response_model={name})',
+            f"def {getattr(endpoint, '__name__', 'read')}(...): return select(...)",
+        ],
+        page="loading/all-loaded",
+    )
 
 
 def _cannot(path: str, what: str, why: str) -> ConfigurationError:
