@@ -136,7 +136,7 @@ def reads_of(engine: Any) -> Any:
     from verdigris.engine.lean import LeanReads
 
     if id(engine) not in _reads:
-        _reads[id(engine)] = (engine, LeanReads(engine, Lane(AsyncEngine(engine), Budget())))
+        _reads[id(engine)] = (engine, LeanReads(engine, Lane(AsyncEngine(engine), Budget(), shortcuts=True)))
     return _reads[id(engine)][1]
 
 
@@ -204,7 +204,7 @@ def _read_lean_inside() -> None:
             return
         ending_now.add(id(self))
         try:
-            if util.await_only(ending.commit(self)):
+            if util.await_only(ending.commit_at_once(self)):
                 ran["COMMIT sent ahead"] += 1
             else:
                 commit(self)

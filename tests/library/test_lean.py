@@ -788,6 +788,7 @@ async def test_a_listener_that_sets_connections_up_may_wait(db, lean, kind):
 
     def tenant(connection):
         connection.exec_driver_sql("SELECT set_config('app.tenant', '7', false)")
+        connection.commit()  # SQLAlchemy 2.0 warns of a transaction that is left open
 
     event.listen(db.engine.sync_engine, "engine_connect", tenant)
     async with (db.read if kind == "read" else db.session)() as session:

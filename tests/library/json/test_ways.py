@@ -555,10 +555,7 @@ def tenant_of_connection(connection):
     set_tenant(None, None, connection)
 
 
-@pytest.mark.parametrize(
-    ("name", "listener"),
-    [("after_begin", set_tenant), ("begin", tenant_of_connection), ("engine_connect", tenant_of_connection)],
-)
+@pytest.mark.parametrize(("name", "listener"), [("after_begin", set_tenant), ("begin", tenant_of_connection)])
 async def test_what_is_set_at_the_start_of_transactions_holds(db, name, listener):
     tenant = func.nullif(func.current_setting("app.tenant", True), "").cast(Integer)
     mine = select(Order).where(Order.id == tenant)
