@@ -36,7 +36,6 @@ PUBLIC = {
         "DatabaseUnavailableError",
         "Fault",
         "NotFoundError",
-        "NotLoadedError",
         "OutcomeUnknownError",
         "PoolExhaustedError",
         "ReadOnlyError",

@@ -122,6 +122,21 @@ def test_a_connection_that_sqlalchemy_gave_up_is_lost_whatever_the_text():
     assert classify(error).name == "connection-lost"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        exc.InvalidRequestError("'Order.lines' is not available due to lazy='raise_on_sql'"),
+        exc.MissingGreenlet("greenlet_spawn has not been called; can't call await_() here."),
+    ],
+)
+def test_what_was_not_loaded_is_an_error_of_the_service(error):
+    assert (classify(error).name, classify(error).status) == ("not-loaded", 500)
+
+
+def test_another_misuse_of_sqlalchemys_stays_unclassified():
+    assert classify(exc.InvalidRequestError("This session is in 'prepared' state")) is UNCLASSIFIED
+
+
 def test_what_is_not_the_databases_is_unclassified():
     for error in (
         ValueError("cached statement plan is invalid"),

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, HTTPException, Request, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import exc, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import exc, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
 from verdigris.engine import Database
 from verdigris.errors import ConfigurationError, SessionClosedError
@@ -472,6 +472,27 @@ async def test_a_database_error_becomes_a_problem_without_sql_or_values(db, stat
     assert '"note' not in answer.text.replace("note_id", "")
     assert "SELECT" not in answer.text
     assert "uq_slug" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("option", "says"), [(defer(Note.text, raiseload=True), "not available"), (defer(Note.text), "greenlet_spawn")]
+)
+async def test_reading_what_was_not_loaded_says_what_to_write(app, client, db, admin, caplog, option, says):
+    await admin("INSERT INTO note VALUES (1, 'a')")
+    app.debug = True
+
+    @app.get("/text")
+    async def read(session: session_of(db)):
+        note = await session.scalar(select(Note).options(option))
+        return note.text
+
+    answer = await client.get("/text")
+
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:verdigris:problem:not-loaded")
+    assert says in answer.json()["detail"]
+    for told in (answer.json()["detail"], caplog.text):
+        assert "select(Order).options(load(Order, OrderOut))" in told
+        assert "verdigris explain loading/all-loaded" in told
 
 
 async def test_the_fields_of_a_second_database_count_too(db):

@@ -29,16 +29,17 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.SessionClosedError, table.MISUSE),
     (own.SessionSharedError, table.MISUSE),
     (own.SessionStateError, table.MISUSE),
-    (own.NotLoadedError, table.MISUSE),
     (own.UnflushedError, table.MISUSE),
     (own.ReadOnlyError, table.MISUSE),
     (own.NotFoundError, table.NOT_FOUND),
     (sa_exc.TimeoutError, table.POOL_EXHAUSTED),
     (sa_exc.PendingRollbackError, table.NOTHING_STORED),
+    (sa_exc.MissingGreenlet, table.NOT_LOADED),
     (orm_exc.StaleDataError, table.STALE_DATA),
 )
 # DETAIL says `Key (email)=(a@x) already exists.`, in the server's language; the columns are ours, the values are not.
 _KEY = re.compile(r"\(([^()]+)\)=\(")
+_NOT_LOADED = "is not available due to "  # lazy= or raiseload=: SQLAlchemy has no class for it, and no hook before it
 _MET_DATABASE = "__verdigris_met_database__"
 _COLUMN = re.compile(r"[A-Za-z_]\w*\Z")
 
@@ -64,6 +65,8 @@ def classify(error: BaseException) -> Fault:
         return table.TOO_SLOW
     if not _from_database(causes):
         return table.UNCLASSIFIED
+    if any(type(cause) is sa_exc.InvalidRequestError and _NOT_LOADED in str(cause) for cause in causes):
+        return table.NOT_LOADED
     text = next((fault for cause in causes if (fault := _by_text(cause)) is not None), None)
     sqlstate = sqlstate_of(error)
     if text is not None:

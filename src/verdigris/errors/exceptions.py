@@ -85,10 +85,6 @@ class ReadOnlyError(VerdigrisError, sa_exc.InvalidRequestError):
     """A session of `db.read()` was asked to write, or to stream without `snapshot=True`."""
 
 
-class NotLoadedError(VerdigrisError, sa_exc.InvalidRequestError):
-    """An attribute was read that its query had not loaded."""
-
-
 class _NotFound(HTTPException):
     """A 404 that is made with what any exception takes."""
 

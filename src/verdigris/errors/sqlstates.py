@@ -54,6 +54,7 @@ TOO_SLOW = Fault("too-slow", "The database did not finish in time", 504)
 POOL_EXHAUSTED = Fault("pool-exhausted", "All database connections are in use", 503, NEVER, 0, 1)
 OUTCOME_UNKNOWN = Fault("outcome-unknown", "It is not known whether this was stored; look before sending it again", 503)
 MISUSE = Fault("misuse", "This service used its database wrongly", 500)
+NOT_LOADED = Fault("not-loaded", "This service read something that it had not loaded", 500)
 NOT_FOUND = Fault("not-found", "There is no such record", 404)
 STALE_DATA = Fault("changed-meanwhile", "The record was changed or removed meanwhile", 409)
 

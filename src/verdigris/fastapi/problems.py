@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from verdigris._places import request_name
 from verdigris.concurrency import tried
 from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
-from verdigris.errors.sqlstates import TOO_SLOW
+from verdigris.errors.sqlstates import NOT_LOADED, TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ _HANDLED = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_LOAD_IT = """\
+  Loading it now needs a query inside attribute access, which async SQLAlchemy cannot await.
+  Load it where the object is fetched:   select(Order).options(load(Order, OrderOut))   or selectinload(Order.lines)
+  or leave it out of the response model.
+  verdigris explain loading/all-loaded"""
 # What Python makes of errors in a task group, and of what a timeout cancelled: the database's, or others'.
 _PERHAPS_OURS: tuple[type[Exception], ...] = (ExceptionGroup, TimeoutError)
 
@@ -53,7 +58,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
             return None
         if not fault.columns and fault.constraint and fault.constraint not in fields and fault.status < 500:
             fault = replace(fault, columns=await columns.of(fault, app.state.verdigris))
-        return problem(fault, fields, explanation=_explained(error) if app.debug else None)
+        return problem(fault, fields, explanation=_explained(fault, error) if app.debug else None)
 
     async def answer_if_ours(connection: HTTPConnection, error: Exception) -> Any:
         fault = classify(error)
@@ -99,14 +104,16 @@ def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanatio
     return Response(json.dumps(body), fault.status, headers, "application/problem+json")
 
 
-def _explained(error: Exception) -> str:
-    return "\n".join(filter(None, (str(error), tried(error))))
+def _explained(fault: Fault, error: Exception) -> str:
+    hint = _LOAD_IT if fault.name == NOT_LOADED.name else None
+    return "\n".join(filter(None, (str(error), tried(error), hint)))
 
 
 def _tell(connection: HTTPConnection, fault: Fault, error: Exception) -> None:
     name = request_name(connection.scope)
     if fault.status == 500:
-        log.error("%s failed: %s", name, fault.name, exc_info=error)
+        hint = f"\n{_LOAD_IT}" if fault.name == NOT_LOADED.name else ""
+        log.error("%s failed: %s%s", name, fault.name, hint, exc_info=error)
     elif fault.status > 500:
         what, attempts = error if isinstance(error, VerdigrisError) else fault.name, tried(error)
         log.warning("%s answered %d: %s%s", name, fault.status, what, f"; {attempts}" if attempts else "")
