@@ -1,0 +1,16 @@
+"""verdigris: ReadRouter, head and body in two writes"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reads.peers import verdigris_route
+from verdigris import _one_write
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def app(url: str) -> FastAPI:
+    _one_write._is_uvicorns = lambda _: False  # noqa: SLF001 - there is no switch for it
+    return verdigris_route.app(url)
