@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
-_SHARES = 10, 5  # units that pay for one repetition: after a fault of another kind, and after a conflict
-_NAMES = ("budget", "faults", "tenth"), ("conflict_budget", "conflicts", "fifth")
 _SILENCE = 60.0  # seconds between two lines that say the same
 _TRIED = "__verdigris_tried__"
 
@@ -88,6 +86,47 @@ def checked_attempts(attempts: int | None) -> int | None:
 NO_RETRY = Retry(attempts=1)
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How many repetitions all units of a database have after one kind of fault, counted in shares of units."""
+
+    setting: str  # of Retry
+    after: str  # what they come after, in words
+    share: int  # units that pay for one repetition
+    ordinal: str
+    most: float = math.inf  # in shares
+    left: float = math.inf
+    _refused: int = 0
+    _told: float = -math.inf
+
+    def reset(self, repetitions: int | None) -> None:
+        """Start over, with so many repetitions; None is no limit."""
+        self.most = self.left = math.inf if repetitions is None else repetitions * self.share
+
+    def spend(self) -> bool:
+        """Take one repetition, if there is one."""
+        if self.left < self.share:
+            return False
+        self.left -= self.share
+        return True
+
+    def refused(self, now: float) -> str:
+        """Return why a unit is not repeated any more, which the log says once in a while."""
+        self._refused += 1
+        if now - self._told >= _SILENCE:
+            log.warning(
+                "the budget for repetitions after %s is spent; units that it has stopped since this was said last: %d;"
+                " it is Retry(%s=%d), and every %s unit adds one",
+                self.after,
+                self._refused,
+                self.setting,
+                self.most / self.share,
+                self.ordinal,
+            )
+            self._refused, self._told = 0, now
+        return f"what all units have for repetitions after {self.after} is spent, Retry({self.setting}=...)"
+
+
 class Budget:
     """What all callers of one database may spend on repeating, apart from each other's attempts and deadlines.
 
@@ -96,47 +135,25 @@ class Budget:
     has a budget too, of its own and larger.
     """
 
-    __slots__ = ("_full", "_left", "_refused", "_told")
+    __slots__ = ("conflicts", "faults")
 
     def __init__(self, settings: Retry | None = None) -> None:
-        settings = settings or Retry()
-        faults = math.inf if settings.budget is None else settings.budget
-        conflicts = math.inf if settings.conflict_budget is None else settings.conflict_budget
-        self._full = (faults * _SHARES[False], conflicts * _SHARES[True])
-        self._left = list(self._full)
-        self._refused, self._told = [0, 0], [-math.inf, -math.inf]
+        self.faults = Allowance("budget", "faults", 10, "tenth")
+        self.conflicts = Allowance("conflict_budget", "conflicts", 5, "fifth")
+        self.reset(settings or Retry())
+
+    def reset(self, settings: Retry) -> None:
+        """Start over, with what these settings say."""
+        self.faults.reset(settings.budget)
+        self.conflicts.reset(settings.conflict_budget)
 
     def unit_began(self) -> None:
         """Count a unit of work, which pays its share."""
-        left, full = self._left, self._full
-        if left[0] < full[0]:
-            left[0] += 1
-        if left[1] < full[1]:
-            left[1] += 1
-
-    def spend(self, *, conflict: bool = False) -> bool:
-        """Take one repetition out of the budget, if there is one."""
-        if self._left[conflict] < _SHARES[conflict]:
-            return False
-        self._left[conflict] -= _SHARES[conflict]
-        return True
-
-    def refused(self, now: float, *, conflict: bool) -> None:
-        """Log, once in a while, that units are not repeated any more."""
-        self._refused[conflict] += 1
-        if now - self._told[conflict] < _SILENCE:
-            return
-        name, kind, share = _NAMES[conflict]
-        log.warning(
-            "the budget for repetitions after %s is spent; units that it has stopped since this was said last: %d;"
-            " it is Retry(%s=%d), and every %s unit adds one",
-            kind,
-            self._refused[conflict],
-            name,
-            self._full[conflict] / _SHARES[conflict],
-            share,
-        )
-        self._refused[conflict], self._told[conflict] = 0, now
+        faults, conflicts = self.faults, self.conflicts
+        if faults.left < faults.most:
+            faults.left += 1
+        if conflicts.left < conflicts.most:
+            conflicts.left += 1
 
 
 @dataclass(slots=True)
@@ -216,11 +233,9 @@ class Attempts:
         if now + wait + self.longest > self.deadline:
             return f"another would end after the deadline of {self.deadline - self.first:.3g} s"
         # Who waits for a server that is away gives it nothing to do but to refuse what a pool may connect at once.
-        conflict = fault.repeats is None
-        if fault.name != UNAVAILABLE.name and not self.budget.spend(conflict=conflict):
-            self.budget.refused(now, conflict=conflict)
-            name, kind, _ = _NAMES[conflict]
-            return f"what all units have for repetitions after {kind} is spent, Retry({name}=...)"
+        allowance = self.budget.conflicts if fault.repeats is None else self.budget.faults
+        if fault.name != UNAVAILABLE.name and not allowance.spend():
+            return allowance.refused(now)
         log.info("unit of work runs again after %s (%s), attempt %d", fault.name, fault.sqlstate, self.made + 1)
         await self.settings.sleep(wait)
         self.began = self.settings.clock()

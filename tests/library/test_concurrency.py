@@ -270,24 +270,24 @@ def test_the_waits_grow_are_jittered_and_capped():
 
 def test_repetitions_have_a_budget_over_all_callers():
     budget = Budget()
-    burst = sum(budget.spend() for _ in range(100))
+    burst = sum(budget.faults.spend() for _ in range(100))
     for _ in range(100):
         budget.unit_began()
-    later = sum(budget.spend() for _ in range(100))
+    later = sum(budget.faults.spend() for _ in range(100))
 
     assert (burst, later) == (20, 10)
 
 
 def test_conflicts_prove_that_the_server_works_and_have_a_larger_budget_of_their_own():
     budget, unlimited = Budget(), Budget(Retry(conflict_budget=None))
-    burst = sum(budget.spend(conflict=True) for _ in range(900))
+    burst = sum(budget.conflicts.spend() for _ in range(900))
     for _ in range(100):
         budget.unit_began()
-    later = sum(budget.spend(conflict=True) for _ in range(900))
+    later = sum(budget.conflicts.spend() for _ in range(900))
 
     assert (burst, later) == (200, 20)
-    assert sum(budget.spend() for _ in range(100)) == 20
-    assert all(unlimited.spend(conflict=True) for _ in range(900))
+    assert sum(budget.faults.spend() for _ in range(100)) == 20
+    assert all(unlimited.conflicts.spend() for _ in range(900))
 
 
 async def test_a_budget_that_is_spent_is_told_once_in_a_while_and_on_the_error(database_url, db, naps, caplog):
@@ -344,7 +344,7 @@ async def test_waiting_for_a_server_takes_nothing_of_the_budget_and_ends_at_the_
     away = [await waits(DatabaseUnavailableError("no connection")) for _ in range(30)]
 
     assert all(8.9 < seconds <= 10 for seconds in away)  # another wait of up to a second would not have fitted
-    assert sum(budget.spend() for _ in range(100)) == 20
+    assert sum(budget.faults.spend() for _ in range(100)) == 20
 
 
 async def test_without_retry_a_conflict_is_raised_at_once(database_url, db, admin):

@@ -200,7 +200,7 @@ async def test_a_read_that_kills_its_connection_again_is_an_error(db):
 
 
 async def test_when_the_budget_for_repetitions_is_spent_the_first_error_stands(db):
-    while db._budget.spend():
+    while db._budget.faults.spend():
         pass
 
     with pytest.raises(DBAPIError):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import ForeignKey, UniqueConstraint, func, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from verdigris import Base, Database
+from verdigris import Base, Database, Retry
 from verdigris.errors import CommitRefusedError, ConfigurationError, PoolExhaustedError, UnflushedError
 from verdigris.testing import Sandbox, SandboxBlockedError, StatementCountError, refuse_unless_test, standing_in
 from verdigris.testing.databases import Databases, fill
@@ -240,6 +240,21 @@ async def test_a_database_whose_flushes_are_explicit_keeps_them_so_in_the_sandbo
             await session.commit()
         async with application.read() as session:
             assert await keepers(session) == ["Ada"]
+
+
+async def test_the_budget_for_repetitions_in_the_sandbox_is_the_applications(sandbox):
+    application = Database("postgresql://127.0.0.1:1/nowhere_test", retry=Retry(base=0, conflict_budget=2))
+    tries = []
+
+    async def always_loses(session):
+        tries.append(1)
+        await session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+
+    with sandbox.standing_in(application), pytest.raises(DBAPIError) as raised:
+        await application.transaction(always_loses)
+
+    assert len(tries) == 3
+    assert "Retry(conflict_budget=...)" in raised.value.__notes__[0]
 
 
 async def test_a_database_of_the_tests_own_stands_in_as_well(sandbox, database_url):

@@ -133,7 +133,7 @@ class Lane:
         except asyncio.CancelledError as cancelled:
             met_database(cancelled)
             raise
-        if not (again and self._budget.spend()):
+        if not (again and self._budget.faults.spend()):
             raise error
         try:
             return await self._fetch(work)

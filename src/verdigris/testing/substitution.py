@@ -29,6 +29,7 @@ def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
     own = {name: kept[name] for name in COPIED if name in kept}
     substitute.session.configure(**own, sync_session_class=inside(kept.get("sync_session_class", Session)))
     substitute.retry = database.retry
+    substitute._budget.reset(database.retry)  # noqa: SLF001 - a Database's own
     factory.class_, factory.kw = substitute.session.class_, substitute.session.kw
     database.__class__ = type(substitute)
     database.__dict__ = substitute.__dict__
