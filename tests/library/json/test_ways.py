@@ -256,7 +256,7 @@ class MottoOut(BaseModel):
 REASONS = [
     (Order, PriceOut, "PriceOut.rounded: the hybrid Order.rounded has no expression of its own, and is no plain sum"),
     (City, CityOut, "CityOut.name: City has a reconstructor, or listeners of 'load' or 'refresh'"),
-    (Employee, MottoOut, "MottoOut.motto: Manager.motto is read in Python"),
+    (Employee, MottoOut, "MottoOut.motto: Manager.motto is another than Employee.motto"),
     (Order, Shouted, "Shouted.twice is computed in Python"),
     (Order, Validated, "Validated.id: it is validated by Validated.positive()"),
     (Order, Serialized, "Serialized.id: it has a serializer of its own"),

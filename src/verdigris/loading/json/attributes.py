@@ -6,10 +6,14 @@ import dis
 import inspect as python
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import CHAR, BinaryExpression, ColumnClause, Date, DateTime, Enum, Interval, String
+from sqlalchemy.dialects.postgresql import CITEXT, INTERVAL
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import QueryableAttribute
+from sqlalchemy.orm import ColumnProperty, QueryableAttribute
+from sqlalchemy.sql import operators, visitors
 
 from verdigris.loading.json.schema import InPython
+from verdigris.loading.json.sources import clause_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper, SynonymProperty
@@ -31,11 +35,21 @@ def refuse_listeners(mapper: Mapper[Any]) -> None:
 
 
 def refuse_overridden(mapper: Mapper[Any], name: str) -> None:
-    """Raise InPython where a subclass, whose objects may be among the rows, reads an attribute in its own way."""
-    for sub in mapper.self_and_descendants:
+    """Raise InPython where a subclass, whose objects may be among the rows, has another attribute of that name."""
+    own = python.getattr_static(mapper.class_, name, None)
+    for sub in mapper.self_and_descendants if own is not None else ():
         value = python.getattr_static(sub.class_, name, None)
-        if sub is not mapper and not isinstance(value, QueryableAttribute | hybrid_property):
-            raise InPython(f"{sub.class_.__name__}.{name} is read in Python")
+        if value is own or (isinstance(value, QueryableAttribute) and _is_same_property(mapper, sub, name)):
+            continue
+        raise InPython(f"{sub.class_.__name__}.{name} is another than {mapper.class_.__name__}.{name}")
+
+
+def _is_same_property(mapper: Mapper[Any], sub: Mapper[Any], name: str) -> bool:
+    """Whether a subclass has a mapped attribute from its base class; a key column it has in its own table, too."""
+    own, theirs = mapper.attrs.get(name), sub.attrs.get(name)
+    if isinstance(own, ColumnProperty) and isinstance(theirs, ColumnProperty):
+        return sub.concrete or set(own.columns) <= set(theirs.columns)
+    return own is theirs
 
 
 def is_plain(synonym: SynonymProperty[Any]) -> bool:
@@ -47,13 +61,44 @@ def is_plain(synonym: SynonymProperty[Any]) -> bool:
 def expression(mapper: Mapper[Any], name: str) -> Any:
     """Return the SQL expression of an attribute; raises InPython for a hybrid that is none."""
     value = python.getattr_static(mapper.class_, name)
-    if isinstance(value, hybrid_property) and value.expr in {None, value.fget} and not _is_same_in_sql(value.fget):
+    if isinstance(value, hybrid_property) and value.custom_comparator is not None:
+        raise InPython(f"the hybrid {mapper.class_.__name__}.{name} is to SQL what its comparator makes of it")
+    if _has_no_expression(value) and not _is_same_in_sql(value.fget):
         raise InPython(f"the hybrid {mapper.class_.__name__}.{name} has no expression of its own, and is no plain sum")
     try:
         found: Any = getattr(mapper.class_, name)
     except Exception as error:
         raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression") from error
+    if _has_no_expression(value):
+        for each in visitors.iterate(clause_of(found)):
+            if isinstance(each, BinaryExpression) and _differs_in_sql(each):
+                raise InPython(f"the hybrid {mapper.class_.__name__}.{name} means something else to PostgreSQL")
     return found
+
+
+def may_be_none(mapper: Mapper[Any], name: str) -> bool:
+    """Whether NULL is None there: of a hybrid's own sum None is an error in Python, of a comparison true or false."""
+    value = python.getattr_static(mapper.class_, name)
+    return not _has_no_expression(value) or isinstance(clause_of(getattr(mapper.class_, name)), ColumnClause)
+
+
+def _has_no_expression(value: object) -> bool:
+    return isinstance(value, hybrid_property) and value.expr in {None, value.fget}
+
+
+def _differs_in_sql(step: BinaryExpression[Any]) -> bool:
+    """Whether an operator has another result in SQL than in Python.
+
+    PostgreSQL takes blanks from the end of a CHAR, orders texts by the database's collation, knows an enum by its text,
+    makes a moment of a day and a span, and adds a day to a moment by the clock of the session's time zone.
+    """
+    types = [step.left.type, step.right.type]
+    if any(isinstance(type_, CHAR | Enum | CITEXT) for type_ in types):
+        return True
+    if operators.is_comparison(step.operator) and step.operator not in {operators.eq, operators.ne}:
+        return any(isinstance(type_, String) for type_ in types)
+    is_day = any(isinstance(type_, Date) or (isinstance(type_, DateTime) and type_.timezone) for type_ in types)
+    return is_day and any(isinstance(type_, Interval | INTERVAL) for type_ in types)
 
 
 def _is_same_in_sql(function: Any) -> bool:

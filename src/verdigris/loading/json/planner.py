@@ -11,7 +11,7 @@ import pydantic_core
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 
-from verdigris.loading.json.attributes import expression, is_plain, refuse_listeners, refuse_overridden
+from verdigris.loading.json.attributes import expression, is_plain, may_be_none, refuse_listeners, refuse_overridden
 from verdigris.loading.json.nodes import (
     Case,
     Constant,
@@ -145,6 +145,7 @@ class Planner:
 
     def _of(self, asked: Asked, mapper: Mapper[Any], path: Path) -> Node | None:
         name, rest = str(path[0]), path[1:]
+        refuse_overridden(mapper, name)
         if name in mapper.synonyms and is_plain(mapper.synonyms[name]):
             return self._of(asked, mapper, (mapper.synonyms[name].name, *rest))
         if name in mapper.relationships:
@@ -171,10 +172,10 @@ class Planner:
         schema = asked.schema if asked.told is None else self.reader.inlined(self.reader.bare(asked.schema)[0])
         if asked.told is not None and asked.told[0] == name and schema == {**schema, "expected": [asked.told[1]]}:
             return Constant(pydantic_core.to_json(asked.told[1]).decode())
-        refuse_overridden(mapper, name)
         mixed = any(model.config.get(_INFINITE, "null") != "null" for model in asked.above)
         named = (mapper.class_.__name__, name)
-        return self.value(named, expression(mapper, name), asked.schema, asked.model.config, mixed=mixed)
+        node = self.value(named, expression(mapper, name), asked.schema, asked.model.config, mixed=mixed)
+        return node if may_be_none(mapper, name) else replace(node, nullable=False)
 
     def value(
         self, named: tuple[str, str], column: Any, schema: Schema, config: Schema, *, mixed: bool = False

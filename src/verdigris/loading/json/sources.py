@@ -97,7 +97,14 @@ class RootRow:
             return None
         plain = element._deannotate()  # noqa: SLF001 - the same column, whoever asks for it
         same = (name for name, known in self.columns.items() if known._deannotate() is plain)  # noqa: SLF001
-        return self._named(next(same, f"{self._prefix}{element.key}#"), element)  # no attribute's name
+        return self._named(next(same, None) or self._unused(element.key), element)
+
+    def _unused(self, key: str) -> str:
+        """Return a name that no attribute has: of two tables, a column each may have this key."""
+        name = f"{self._prefix}{key}#"
+        while name in self.columns:
+            name += "#"
+        return name
 
     def _named(self, name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
         self.columns.setdefault(name, expression)
