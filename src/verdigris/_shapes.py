@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, UnaryExpres
 from sqlalchemy.sql.sqltypes import _resolve_value_to_type
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from sqlalchemy import Select
 
@@ -159,8 +159,8 @@ def _remember(part: Any) -> None:
     _lasting[known.place] = known
 
 
-def _forget(known: _Ref) -> None:
-    _lasting.pop(known.place, None)
+def _forget(known: _Ref, forget: Callable[..., object] = _lasting.pop) -> None:  # bound: globals go first at exit
+    forget(known.place, None)
 
 
 def _is_value(clause: Any) -> bool:

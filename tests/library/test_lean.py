@@ -52,7 +52,7 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-from verdigris import Base, Database, _plans, load
+from verdigris import Base, Database, _plans, _shapes, load
 from verdigris._shapes import _lasting, shape_of
 from verdigris.engine.lean import LeanReads
 from verdigris.errors import ReadOnlyError, SessionClosedError
@@ -920,3 +920,16 @@ async def test_plans_that_are_used_stay_and_others_go(db, lean, monkeypatch):
         lean.clear()
     plans = db.session.kw["lean"]._plans
     assert len(plans._plans) + len(plans._before) <= 8
+
+
+def test_a_part_of_a_statement_that_outlives_its_module_at_exit_raises_nothing(monkeypatch):
+    raised = []
+    monkeypatch.setattr("sys.unraisablehook", raised.append)
+    part = type("Part", (), {})()
+    _shapes._remember(part)
+
+    monkeypatch.setattr(_shapes, "_lasting", None)
+    del part
+    gc.collect()
+
+    assert raised == []
