@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 import logging
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from sqlalchemy import Column, DateTime, ForeignKeyConstraint, Index, MetaData, Table, event
 from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipProperty, Session, declared_attr
 
+from verdigris._annotations import annotations_of
 from verdigris._listeners import OF_LAZY_LOADS
 from verdigris.errors import ConfigurationError
 
@@ -275,24 +274,16 @@ def _policy_of(metadata: Any) -> Policy | None:
 
 def _refuse_unannotated(cls: type) -> None:
     bases = [klass for klass in cls.__mro__ if klass is not object and not klass.__module__.startswith("sqlalchemy.")]
-    annotated = {name for klass in bases for name in _annotations(klass)}
+    annotated = {name for klass in bases for name in annotations_of(klass)}
     for name, value in vars(cls).items():  # what mixins declare has been copied here by now
         home = next(klass for klass in reversed(bases) if name in vars(klass))
         maker = vars(home)[name]
         if isinstance(value, Column):
             raise _column_refused(home, name, value, annotated=name in annotated)
-        if isinstance(maker, declared_attr) and "return" in maker.fget.__annotations__:
+        if isinstance(maker, declared_attr) and "return" in annotations_of(maker.fget):
             continue
         if isinstance(value, MappedColumn | RelationshipProperty) and name not in annotated:
             raise _unannotated(home, name, value)
-
-
-def _annotations(cls: type) -> Mapping[str, Any]:
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    return inspect.get_annotations(cls)
 
 
 def _column_refused(cls: type, name: str, column: Column[Any], *, annotated: bool) -> ConfigurationError:

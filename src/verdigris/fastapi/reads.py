@@ -25,6 +25,7 @@ from fastapi import APIRouter
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 
+from verdigris._annotations import annotations_of
 from verdigris._one_write import OneWrite
 from verdigris._places import Place
 from verdigris.engine.coalescing import MOST_OF_ROUTES
@@ -303,7 +304,8 @@ def _no_model(path: str, endpoint: Callable[..., Any]) -> ConfigurationError:
 
     A return annotation is not taken for it: the function returns a select(), and a type checker would say so.
     """
-    said = getattr(endpoint, "__annotations__", {}).get("return")
+    said = annotations_of(endpoint).get("return")
+    said = getattr(said, "__forward_arg__", said)
     if said is None or said in (Any, "Any"):
         return _cannot(path, "it has no response_model", "What is read is what the response model says.")
     name = said if isinstance(said, str) else getattr(said, "__name__", "") if isinstance(said, type) else str(said)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response, StreamingResponse
 
+from verdigris._annotations import annotations_of
 from verdigris._places import request_name
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _may_stream(endpoint: Callable[..., Any]) -> bool:
     plain = inspect.unwrap(endpoint)
     if inspect.isasyncgenfunction(plain):
         return True
-    returned = getattr(plain, "__annotations__", {}).get("return", Response)
+    returned = annotations_of(plain).get("return", Response)
     return isinstance(returned, str) or not isinstance(returned, type) or issubclass(returned, Response)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.associationproxy import AssociationProxy
 
+from verdigris._annotations import annotations_of
 from verdigris.loading.code import closure, function_of, names_in, reads_anything
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _of(mapper: Mapper[Any], path: tuple[str, ...]) -> tuple[Touched, ...] | Non
     try:
         value = python.getattr_static(mapper.class_, name)
     except AttributeError:
-        declared = any(name in vars(cls).get("__annotations__", {}) for cls in mapper.class_.__mro__)
+        declared = any(name in annotations_of(cls) for cls in mapper.class_.__mro__)
         return (Anything(name),) if declared or hasattr(mapper.class_, "__getattr__") else None
     if isinstance(value, AssociationProxy):
         return _of(mapper, (value.target_collection, value.value_attr, *rest))

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 #: A hybrid without an expression of its own is run on the class, where a condition, a call or a division is not what it
 #: is on an object, and fails or differs in silence. These steps mean the same on both.
-_SAME_IN_SQL = ("RESUME", "LOAD_FAST", "LOAD_CONST", "LOAD_ATTR", "RETURN_VALUE", "RETURN_CONST", "COMPARE_OP", "CACHE")
+_SAME_IN_SQL = (
+    "RESUME",
+    "LOAD_FAST",
+    "LOAD_CONST",
+    "LOAD_SMALL_INT",  # Python 3.14
+    "LOAD_ATTR",
+    "RETURN_VALUE",
+    "RETURN_CONST",
+    "COMPARE_OP",
+    "CACHE",
+)
 #: Whose listeners leave what an answer holds as it is.
 _HARMLESS = ("verdigris.", "sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props")
 _OPERATORS = frozenset({"+", "-", "*"})
