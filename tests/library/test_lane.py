@@ -209,6 +209,19 @@ async def test_when_the_budget_for_repetitions_is_spent_the_first_error_stands(d
     assert [query.count for query in db.queries if "terminate" in query.fingerprint] == [1]
 
 
+async def test_a_read_tells_its_own_time_whatever_runs_beside_it(db):
+    told = {}
+
+    async def read(seconds):
+        return await db.lane.fetch("SELECT pg_sleep($1)", (seconds,), took=lambda took: told.update({seconds: took}))
+
+    await asyncio.gather(read(0.05), read(0.05))  # two connections are at hand
+    await asyncio.gather(read(0.3), read(0.0))
+
+    assert told[0.0] < 0.25
+    assert told[0.3] >= 0.3
+
+
 # -- cancellation ----------------------------------------------------------------------------------------------------
 
 

@@ -106,13 +106,14 @@ class _Statement:
         self.shared = _Least(self.alone.value)
         self.reads = _TRY
 
-    def landed(self, seconds: float, reads: int) -> None:
-        """Learn from how long a flight took, or a read that went alone."""
+    def went(self, reads: int) -> None:
+        """Learn from how many went in the same moment."""
         self.crowd += 0.1 * (reads - self.crowd)
-        if reads > 1:
-            self.shared.add(seconds / reads)
-        elif seconds > 0:
-            self.alone.add(seconds)
+
+    def landed(self, seconds: float, reads: int) -> None:
+        """Learn from how long a flight took."""
+        self.went(reads)
+        (self.shared if reads > 1 else self.alone).add(seconds / reads)
 
 
 class Together:
@@ -134,10 +135,10 @@ class Together:
             return await self._with_others(group, arguments)
         group.lone += 1
         try:
-            rows = await self._lane.fetch(group.text, arguments)
+            rows = await self._lane.fetch(group.text, arguments, took=group.alone.add)
         finally:
             group.lone -= 1
-        group.landed(self._lane.took, 1)
+        group.went(1)
         return rows[0][0]
 
     def _group(self, statement: str, most: int) -> _Statement:

@@ -22,7 +22,7 @@ from verdigris.engine.pool import Pool
 from verdigris.errors.classify import met_database
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import NoReturn
 
     from sqlalchemy import Engine
@@ -52,9 +52,6 @@ class Lane:
         self._budget = budget
         self._shortcuts = shortcuts
         self._together = Together(self)
-        #: Seconds that the last statement of `fetch` took on its connection; 0 if unknown. To be read before anything
-        #: else is awaited.
-        self.took = 0.0
 
     async def fetchval(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None if there is no row."""
@@ -70,17 +67,24 @@ class Lane:
         return self._together.fetchval(statement, arguments, most)
 
     async def fetch(
-        self, statement: str, arguments: Sequence[Any] = (), *, again: bool = True, timed: bool = True
+        self,
+        statement: str,
+        arguments: Sequence[Any] = (),
+        *,
+        again: bool = True,
+        timed: bool = True,
+        took: Callable[[float], object] | None = None,
     ) -> list[asyncpg.Record]:
-        """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it."""
+        """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it.
+
+        `took` is told the seconds of a read that went out at once on a connection that was at hand.
+        """
         self._budget.unit_began()
         own = self._pool()  # and from here what `_fetch` and `run` do, in one coroutine: a read is as long as three
         taken = None if own is None else own.take() or await own.take_in_turn()
         if taken is None:
             work = self._work(statement, arguments, timed=timed)
-            rows = await self._twice(work, again, self._fetch(work))
-            self.took = 0.0
-            return rows
+            return await self._twice(work, again, self._fetch(work))
         pool, record, driver = taken
         failure: BaseException | None = None
         rows = []
@@ -90,15 +94,17 @@ class Lane:
         except BaseException as error:  # noqa: BLE001 - raised again, as a session would raise it
             failure = error
         count = len(rows) if failure is None else -1
-        self.took = perf_counter() - began
+        seconds = perf_counter() - began
         if timed:
-            self._dialect.lane_executed(statement, arguments, self.took, count, failure)
+            self._dialect.lane_executed(statement, arguments, seconds, count, failure)
         if failure is not None:
             work = self._work(statement, arguments, timed=timed)
             try:
                 return await self._twice(work, again, self._failed(taken, work, failure))
             finally:
                 failure = None  # whose traceback holds this frame
+        if took is not None:
+            took(seconds)
         if driver.is_in_transaction() or not pool.give(record, driver):
             await self._return(taken)
         return rows
