@@ -357,6 +357,25 @@ def test_the_pool_is_a_workers_share_of_half_the_connections(maximum, workers, e
     assert size.fits == (workers < 60 or size.total <= 97)
 
 
+@pytest.mark.parametrize(
+    ("workers", "overflow", "expected", "says"),
+    [
+        (4, None, (8, 4), "= 48 of the server's 97 usable connections (100 - 3 reserved), half of them left to"),
+        (4, 2, (10, 2), "= 48 of the server's 97 usable connections (100 - 3 reserved), half of them left to"),
+        (4, 0, (12, 0), "half of them left to"),
+        (4, 15, (1, 15), "(100 - 3 reserved), 33 of them left to rolling deploys and other clients, which need half"),
+        (60, None, (1, 0), "= 60 of the server's 97 usable connections (100 - 3 reserved), 37 of them left to"),
+        (4, -1, (12, -1), "4 workers x (12 + any number of overflow) = inf of"),
+    ],
+)  # fmt: skip
+def test_a_chosen_overflow_is_part_of_the_share_and_the_text_says_what_is_left(workers, overflow, expected, says):
+    size = sizing.computed(sizing.Limits(100, 3), workers, None, overflow)
+
+    assert (size.size, size.overflow) == expected
+    assert says in str(size)
+    assert size.fits == (overflow != -1)
+
+
 def test_what_the_role_may_use_counts_too():
     assert sizing.Limits(100, 3, role=10).usable == 10
     assert sizing.Limits(100, 3, role=-1, database=20).usable == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -47,8 +48,9 @@ class Size:
     chosen: bool  # by the user, not computed
 
     @property
-    def total(self) -> int:
-        return self.workers * (self.size + self.overflow)
+    def total(self) -> float:
+        """All connections that the processes may open together; infinite where overflow has no limit."""
+        return inf if self.overflow < 0 else self.workers * (self.size + self.overflow)
 
     @property
     def fits(self) -> bool:
@@ -56,24 +58,32 @@ class Size:
 
     def __str__(self) -> str:
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        overflow = "any number of" if self.overflow < 0 else str(self.overflow)
         usable = (
             f"{self.limits.usable} usable connections ({self.limits.max_connections} - {self.limits.reserved} reserved)"
         )
-        how = "as configured" if self.chosen else "half of them left to rolling deploys and other clients"
-        return f"{workers} x ({self.size} + {self.overflow} overflow) = {self.total} of the server's {usable}, {how}"
+        left = self.limits.usable - self.total
+        if self.chosen:
+            how = "as configured"
+        elif left >= self.total:
+            how = "half of them left to rolling deploys and other clients"
+        else:
+            how = f"{max(left, 0):g} of them left to rolling deploys and other clients, which need half"
+        return f"{workers} x ({self.size} + {overflow} overflow) = {self.total:g} of the server's {usable}, {how}"
 
 
 def computed(limits: Limits, workers: int, size: int | None, overflow: int | None) -> Size:
     """Return the pool's size: what the user chose, else a worker's share of half the usable connections.
 
-    Half, because in a rolling deploy the old and the new processes run at the same time.
+    Half, because in a rolling deploy the old and the new processes run at the same time. An overflow that the user
+    chose is a part of the share.
     """
+    if size is not None:
+        return Size(size, DEFAULT_OVERFLOW if overflow is None else overflow, workers, limits, chosen=True)
     share = max(1, min(_MOST, limits.usable // (2 * workers)))
-    if size is None:
-        size = max(1, share if overflow is not None else share - share // 3)
-        overflow = max(0, share - size) if overflow is None else overflow
-        return Size(size, overflow, workers, limits, chosen=False)
-    return Size(size, DEFAULT_OVERFLOW if overflow is None else overflow, workers, limits, chosen=True)
+    if overflow is None:
+        overflow = share // 3
+    return Size(max(1, share - max(0, overflow)), overflow, workers, limits, chosen=False)
 
 
 async def limits_of(connection: AsyncConnection) -> Limits:
