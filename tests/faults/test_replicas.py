@@ -99,6 +99,18 @@ async def test_reads_go_to_the_replica_and_writes_to_the_primary(make):
     assert not await on_replica(db, max_lag=0)
 
 
+async def test_a_slow_read_is_explained_where_it_was_slow(make):
+    db = make(slow_query=0.0, explain_slow="analyze")
+    await eventually(lambda: elsewhere_on_replica(db))
+
+    async with db.read() as session:
+        await session.execute(text("SELECT 1 WHERE pg_is_in_recovery()"))
+    await db.queries.aclose()
+
+    (plan,) = [query.plan.plan for query in db.queries if "WHERE pg_is_in_recovery" in query.fingerprint]
+    assert "rows=1" in plan.split("actual")[1]
+
+
 async def elsewhere_on_replica(db, **options):
     return await elsewhere(on_replica(db, **options))
 

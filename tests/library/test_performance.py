@@ -6,7 +6,7 @@ import logging
 import re
 
 import pytest
-from sqlalchemy import Integer, bindparam, column, create_engine, insert, select, table, text, update
+from sqlalchemy import Integer, bindparam, column, create_engine, insert, make_url, select, table, text, update
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -428,6 +428,22 @@ async def test_opentelemetry_gets_the_pools_gauges(measured):
     assert set(registered) == {
         f"verdigris.pool.{name}" for name in ("size", "max_overflow", "in_use", "idle", "overflow", "waiting")
     }
+
+
+async def test_a_server_that_gives_no_connection_for_a_plan_disturbs_nobody(database_url, admin, caplog):
+    role = f"poor_{database_url.rsplit('/', 1)[1]}"
+    await admin(f"CREATE ROLE {role} LOGIN PASSWORD 'poor' CONNECTION LIMIT 1")
+    engine = create_async_engine(make_url(database_url).set(username=role, password="poor"))
+    queries = instrument(engine, slow_query=0.0)
+
+    with caplog.at_level(logging.INFO, logger="verdigris.queries"):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            await queries.aclose()
+    await engine.dispose()
+    await admin(f"DROP ROLE {role}")
+
+    assert "no plan for a slow query: TooManyConnectionsError" in caplog.text or "DBAPIError" in caplog.text
 
 
 async def test_a_query_that_fails_while_it_is_explained_disturbs_nobody(database_url, caplog):

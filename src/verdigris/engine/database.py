@@ -269,7 +269,7 @@ class Database(Units, JSONReads):
             if isinstance(pool := each.sync_engine.pool, Pool):
                 pool.extras.workers = self.workers
             if settings.time_queries and each is not engine:
-                measure(each.sync_engine.dialect, self.queries)
+                measure(each.sync_engine, self.queries)
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"  # SQLAlchemy masks the password

@@ -59,8 +59,8 @@ def instrument(
     if pool_metrics:
         queries.gauges = Gauges(sync)
     if time_queries:
-        measure(sync.dialect, queries)
         if explain_slow:
-            queries.explainer = Explainer(sync, analyze=explain_slow == "analyze")
+            queries.explainer = Explainer(analyze=explain_slow == "analyze")
+        measure(sync, queries)
     setattr(sync.dialect, _MARK, queries)
     return queries

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from verdigris.performance.fingerprint import fingerprint, parameters_of
-from verdigris.performance.pool import when_disposed
 from verdigris.performance.timing import MUTED
 
 if TYPE_CHECKING:
@@ -39,18 +37,18 @@ class Explained:
 
 
 class Explainer:
-    """Fetches plans one after the other, on a connection of its own."""
+    """Fetches plans one after the other, each on a connection of its own to the server that was slow."""
 
-    def __init__(self, engine: Engine, *, analyze: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, *, analyze: bool = False) -> None:
         self._analyze = analyze
         self._last: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        when_disposed(engine, self._give_up)
 
-    def submit(self, text: str, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
-        """Ask for the plan of a statement that was slow; returns at once."""
+    def submit(
+        self, engine: Engine, text: str, statement: str, parameters: Any, keep: Callable[[Explained], None]
+    ) -> None:
+        """Ask for the plan of a statement that was slow on an engine; returns at once."""
         now = time.monotonic()
         if now - self._last.get(text, -_AGAIN) < _AGAIN or len(self._tasks) >= _WAITING:
             return
@@ -61,7 +59,7 @@ class Explainer:
         if len(self._last) > _WAITING * 1_000:
             self._last.clear()
         self._last[text] = now
-        task = loop.create_task(self._run(statement, parameters if self._analyze else None, keep))
+        task = loop.create_task(self._run(engine, statement, parameters if self._analyze else None, keep))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -69,19 +67,20 @@ class Explainer:
         """Wait for the plans under way, at most as long as one may take; give up the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LIMIT)
-        self._give_up()
+        self.give_up()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Cancel what is under way."""
         for task in list(self._tasks):
             with contextlib.suppress(RuntimeError):  # its loop is closed, and the task with it
                 task.cancel()
 
-    async def _run(self, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
+    async def _run(self, engine: Engine, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
         MUTED.set(True)
         try:
             async with self._lock(), asyncio.timeout(_LIMIT + 1):
-                explained = await self._explain(statement, parameters)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+                explained = await self._explain(engine, statement, parameters)
+        except Exception as error:  # noqa: BLE001 - of any driver; who was slow shall not fail for it too
             log.info("no plan for a slow query: %s", type(error).__name__)
             return
         keep(explained)
@@ -93,9 +92,8 @@ class Explainer:
             self._turn = (loop, asyncio.Lock())
         return self._turn[1]
 
-    async def _explain(self, statement: str, parameters: Any) -> Explained:
+    async def _explain(self, sync: Engine, statement: str, parameters: Any) -> Explained:
         """Fetch one plan in a read-only transaction that is rolled back."""
-        sync = self._engine
         engine = AsyncEngine(Engine(sync.pool.recreate(), sync.dialect, sync.url, hide_parameters=True))
         try:
             async with engine.connect() as plain:

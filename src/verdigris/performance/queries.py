@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verdigris.performance.fingerprint import fingerprint, is_read, operation
@@ -14,6 +15,8 @@ from verdigris.performance.sites import calling_place, current_route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Engine
 
     from verdigris._places import Place
     from verdigris.performance.explain import Explained, Explainer
@@ -169,8 +172,10 @@ class Queries:
 
     # -- what the measured dialect reports -----------------------------------------------------------------------------
 
-    def observe(self, statement: str, parameters: Any, seconds: float, *, failed: bool) -> None:
-        """Take in one execution; called where the driver was."""
+    def observe(
+        self, statement: str, parameters: Any, seconds: float, *, failed: bool, engine: Engine | None = None
+    ) -> None:
+        """Take in one execution, called where the driver was; a slow one may be explained on its engine."""
         entry = self._seen.get(statement)
         if entry is None:
             entry = self._enter(statement)
@@ -193,7 +198,8 @@ class Queries:
                 f" ({route})" if route else "",
                 entry.text[:_LOGGED],
             )
-            self._explain(entry, statement, parameters)
+            if self.explainer is not None and engine is not None and entry.reads:
+                self.explainer.submit(engine, entry.text, statement, parameters, partial(setattr, entry, "plan"))
 
     def _enter(self, statement: str) -> _Entry:
         text = fingerprint(statement)
@@ -209,13 +215,6 @@ class Queries:
             self._seen.clear()  # lists of changing length make ever new texts
         self._seen[statement] = entry
         return entry
-
-    def _explain(self, entry: _Entry, statement: str, parameters: Any) -> None:
-        def keep(plan: Explained) -> None:
-            entry.plan = plan
-
-        if self.explainer is not None and entry.reads:
-            self.explainer.submit(entry.text, statement, parameters, keep)
 
 
 def _query(entry: _Entry) -> Query:
