@@ -8,6 +8,7 @@ from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from verdigris.performance.fingerprint import fingerprint, is_read, operation
@@ -28,7 +29,8 @@ log = logging.getLogger("verdigris.queries")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Seconds from which on a query is slow.
 SLOW = 0.5
-_KEPT = 2_000  # fingerprints; then the least recently seen one goes
+_KEPT = 2_000  # fingerprints; then those that were not seen for longest go, some at a time
+_GO = 50
 _LOGGED = 1_000  # characters of a statement in the log
 
 
@@ -107,6 +109,7 @@ class _Entry:
     text: str
     operation: Histogram
     reads: bool
+    seen: int = 0  # when it was last, counted in statements
     sites: dict[tuple[int, int, str | None], _AtSite] = field(
         default_factory=dict
     )  # by the code's identity: it is kept
@@ -123,7 +126,8 @@ class Queries:
         self.since = time.time()
         self.operations: dict[str, Histogram] = {}
         self._entries: dict[str, _Entry] = {}
-        self._seen: dict[str, _Entry] = {}  # by the statement's own text: SQLAlchemy keeps one object per query
+        self._by_text: dict[str, _Entry] = {}  # by the statement's own: SQLAlchemy keeps one object per query
+        self._observed = 0
         self._listeners: list[Callable[[str, Place | None], None]] = []
 
     def __len__(self) -> int:
@@ -161,7 +165,7 @@ class Queries:
     def clear(self) -> None:
         """Forget all times and plans."""
         self._entries.clear()
-        self._seen.clear()
+        self._by_text.clear()
         self.operations.clear()
         self.since = time.time()
 
@@ -176,9 +180,10 @@ class Queries:
         self, statement: str, parameters: Any, seconds: float, *, failed: bool, engine: Engine | None = None
     ) -> None:
         """Take in one execution, called where the driver was; a slow one may be explained on its engine."""
-        entry = self._seen.get(statement)
+        entry = self._by_text.get(statement)
         if entry is None:
             entry = self._enter(statement)
+        self._observed = entry.seen = self._observed + 1
         place, route = calling_place(), current_route()
         key = (
             (0, 0, route) if place is None else (id(place.code), place.instruction, route)
@@ -203,18 +208,21 @@ class Queries:
 
     def _enter(self, statement: str) -> _Entry:
         text = fingerprint(statement)
-        entry = self._entries.pop(text, None)
+        entry = self._entries.get(text)
         if entry is None:
+            if len(self._entries) >= _KEPT:
+                self._let_go()
             histogram = self.operations.setdefault(operation(text), Histogram())
-            entry = _Entry(text, histogram, is_read(statement))
-        self._entries[text] = entry  # last, as the most recently seen
-        if len(self._entries) > _KEPT:
-            oldest = next(iter(self._entries))
-            del self._entries[oldest]
-        if len(self._seen) >= _KEPT:
-            self._seen.clear()  # lists of changing length make ever new texts
-        self._seen[statement] = entry
+            entry = self._entries[text] = _Entry(text, histogram, is_read(statement))
+        if len(self._by_text) >= _KEPT:
+            self._by_text.clear()  # lists of changing length make ever new texts
+        self._by_text[statement] = entry
         return entry
+
+    def _let_go(self) -> None:
+        for entry in sorted(self._entries.values(), key=attrgetter("seen"))[:_GO]:
+            del self._entries[entry.text]
+        self._by_text.clear()
 
 
 def _query(entry: _Entry) -> Query:
