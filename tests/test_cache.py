@@ -197,3 +197,16 @@ def test_an_unchanged_tree_is_checked_without_the_source_index_or_the_boxes(proj
     assert first.stdout == second.stdout
     assert "verdigris.evidence.source" in eval(first.stderr)
     assert {"verdigris.evidence.source", "verdigris.checklist.engine"}.isdisjoint(eval(second.stderr))
+
+
+def test_a_module_of_the_checker_that_moves_makes_it_another_checker(project, tmp_path, monkeypatch):
+    package = tmp_path / "verdigris"
+    module = package / "evidence" / "engine" / "urls.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(cache, "__file__", str(package / "checker" / "cache.py"))
+    before = cache.key(project, ())
+
+    module.parent.rename(package / "evidence" / "session")  # size and time stay as they are
+
+    assert cache.key(project, ()) != before

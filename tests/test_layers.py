@@ -14,6 +14,20 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "verdigris"
 CHECKER = {"checker", "checklist", "cli", "demo", "evidence", "report"}
 APART = {"__init__", "__main__", "__pycache__", "embedded", "pytest_plugin"}
+INDEX = PACKAGE / "evidence" / "source"
+#: What each package of the source evidence builds on, imported or asked through the index: what stands above it only.
+BUILDS_ON = {
+    "reading": set(),
+    "engine": {"reading"},
+    "models": {"reading"},
+    "fastapi": {"reading", "models"},
+    "statements": {"reading", "models"},
+    "session": {"reading", "engine", "models", "fastapi"},
+    "transactions": {"reading", "engine", "models", "fastapi", "session"},
+    "concurrency": {"reading", "fastapi", "session"},
+    "testing": {"reading", "engine"},
+    "flow": {"reading", "models", "fastapi", "statements"},
+}
 LIBRARY = sorted({path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}} - CHECKER - APART)
 
 
@@ -101,6 +115,57 @@ def imports_of(file):
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_of_the_source_evidence_is_in_a_package():
+    assert {path.name for path in INDEX.iterdir()} - {"__pycache__"} == {"__init__.py", *BUILDS_ON}
+
+
+@pytest.mark.parametrize("package", BUILDS_ON)
+def test_the_packages_of_the_source_evidence_build_on_those_above_them_only(package):
+    above = set(list(BUILDS_ON)[: list(BUILDS_ON).index(package)])
+
+    used = {file.name: used_by(file) - {package} for file in (INDEX / package).rglob("*.py")}
+
+    assert set().union(*used.values()) == BUILDS_ON[package], used
+    assert BUILDS_ON[package] <= above
+
+
+def used_by(file):
+    """Return the packages of the source evidence that a file imports, or asks through a view of the index."""
+    start = "verdigris.evidence.source."
+    imported = {name.removeprefix(start).split(".")[0] for name in imports_of(file) if name.startswith(start)}
+    asked = {
+        package
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] == "source"
+        for package in VIEWS.get(node.attr, ())
+    }
+    return (imported & set(BUILDS_ON)) | asked
+
+
+def views():
+    """Return the packages that each view of the index comes from: the classes it makes, and the views it reads."""
+    tree = ast.parse((INDEX / "__init__.py").read_text("utf-8"))
+    of = {
+        alias.asname or alias.name: node.module.split(".")[3]
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("verdigris.evidence.source.")
+        for alias in node.names
+    }
+    index = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Source")
+    start, *methods = (node for node in index.body if isinstance(node, ast.FunctionDef))
+    found = {node.targets[0].attr: {of[node.value.func.id]} for node in start.body if isinstance(node.value, ast.Call)}
+    for _ in methods:  # a view may read another that is defined below it
+        for method in methods:
+            nodes = [node for statement in method.body for node in ast.walk(statement)]
+            made = {of[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in of}
+            read = (found.get(node.attr, set()) for node in nodes if isinstance(node, ast.Attribute))
+            found[method.name] = made.union(*read)
+    return found
+
+
+VIEWS = views()
 
 
 def test_nothing_is_shielded_that_nobody_waits_for():

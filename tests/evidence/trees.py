@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from verdigris.evidence.source import Source
-from verdigris.evidence.source.arguments import Argument
-from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.reading.arguments import Argument
+from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.values import Value
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
-from verdigris.evidence.source.files import Role, Unread
+from verdigris.evidence.source.reading.files import Role, Unread
 from verdigris.evidence.values import Place
 from verdigris.report.report import BoxReport, Report
 

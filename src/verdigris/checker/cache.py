@@ -65,7 +65,7 @@ def _own_code() -> tuple[tuple[str, int, int], ...]:
     for folder in ("checker", "checklist", "evidence", "report"):
         for path in sorted((package / folder).rglob("*.py")):
             status = path.stat()
-            marks.append((path.name, status.st_size, status.st_mtime_ns))
+            marks.append((str(path.relative_to(package)), status.st_size, status.st_mtime_ns))
     return tuple(marks)
 
 

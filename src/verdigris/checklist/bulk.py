@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer
+from verdigris.evidence.source.statements.writes import BulkWrite, ChunkLoop, Writer
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:

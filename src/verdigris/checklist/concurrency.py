@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.concurrency import GlobalSession, HeldSession, ScopedSession
-from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.tasks import FanOut
+from verdigris.evidence.source.concurrency.held import GlobalSession, HeldSession, ScopedSession
+from verdigris.evidence.source.concurrency.tasks import FanOut
+from verdigris.evidence.source.engine.engines import Engine
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.pooling import OVERFLOW, SIZE, PoolTimeout, bounds
 from verdigris.evidence.ran import RanEngine, with_unseen
-from verdigris.evidence.source.blocking import BlockingUse
-from verdigris.evidence.source.configs import urls_of
-from verdigris.evidence.source.drivers import is_async
-from verdigris.evidence.source.engines import Engine, told_apart
-from verdigris.evidence.source.poolers import is_off, with_cache_off
+from verdigris.evidence.source.concurrency.blocking import BlockingUse
+from verdigris.evidence.source.engine.configs import urls_of
+from verdigris.evidence.source.engine.drivers import is_async
+from verdigris.evidence.source.engine.engines import Engine, told_apart
+from verdigris.evidence.source.engine.poolers import is_off, with_cache_off
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
-    from verdigris.evidence.source.urls import Text
+    from verdigris.evidence.source.engine.urls import Text
 
 
 class AsyncEngine(Box[Engine | RanEngine | BlockingUse]):

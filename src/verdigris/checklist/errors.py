@@ -8,11 +8,12 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.ran import of_tests
-from verdigris.evidence.source.clauses import Clause, Forgotten, StaleRead
-from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.handlers import Application
-from verdigris.evidence.source.limits import Loop, is_file
-from verdigris.evidence.source.retries import DeadClause, Repetition
+from verdigris.evidence.source.engine.engines import Engine
+from verdigris.evidence.source.engine.limits import is_file
+from verdigris.evidence.source.fastapi.handlers import Application
+from verdigris.evidence.source.transactions.clauses import Clause, Forgotten, StaleRead
+from verdigris.evidence.source.transactions.polling import Loop
+from verdigris.evidence.source.transactions.retries import DeadClause, Repetition
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class ConnectionErrors(Box[Subject]):
         """Name the async engines with a server, the loops that poll it, and clauses that never match."""
         engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and not is_file(engine))
         return Population(
-            (*engines, *evidence.source.waiting.loops, *evidence.source.retries.dead_clauses[:1]), engines.gaps
+            (*engines, *evidence.source.polling.loops, *evidence.source.retries.dead_clauses[:1]), engines.gaps
         )
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
@@ -188,7 +189,7 @@ class ConnectionErrors(Box[Subject]):
         return subject.doubt("its limits are not known")
 
     def _limits(self, engine: Engine, evidence: Evidence) -> Judgement:
-        limits = evidence.source.waiting.of(engine)
+        limits = evidence.source.limits.of(engine)
         fix = engine.with_option("connect_args", "{'timeout': 5, 'command_timeout': 60}", pool_timeout="3")
         if engine.maker.package == "verdigris":
             fix = engine.with_option("command_timeout", "60.0")

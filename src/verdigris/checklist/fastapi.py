@@ -8,9 +8,9 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.ran import of_tests
-from verdigris.evidence.source.session_escapes import Escape
-from verdigris.evidence.source.uncommitted import LostWrite
-from verdigris.evidence.source.web import SessionDependency
+from verdigris.evidence.source.session.dependencies import SessionDependency
+from verdigris.evidence.source.session.escapes import Escape
+from verdigris.evidence.source.transactions.uncommitted import LostWrite
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:

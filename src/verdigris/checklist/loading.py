@@ -25,9 +25,9 @@ from verdigris.evidence.loading import (
     singles,
 )
 from verdigris.evidence.source.flow import Read, State
-from verdigris.evidence.source.loops import RowQuery
-from verdigris.evidence.source.relations import Relation
-from verdigris.evidence.source.statements import Loaded, LoaderOption
+from verdigris.evidence.source.models.relations import Relation
+from verdigris.evidence.source.statements.loops import RowQuery
+from verdigris.evidence.source.statements.statements import Loaded, LoaderOption
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:

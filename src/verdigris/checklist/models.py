@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
-from verdigris.evidence.source.mapped import Column, Model, Relationship
-from verdigris.evidence.source.unseen import passed_on, stray
+from verdigris.evidence.source.models.mapped import Column, Model, Relationship
+from verdigris.evidence.source.reading.unseen import passed_on, stray
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:

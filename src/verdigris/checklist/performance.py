@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Judgement, Kind, Population, Proof, Severity
-from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.filters import Sought
+from verdigris.evidence.source.engine.engines import Engine
+from verdigris.evidence.source.statements.filters import Sought
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
 from verdigris.evidence.ran import RanEngine, RanFactory, unseen_factories, with_unseen
-from verdigris.evidence.source.engines import Engine
-from verdigris.evidence.source.expiry import StaleRead
-from verdigris.evidence.source.factories import Factory
-from verdigris.evidence.source.reach import Frequency
+from verdigris.evidence.source.concurrency.reach import Frequency
+from verdigris.evidence.source.engine.engines import Engine
+from verdigris.evidence.source.engine.factories import Factory
+from verdigris.evidence.source.session.expiry import StaleRead
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:

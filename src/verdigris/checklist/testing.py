@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.fixtures import Fact, Leftover, Suite
+from verdigris.evidence.source.testing.fixtures import Fact, Leftover, Suite
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
-    from verdigris.evidence.source.targets import Target
+    from verdigris.evidence.source.testing.targets import Target
     from verdigris.evidence.values import Place
 
 OWN = "--verdigris-url, VERDIGRIS_TEST_DATABASE_URL, or neither: verdigris_database boots a PostgreSQL of its own"

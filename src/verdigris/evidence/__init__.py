@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.engines import Engine
-    from verdigris.evidence.source.web import Route
+    from verdigris.evidence.source.engine.engines import Engine
+    from verdigris.evidence.source.fastapi.web import Route
 
 
 @dataclass(frozen=True, slots=True)

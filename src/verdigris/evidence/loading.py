@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from verdigris.evidence.judgement import Kind, Population, Subject
-from verdigris.evidence.source.loops import RowQuery
-from verdigris.evidence.source.relations import Relation
-from verdigris.evidence.source.statements import Loaded, LoaderOption
+from verdigris.evidence.source.models.relations import Relation
+from verdigris.evidence.source.statements.loops import RowQuery
+from verdigris.evidence.source.statements.statements import Loaded, LoaderOption
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
+    from verdigris.evidence.source.fastapi.web import Route
     from verdigris.evidence.source.flow import Read
-    from verdigris.evidence.source.web import Route
 
 MANY_TIMES = 2.0  # rows per object from which a query is said to multiply
 REPEATS = 5  # times that one line sends one query, with other values each, before it counts as one a row

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.arguments import Argument, keyword
-from verdigris.evidence.source.engines import DATABASE
-from verdigris.evidence.source.names import External
+from verdigris.evidence.source.engine.engines import DATABASE
+from verdigris.evidence.source.reading.arguments import Argument, keyword
+from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.values import Known, Missing, Place
 
 if TYPE_CHECKING:
     from verdigris.evidence import Evidence
     from verdigris.evidence.ran import RanEngine
-    from verdigris.evidence.source.engines import Engine
+    from verdigris.evidence.source.engine.engines import Engine
 
 SIZE, OVERFLOW, OUR_OVERFLOW = 5, 10, 5  # the defaults of SQLAlchemy's pool and of the library's
 TIMEOUT = 30.0  # seconds: SQLAlchemy's default

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from verdigris.evidence.judgement import Kind, Population, Subject
-from verdigris.evidence.source.engines import NONE_MADE
-from verdigris.evidence.source.files import Role, role_of
-from verdigris.evidence.source.names import External
+from verdigris.evidence.source.engine.engines import NONE_MADE
+from verdigris.evidence.source.reading.files import Role, role_of
+from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
     from verdigris.evidence.recording.artefact import Sessions
-    from verdigris.evidence.source.engines import Engine
+    from verdigris.evidence.source.engine.engines import Engine
 
 
 NOWHERE = External("?")

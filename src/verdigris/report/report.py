@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from verdigris.evidence import Evidence
-    from verdigris.evidence.source.files import Unread
+    from verdigris.evidence.source.reading.files import Unread
     from verdigris.evidence.values import Place
 
 FRAME = 3  # lines of a finding that a code frame shows

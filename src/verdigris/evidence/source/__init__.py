@@ -8,12 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from verdigris.evidence.judgement import Population, Subject
-from verdigris.evidence.source import files as _files
-from verdigris.evidence.source import unseen
-from verdigris.evidence.source.blocking import BlockingUse, blocking_uses
-from verdigris.evidence.source.calls import Calls
-from verdigris.evidence.source.clauses import Clauses
-from verdigris.evidence.source.concurrency import (
+from verdigris.evidence.source.concurrency.blocking import BlockingUse, blocking_uses
+from verdigris.evidence.source.concurrency.held import (
     GlobalSession,
     HeldSession,
     ScopedSession,
@@ -21,49 +17,56 @@ from verdigris.evidence.source.concurrency import (
     held_sessions,
     scoped_sessions,
 )
-from verdigris.evidence.source.configs import urls_of
-from verdigris.evidence.source.drivers import is_async
-from verdigris.evidence.source.engines import NONE_MADE, Engine, engines
-from verdigris.evidence.source.evaluate import Evaluator
-from verdigris.evidence.source.expiry import Expiry
-from verdigris.evidence.source.factories import Factory, factories
-from verdigris.evidence.source.files import Files, Role, Unread
-from verdigris.evidence.source.filters import Filters, Sought
-from verdigris.evidence.source.fixtures import Suite, Tests
+from verdigris.evidence.source.concurrency.reach import Reaches
+from verdigris.evidence.source.concurrency.tasks import FanOut, Tasks
+from verdigris.evidence.source.engine.configs import urls_of
+from verdigris.evidence.source.engine.drivers import is_async
+from verdigris.evidence.source.engine.engines import NONE_MADE, Engine, engines
+from verdigris.evidence.source.engine.factories import Factory, factories, made_outside
+from verdigris.evidence.source.engine.limits import TimeLimits
+from verdigris.evidence.source.engine.poolers import Poolers
+from verdigris.evidence.source.engine.urls import Urls
+from verdigris.evidence.source.engine.watchers import Watcher, watchers
+from verdigris.evidence.source.fastapi.handlers import Application, Handlers
+from verdigris.evidence.source.fastapi.schemas import Schemas
+from verdigris.evidence.source.fastapi.web import Route, Web
 from verdigris.evidence.source.flow import Flow
-from verdigris.evidence.source.handlers import Application, Handlers
-from verdigris.evidence.source.holders import Holders
-from verdigris.evidence.source.leftovers import Leftovers
-from verdigris.evidence.source.lifetimes import Lifetimes
-from verdigris.evidence.source.limits import Waiting
-from verdigris.evidence.source.loops import Loops, RowQuery
-from verdigris.evidence.source.models import Models
-from verdigris.evidence.source.names import Names
-from verdigris.evidence.source.opened import Opened
-from verdigris.evidence.source.poolers import Poolers
-from verdigris.evidence.source.reach import Reaches
-from verdigris.evidence.source.relations import Relations
-from verdigris.evidence.source.retries import Retries
-from verdigris.evidence.source.schemas import Schemas
-from verdigris.evidence.source.session_escapes import Escape, Escapes
-from verdigris.evidence.source.statements import LoaderOption, Statements
-from verdigris.evidence.source.targets import Targets
-from verdigris.evidence.source.tasks import FanOut, Tasks
-from verdigris.evidence.source.transactions import Transactions
-from verdigris.evidence.source.types import Types
-from verdigris.evidence.source.uncommitted import Uncommitted
-from verdigris.evidence.source.urls import Urls
-from verdigris.evidence.source.watchers import Watcher, watchers
-from verdigris.evidence.source.web import Route, SessionDependency, Web
-from verdigris.evidence.source.writes import BulkWrite, ChunkLoop, Writer, Writes
+from verdigris.evidence.source.models.models import Models
+from verdigris.evidence.source.models.relations import Relations
+from verdigris.evidence.source.reading import files as _files
+from verdigris.evidence.source.reading import unseen
+from verdigris.evidence.source.reading.calls import Calls
+from verdigris.evidence.source.reading.evaluate import Evaluator
+from verdigris.evidence.source.reading.files import Files, Role, Unread
+from verdigris.evidence.source.reading.names import Names
+from verdigris.evidence.source.reading.types import Types
+from verdigris.evidence.source.session.dependencies import Dependencies, SessionDependency
+from verdigris.evidence.source.session.escapes import Escape, Escapes
+from verdigris.evidence.source.session.expiry import Expiry
+from verdigris.evidence.source.session.holders import Holders
+from verdigris.evidence.source.session.lifetimes import Lifetimes
+from verdigris.evidence.source.session.opened import Opened
+from verdigris.evidence.source.session.openings import Openings
+from verdigris.evidence.source.statements.filters import Filters, Sought
+from verdigris.evidence.source.statements.loops import Loops, RowQuery
+from verdigris.evidence.source.statements.statements import LoaderOption, Statements
+from verdigris.evidence.source.statements.writes import BulkWrite, ChunkLoop, Writer, Writes
+from verdigris.evidence.source.testing.fixtures import Suite, Tests
+from verdigris.evidence.source.testing.leftovers import Leftovers
+from verdigris.evidence.source.testing.targets import Targets
+from verdigris.evidence.source.transactions.clauses import Clauses
+from verdigris.evidence.source.transactions.polling import Polling
+from verdigris.evidence.source.transactions.retries import Retries
+from verdigris.evidence.source.transactions.transactions import Transactions
+from verdigris.evidence.source.transactions.uncommitted import Uncommitted
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from verdigris.evidence.source.mapped import Model
-    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.models.mapped import Model
+    from verdigris.evidence.source.reading.modules import Scope
 
 S = TypeVar("S", bound=Subject)
 _EXECUTES = re.compile(
@@ -92,9 +95,12 @@ class Source:
         self.lifetimes = Lifetimes(self)
         self.escaping = Escapes(self)
         self.handlers = Handlers(self)
+        self.openings = Openings(self)
+        self.dependencies = Dependencies(self)
         self.holders = Holders(self)
         self.clauses = Clauses(self)
-        self.waiting = Waiting(self)
+        self.limits = TimeLimits(self)
+        self.polling = Polling(self)
         self.poolers = Poolers(self)
         self.retries = Retries(self)
         self.tests = Tests(self)
@@ -182,7 +188,7 @@ class Source:
     @cached_property
     def session_dependencies(self) -> Population[SessionDependency]:
         """Every provider of sessions that FastAPI calls."""
-        found = self.web.session_dependencies
+        found = self.dependencies.every
         unknown = tuple(
             f"{use.place}: what `{use.call.module.text(use.call.node)}` provides is not settled by the source"
             for use in self.web.depends
@@ -324,7 +330,7 @@ class Source:
         missing = self.uses_sqlalchemy and not found
         gaps = [NONE_MADE] if missing else []
         gaps += [*unseen.passed_on(self, *unseen.ENGINES), *unseen.unresolved(self, *unseen.ENGINES[:2])]
-        return self.population(_distinct(found), *gaps, *unseen.made_outside(self, list(self.factories)))
+        return self.population(_distinct(found), *gaps, *made_outside(self, list(self.factories)))
 
     @cached_property
     def migration_engines(self) -> list[Engine]:

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.fastapi.schemas import PlainType
 from verdigris.evidence.source.flow.heap import State
 from verdigris.evidence.source.flow.machine import Machine, TooLargeError
 from verdigris.evidence.source.flow.reads import Read, Reads, Serving
 from verdigris.evidence.source.flow.values import Func, Value
-from verdigris.evidence.source.schemas import PlainType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.modules import Scope
-    from verdigris.evidence.source.web import Route
+    from verdigris.evidence.source.fastapi.web import Route
+    from verdigris.evidence.source.reading.modules import Scope
 
 NESTING = 12_000  # Python frames: a call of the checked code takes a dozen
 

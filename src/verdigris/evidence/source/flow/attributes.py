@@ -26,13 +26,13 @@ from verdigris.evidence.source.flow.values import (
     either,
     element,
 )
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import Assigned
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import Assigned
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Frame
     from verdigris.evidence.source.flow.machine import Machine
-    from verdigris.evidence.source.relations import Relation
+    from verdigris.evidence.source.models.relations import Relation
 
 _PROPERTIES = {"property", "hybrid_property", "cached_property", "computed_field"}
 _MAPPING_METHODS = {"items", "keys", "values", "get", "pop", "copy", "count", "index"}

@@ -29,9 +29,9 @@ from verdigris.evidence.source.flow.values import (
     either,
     element,
 )
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import External
-from verdigris.evidence.source.nodes import children
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import children
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Frame

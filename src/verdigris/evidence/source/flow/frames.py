@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ast
 
     from verdigris.evidence.source.flow.heap import Heap
-    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.reading.modules import Scope
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.frames import Frame
 from verdigris.evidence.source.flow.values import Func, Klass, Opaque, Outside, Value
-from verdigris.evidence.source.modules import Module, Scope
-from verdigris.evidence.source.names import Assigned, External
+from verdigris.evidence.source.reading.modules import Module, Scope
+from verdigris.evidence.source.reading.names import Assigned, External
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.machine import Machine

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from verdigris.evidence.source.flow.shapes import Link, Load, Shape
 from verdigris.evidence.source.flow.values import Entity, Many, Value
-from verdigris.evidence.source.relations import UNLOADABLE, Relation, Relations
+from verdigris.evidence.source.models.relations import UNLOADABLE, Relation, Relations
 from verdigris.evidence.values import Known, Missing, Place, Unknown
 
 

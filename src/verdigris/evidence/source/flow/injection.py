@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.frames import Call, Frame
 from verdigris.evidence.source.flow.values import Func, Instance, Klass, Many, Opaque, Outside, Plain, Value
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import Assigned, External
-from verdigris.evidence.source.relations import parsed
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.nodes import parsed
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.machine import Machine

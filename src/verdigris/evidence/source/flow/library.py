@@ -33,8 +33,8 @@ from verdigris.evidence.source.flow.values import (
     element,
     entities,
 )
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import External
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import External
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Call

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.reads import Reads
-    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.reading.modules import Scope
 
 DEPTH = 14  # calls inside calls
 STEPS = 30_000  # expressions of one root

@@ -22,14 +22,14 @@ from verdigris.evidence.source.flow.values import (
     Value,
     entities,
 )
-from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.reading.modules import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.heap import Heap
-    from verdigris.evidence.source.names import Meaning
+    from verdigris.evidence.source.reading.names import Meaning
 
 Key: TypeAlias = tuple[object, ...]
 _QUERIES = {

@@ -25,13 +25,13 @@ from verdigris.evidence.source.flow.values import (
     alternatives,
     element,
 )
-from verdigris.evidence.source.modules import Scope
+from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.values import Missing
 
 if TYPE_CHECKING:
+    from verdigris.evidence.source.fastapi.schemas import Type
     from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
-    from verdigris.evidence.source.schemas import Type
 
 _HOW = {
     "joinedload": "loaded",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.fastapi.schemas import ListType, ModelType, OutsideType, Type, UnionType
 from verdigris.evidence.source.flow.shapes import Load
-from verdigris.evidence.source.modules import Scope
-from verdigris.evidence.source.names import Assigned
-from verdigris.evidence.source.schemas import ListType, ModelType, OutsideType, Type, UnionType
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import Assigned
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.relations import Relation
+    from verdigris.evidence.source.models.relations import Relation
 
 DEPTH = 5
 

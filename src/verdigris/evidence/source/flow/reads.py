@@ -6,6 +6,16 @@ import ast
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.fastapi.schemas import (
+    ListType,
+    ModelType,
+    OutsideType,
+    PlainType,
+    SchemaField,
+    Type,
+    UnionType,
+    holds_model,
+)
 from verdigris.evidence.source.flow.frames import Frame
 from verdigris.evidence.source.flow.heap import State, Verdict
 from verdigris.evidence.source.flow.memory import Memory
@@ -27,23 +37,13 @@ from verdigris.evidence.source.flow.values import (
     alternatives,
     element,
 )
-from verdigris.evidence.source.schemas import (
-    ListType,
-    ModelType,
-    OutsideType,
-    PlainType,
-    SchemaField,
-    Type,
-    UnionType,
-    holds_model,
-)
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
-    from verdigris.evidence.source.modules import Scope
-    from verdigris.evidence.source.relations import Relation
+    from verdigris.evidence.source.models.relations import Relation
+    from verdigris.evidence.source.reading.modules import Scope
     from verdigris.evidence.values import Place
 
 NESTED = 8

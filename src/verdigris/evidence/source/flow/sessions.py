@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.fastapi.schemas import ListType
 from verdigris.evidence.source.flow.shapes import Link, Shape
 from verdigris.evidence.source.flow.values import (
     Attr,
@@ -25,7 +26,6 @@ from verdigris.evidence.source.flow.values import (
     element,
     entities,
 )
-from verdigris.evidence.source.schemas import ListType
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.flow.frames import Call

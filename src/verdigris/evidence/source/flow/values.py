@@ -10,7 +10,7 @@ from verdigris.evidence.source.flow.shapes import Load, Shape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from verdigris.evidence.source.modules import Scope
+    from verdigris.evidence.source.reading.modules import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,301 @@
+"""Engines of a code base: every call that makes one, through wrappers, with its options."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Population, Subject
+from verdigris.evidence.source.reading.arguments import is_kept, keyword
+from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
+from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Frame, Options
+from verdigris.evidence.source.reading.files import Role
+from verdigris.evidence.source.reading.kept_values import forgotten
+from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.engine.urls import Urls
+
+_TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
+NONE_MADE = "no engine is made in the application's own files, though it uses SQLAlchemy"
+DATABASE = External("verdigris.Database")
+UNPOOLED = {"NullPool", "StaticPool"}
+_MAKERS = {
+    "create_async_engine": "async",
+    "async_engine_from_config": "async",
+    "create_engine": "sync",
+    "engine_from_config": "sync",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine(Subject):
+    """An engine the source makes: `maker` is what makes it, `ways` its options for each way through the code."""
+
+    key: str
+    place: Place
+    maker: External
+    mode: str
+    ways: tuple[Options, ...]
+    call: Call
+    made: Call  # where the maker itself is called: inside a wrapper, where there is one
+    role: Role
+    evaluator: Evaluator = field(repr=False)
+    urls: Urls = field(repr=False)
+    url: Argument | None = None
+    adopted: bool = False  # by Database.from_engine
+    passing: bool = False  # made, used and forgotten in one function
+    _judged: dict[int, bool | Unknown] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def option(self, name: str) -> Value:
+        """Return an option's value over all ways in which this engine is pooled."""
+        return agree([self._option(way, name) for way in self._pooling])
+
+    def _option(self, way: Options, name: str) -> Value:
+        added = guaranteed("verdigris.Database.from_engine", name) if self.adopted else None
+        if added is not None:
+            return Known(added.value, added.reason)
+        if name in way.values:
+            return self.evaluator.value(way.values[name])
+        if way.open is not None:
+            return Unknown(way.open)
+        promise = guaranteed(self.maker.dotted, name)
+        return Known(promise.value, promise.reason) if promise is not None else Missing()
+
+    def can_give(self, *names: str) -> bool:
+        """Tell whether the callers of a wrapper have a say in these options."""
+        written = {given.arg for given in self.made.node.keywords}
+        return None in written or not names or not written.isdisjoint(names)
+
+    @property
+    def inside(self) -> Engine:
+        """This engine as its wrapper's: named and placed where the maker is called."""
+        return replace(self, key=key_of(self.made, "engine"), place=self.made.place, call=self.made)
+
+    def given(self, name: str) -> bool | None:
+        """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled."""
+        ways = self._pooling
+        if any(name not in way.values and way.open is None for way in ways):
+            return False
+        return True if all(name in way.values for way in ways) else None
+
+    @property
+    def _pooling(self) -> list[Options]:
+        """The ways on which connections wait in a pool between uses; all of them where none is known to."""
+        return [way for way in self.ways if self._pooled(way) is not False] or list(self.ways)
+
+    @property
+    def pooled(self) -> Value:
+        """Tell whether connections wait in a pool between uses, on any way through the code."""
+        if self.passing:
+            return Known(False)
+        kinds = [self._pooled(way) for way in self.ways]
+        if any(kind is True for kind in kinds):
+            return Known(True)
+        reason = next((kind for kind in kinds if isinstance(kind, Unknown)), None)
+        return reason if reason is not None else Known(False)
+
+    def _pooled(self, way: Options) -> bool | Unknown:
+        mark = id(way)
+        if mark not in self._judged:  # every option asks
+            self._judged[mark] = self._judge(way)
+        return self._judged[mark]
+
+    def _judge(self, way: Options) -> bool | Unknown:
+        if self._in_a_file(way):
+            return False
+        poolclass = self._option(way, "poolclass")
+        if isinstance(poolclass, Known) and isinstance(poolclass.value, External):
+            return poolclass.value.leaf not in UNPOOLED
+        if isinstance(poolclass, Unknown) and "poolclass" in way.values:
+            return poolclass
+        return True
+
+    def _in_a_file(self, way: Options) -> bool:
+        """Tell whether this is SQLite: without a server nothing goes stale and nothing refuses a connection."""
+        if "connect_args" in way.values:
+            given = self.evaluator.dictionaries(way.values["connect_args"])
+            if all("check_same_thread" in inner.values for inner in given):
+                return True
+        texts = [] if self.url is None else self.urls.drivers(self.url)
+        return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)
+
+    @property
+    def shares_connection(self) -> bool:
+        """Tell whether on some way all checkouts get the same connection: StaticPool, or SQLite in memory."""
+        return any(self._shares(way) for way in self.ways)
+
+    def _shares(self, way: Options) -> bool:
+        if self._in_a_file(way):
+            return False
+        poolclass = self._option(way, "poolclass")
+        if isinstance(poolclass, Known) and isinstance(poolclass.value, External):
+            return poolclass.value.leaf == "StaticPool"
+        url = self.evaluator.value(self.url) if self.url is not None else Missing()
+        memory = isinstance(url, Known) and isinstance(url.value, str) and url.value.startswith("sqlite")
+        return (
+            memory
+            and "poolclass" not in way.values
+            and isinstance(url, Known)
+            and (":memory:" in url.value or url.value.endswith("://"))
+        )
+
+    def with_option(self, name: str, value: str, **more: str) -> str:
+        """Return the call that makes this engine with options set, to paste."""
+        changed = {name: value, **more}
+        kept = [kw for kw in self.call.node.keywords if kw.arg not in changed]
+        arguments = [ast.unparse(arg) for arg in self.call.node.args]
+        arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
+        arguments += [f"{key}={text}" for key, text in changed.items()]
+        return f"{ast.unparse(self.call.node.func)}({', '.join(arguments)})"
+
+    @property
+    def variable(self) -> str | None:
+        """The name that it is assigned to, if there is one."""
+        match self.call.module.parents.get(self.call.node):
+            case ast.Assign(targets=[ast.Name() | ast.Attribute() as target]) | ast.AnnAssign(target=target):
+                return ast.unparse(target)
+            case _:
+                return None
+
+    @property
+    def short(self) -> str:
+        """The last part of its key, as people call it."""
+        return self.key.partition(":")[2] or self.key
+
+
+def engines(source: Source) -> Iterator[Engine]:
+    """Yield every engine made anywhere in the tree; a wrapper gives one for each place that calls it."""
+    makers = source.calls.outside({"sqlalchemy", "sqlmodel"}, *_MAKERS)
+    databases = ((call, DATABASE) for call, _ in source.calls.outside({"verdigris"}, "Database"))
+    adopted = _adopted(source)
+    for call, maker in [*makers, *databases]:
+        function = call.scope.function
+        frames: list[Frame] = []
+        if function is not None and depends_on_parameters(call.node, function):
+            frames = source.calls.frames(function)
+        for engine in _distinct(source, call, maker, frames):
+            yield replace(engine, adopted=id(call.node) in adopted, passing=forgotten(source, call))
+
+
+def _adopted(source: Source) -> set[int]:
+    """Return the calls whose engine is given to `Database.from_engine`."""
+    found: set[int] = set()
+    for call, _ in source.calls.outside({"verdigris"}, "from_engine"):
+        given = call.node.args[0] if call.node.args else keyword(call.node, "engine")
+        meaning = None if given is None else source.names.resolve(given, call.scope)
+        found.add(id(meaning.value if isinstance(meaning, Assigned) else given))
+    return found
+
+
+def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
+    """Yield one engine for each set of options that a wrapper's callers give; one that all share is the wrapper's."""
+    made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
+    made.sort(key=lambda engine: engine.role is not Role.APPLICATION)  # who else uses a wrapper comes second
+    groups: dict[str, Engine] = {}
+    for engine in made:
+        groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)
+    yield from [made[0].inside] if len(groups) == 1 else groups.values()
+
+
+def told_apart(engines: Population[Engine], *names: str) -> Population[Engine]:
+    """Return one engine for a wrapper whose callers do not differ in these options: the wrapper is the cause then."""
+    groups: dict[int, dict[str, Engine]] = {}
+    for engine in engines:
+        alike = groups.setdefault(id(engine.made.node), {})
+        alike.setdefault(repr([engine.pooled, *(engine.option(name) for name in names)]), engine)
+    found: list[Engine] = []
+    for alike in groups.values():
+        each = list(alike.values())
+        several = sum(engine.made.node is each[0].made.node for engine in engines) > 1
+        if len(each) == 1 and (several or not each[0].can_give(*names[:1])):
+            inside = each[0].inside
+            taken = sum(engine.key.partition("#")[0] == inside.key for engine in found)
+            each = [replace(inside, key=f"{inside.key}#{taken + 1}") if taken else inside]
+        found += each
+    return Population(tuple(found), engines.gaps)
+
+
+def _engine(source: Source, call: Call, maker: External, frame: Frame | None) -> Engine:
+    where = _outermost(call, frame)
+    url = call.node.args[0] if call.node.args and not maker.leaf.endswith("_from_config") else None
+    url = url or keyword(call.node, "url") or keyword(call.node, "name_or_url")
+    ways = tuple(source.evaluator.options(call.node, call.scope, frame))
+    mode = _MAKERS.get(maker.leaf, "async")
+    if mode == "sync" and _wrapped_async(source, call):
+        mode = "async"
+    return Engine(
+        key=key_of(where, "engine"),
+        place=where.place,
+        maker=maker,
+        mode=mode,
+        ways=ways,
+        call=where,
+        made=call,
+        role=role_of_call(where),
+        evaluator=source.evaluator,
+        urls=source.urls,
+        url=_spread_url(ways) if url is None else Argument(url, call.scope, frame),
+    )
+
+
+def role_of_call(call: Call) -> Role:
+    """Tell what a call is for: one under `if __name__ == "__main__"` is a script's."""
+    for ancestor in call.module.ancestors(call.node):
+        if isinstance(ancestor, ast.If) and "__name__" in ast.unparse(ancestor.test):
+            return Role.SCRIPT if call.module.role is Role.APPLICATION else call.module.role
+    return call.module.role
+
+
+def _spread_url(ways: tuple[Options, ...]) -> Argument | None:
+    return next((way.values["url"] for way in ways if "url" in way.values), None)
+
+
+def _outermost(call: Call, frame: Frame | None) -> Call:
+    """Return the call whose own code keeps the engine: a command whose arguments only pass through it is no wrapper."""
+    while frame is not None and frame.call is not None and frame.caller is not None and not is_kept(frame.function):
+        call = Call(frame.call, frame.caller)
+        if _stays(call):
+            break
+        frame = frame.outer
+    return call
+
+
+def _stays(call: Call) -> bool:
+    """Tell whether what a call gives is a local variable that its function does not hand back as it is."""
+    target = assigned_to(call)
+    function = call.scope.function
+    if target is None or function is None or target not in function.bindings:
+        return False
+    if any(target in node.names for node in function.nodes() if isinstance(node, (ast.Global, ast.Nonlocal))):
+        return False
+    given = (node.value for node in function.nodes() if isinstance(node, (ast.Return, ast.Yield)))
+    kept = (
+        node.value
+        for node in function.nodes()
+        if isinstance(node, ast.Assign) and any(isinstance(each, ast.Attribute) for each in node.targets)
+    )
+    return not any(isinstance(value, ast.Name) and value.id == target for value in (*given, *kept))
+
+
+def _wrapped_async(source: Source, call: Call) -> bool:
+    """`AsyncEngine(create_engine(url))` is how an async engine was made before 1.4.3 and in SQLModel tutorials."""
+    parent = call.module.parents.get(call.node)
+    if not isinstance(parent, ast.Call):
+        return False
+    meaning = source.names.resolve(parent.func, call.scope)
+    return isinstance(meaning, External) and meaning.leaf == "AsyncEngine"
+
+
+def key_of(call: Call, what: str) -> str:
+    """Name what a call makes by what it is assigned to, else by the function that makes it."""
+    target = assigned_to(call)
+    inside = call.scope.qualname
+    name = ".".join(part for part in (inside, target) if part)
+    return f"{call.module.path}:{name or what}"

@@ -1,0 +1,115 @@
+"""How long an engine waits for its database: to connect, and for a statement to end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.engine.engines import Engine
+    from verdigris.evidence.source.reading.evaluate import Options
+
+_STATEMENT = ("command_timeout", "statement_timeout")
+_CONNECT = ("timeout", "connect_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds an engine's waits: for a connection to be made, and for a statement to end."""
+
+    connect: Value
+    statement: Value
+    told: str
+
+
+class TimeLimits:
+    """Time limits of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    def of(self, engine: Engine) -> Limits:
+        """Return the limits of an engine, from its options, its connect_args and its URL."""
+        found = [self._of(engine, way) for way in engine.ways]
+        connect, statement = agree([each.connect for each in found]), agree([each.statement for each in found])
+        return Limits(connect, statement, found[0].told if found else "")
+
+    def _of(self, engine: Engine, way: Options) -> Limits:
+        maker = engine.maker.dotted
+        if guaranteed(maker, "command_timeout") is not None:
+            return Limits(self._option(engine, "connect_timeout"), self._bounded(engine), _promised(maker))
+        if "connect_args" not in way.values:
+            missing: Value = Missing() if way.open is None else Unknown(way.open)
+            return self._elsewhere(engine, missing, missing)
+        ways = self.source.evaluator.dictionaries(way.values["connect_args"])
+        connect = agree([self._first(inner, _CONNECT) for inner in ways])
+        statement = agree([self._statement(inner) for inner in ways])
+        return self._elsewhere(engine, connect, statement)
+
+    def _option(self, engine: Engine, name: str) -> Value:
+        worth = engine.option(name)
+        return Missing() if worth == Known(None) else worth
+
+    def _bounded(self, engine: Engine) -> Value:
+        """A Database's command_timeout: without it, a connection that went silent holds a request for ever."""
+        worth = self._option(engine, "command_timeout")
+        return Missing() if isinstance(worth, Known) and worth.value in {0, None} else worth
+
+    def _statement(self, way: Options) -> Value:
+        own = self._first(way, _STATEMENT)
+        if not isinstance(own, Missing):
+            return own
+        for name in ("server_settings", "options"):
+            if name in way.values:
+                if name == "options":
+                    worth = self.source.evaluator.value(way.values[name])
+                    if isinstance(worth, Unknown) or "statement_timeout" in str(getattr(worth, "value", "")):
+                        return worth
+                    continue
+                return agree(
+                    [self._first(inner, _STATEMENT) for inner in self.source.evaluator.dictionaries(way.values[name])]
+                )
+        return own
+
+    def _first(self, way: Options, names: tuple[str, ...]) -> Value:
+        for name in names:
+            if name in way.values:
+                worth = self.source.evaluator.value(way.values[name])
+                return (
+                    Known(worth, name)
+                    if isinstance(worth, Unknown)
+                    else Known(worth.value, name)
+                    if isinstance(worth, Known) and worth.value
+                    else Missing()
+                )
+        return Missing() if way.open is None else Unknown(way.open)
+
+    def _elsewhere(self, engine: Engine, connect: Value, statement: Value) -> Limits:
+        """A limit may stand in the URL, in a role's settings or in a SET that a listener sends."""
+        url = self.source.evaluator.value(engine.url) if engine.url is not None else Missing()
+        text = str(url.value) if isinstance(url, Known) else ""
+        if isinstance(statement, Missing):
+            if "command_timeout" in text or "statement_timeout" in text:
+                statement = Known(text.rpartition("?")[2], "the URL")
+            elif self.source.mentions("statement_timeout"):
+                statement = Unknown("statement_timeout is spoken of elsewhere in the project")
+        if isinstance(connect, Missing) and "timeout=" in text:
+            connect = Known(text.rpartition("?")[2], "the URL")
+        named = [each.by for each in (connect, statement) if isinstance(each, Known) and each.by]
+        return Limits(connect, statement, " and ".join(named))
+
+
+def _promised(maker: str) -> str:
+    promise = guaranteed(maker, "command_timeout")
+    return promise.reason if promise is not None else ""
+
+
+def is_file(engine: Engine) -> bool:
+    """Tell whether an engine's database is a file or memory: there is no server to lose."""
+    texts = [] if engine.url is None else engine.urls.drivers(engine.url)
+    return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)

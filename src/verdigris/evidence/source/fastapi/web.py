@@ -1,0 +1,153 @@
+"""FastAPI as the source shows it: what depends on what, and which functions answer which routes."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.reading.arguments import keyword
+from verdigris.evidence.source.reading.evaluate import Argument
+from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.names import Assigned, External, Meaning
+from verdigris.evidence.values import Known, Missing, Place, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source import Source
+    from verdigris.evidence.source.reading.calls import Call
+    from verdigris.evidence.source.reading.types import Type
+
+METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "websocket", "api_route", "websocket_route"}
+_PACKAGES = {"fastapi", "starlette"}
+
+
+@dataclass(frozen=True, slots=True)
+class Depends:
+    """One use of `Depends(provider, scope=…)`."""
+
+    call: Call
+    provider: Meaning | None
+    scope: Value  # "function", "request", or Missing
+
+    @property
+    def place(self) -> Place:
+        """Where it is written."""
+        return self.call.place
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Subject):
+    """A function that answers requests; `key` is what recordings call it: `GET /orders/{id}`."""
+
+    key: str
+    place: Place
+    function: Scope
+    decorator: ast.Call
+    method: str
+    path: Value
+
+    def option(self, name: str) -> ast.expr | None:
+        """Return an argument of the decorator."""
+        return next((keyword.value for keyword in self.decorator.keywords if keyword.arg == name), None)
+
+    @property
+    def response_model(self) -> ast.expr | None:
+        """The expression that names what is serialised: `response_model=`, else the return annotation."""
+        given = self.option("response_model")
+        if given is not None:
+            return None if isinstance(given, ast.Constant) and given.value is None else given
+        node = self.function.node
+        return node.returns if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+
+
+class Web:
+    """Routes and dependencies of one tree."""
+
+    def __init__(self, source: Source) -> None:
+        """Read them from an index."""
+        self.source = source
+
+    @cached_property
+    def depends(self) -> list[Depends]:
+        """Every `Depends` in the tree."""
+        found = []
+        for call, _ in self.source.calls.outside({"fastapi"}, "Depends", "Security"):
+            given = call.node.args[0] if call.node.args else keyword(call.node, "dependency")
+            provider = None if given is None else self.source.types.reach(given, call.scope)
+            scope = keyword(call.node, "scope")
+            worth = Missing() if scope is None else self.source.evaluator.value(Argument(scope, call.scope))
+            found.append(Depends(call, provider, worth))
+        return found
+
+    @cached_property
+    def routes(self) -> list[Route]:
+        """Every decorated handler of an application module."""
+        return [route for scope in self.source.functions for route in self._routes(scope)]
+
+    def _routes(self, function: Scope) -> Iterator[Route]:
+        for decorator in function.decorators:
+            if not (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute)):
+                continue
+            method = decorator.func.attr
+            around = function.parent or function.module.scope
+            if method not in METHODS or not self._is_router(decorator, around):
+                continue
+            path = decorator.args[0] if decorator.args else keyword(decorator, "path")
+            own = Missing() if path is None else self.source.evaluator.value(Argument(path, around))
+            full = self._full(own, decorator.func.value, around)
+            label = f"{method.upper()} {full.value}" if isinstance(full, Known) else function.key
+            yield Route(label, function.place, function, decorator, method.upper(), full)
+
+    def _is_router(self, decorator: ast.Call, scope: Scope) -> bool:
+        if not isinstance(decorator.func, ast.Attribute):
+            return False
+        found = self.source.types.of(decorator.func.value, scope)
+        if found is not None:
+            return self._router_type(found)
+        first = decorator.args[0] if decorator.args else None
+        literal = isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.startswith(("/", ""))
+        return literal and "fastapi" in {
+            b.origin[0].partition(".")[0] for bs in scope.module.scope.bindings.values() for b in bs if b.origin
+        }
+
+    def _router_type(self, found: Type) -> bool:
+        bases = self.source.names.lineage(found) if isinstance(found, Scope) else [found]
+        return any(
+            isinstance(base, External) and (base.package in _PACKAGES or base.leaf.endswith("Router")) for base in bases
+        )
+
+    def _full(self, own: Value, router: ast.expr, scope: Scope, depth: int = 0) -> Value:
+        """Prepend the prefixes of the router and of the `include_router` calls that mount it (the first one found)."""
+        if not isinstance(own, Known) or depth > 6:
+            return own
+        meaning = self.source.names.resolve(router, scope)
+        if not isinstance(meaning, Assigned):
+            return own
+        made = meaning.value
+        prefix = self._prefix(made, meaning.scope) if isinstance(made, ast.Call) else ""
+        path = f"{prefix}{own.value}"
+        for call in self._mounts.get(meaning, ()):
+            outer = self._prefix(call.node, call.scope)
+            if isinstance(call.node.func, ast.Attribute):
+                return self._full(Known(f"{outer}{path}"), call.node.func.value, call.scope, depth + 1)
+        return Known(path)
+
+    @cached_property
+    def _mounts(self) -> dict[Assigned, list[Call]]:
+        """The `include_router` calls by the router that they mount, each resolved once."""
+        found: dict[Assigned, list[Call]] = {}
+        for call in self.source.calls.named("include_router"):
+            target = call.node.args[0] if call.node.args else keyword(call.node, "router")
+            meaning = None if target is None else self.source.names.resolve(target, call.scope)
+            if isinstance(meaning, Assigned):
+                found.setdefault(meaning, []).append(call)
+        return found
+
+    def _prefix(self, call: ast.Call, scope: Scope) -> str:
+        given = keyword(call, "prefix")
+        worth = Missing() if given is None else self.source.evaluator.value(Argument(given, scope))
+        return str(worth.value) if isinstance(worth, Known) else ""

@@ -1,0 +1,1 @@
+"""Mapped classes: columns, relationships and the graph that they make, indexes."""

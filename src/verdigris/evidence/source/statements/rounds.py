@@ -1,0 +1,252 @@
+"""The rounds of a loop, read off its syntax: what each does, and whether a query in one is a query a row."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, TypeAlias
+
+from verdigris.evidence.source.reading.nodes import DEFINITIONS, inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verdigris.evidence.source.reading.modules import Scope
+
+Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_STATEMENTS = (ast.For, ast.AsyncFor, ast.While)
+_ELSEWHERE = DEFINITIONS | {ast.While}  # what runs at another time, or in rounds of its own
+_FILLING = {"update", "setdefault", "add"}
+
+
+def header(loop: Loop) -> tuple[ast.expr, ast.expr]:
+    """Return what a loop binds in each round, and what it goes over."""
+    if isinstance(loop, ast.While):
+        return counted(loop) or (loop.test, loop.test)
+    if isinstance(loop, _STATEMENTS):
+        return loop.target, loop.iter
+    return loop.generators[0].target, loop.generators[0].iter
+
+
+def counted(loop: ast.While) -> tuple[ast.expr, ast.expr] | None:
+    """Return the index of `while i < len(rows): ...; i += 1` and what it counts through; no other `while` has one."""
+    match loop.test:
+        case ast.Compare(left=ast.Name() as index, ops=[ast.Lt() | ast.NotEq()], comparators=[ast.Call() as length]):
+            pass
+        case ast.Compare(left=ast.Call() as length, ops=[ast.Gt() | ast.NotEq()], comparators=[ast.Name() as index]):
+            pass
+        case _:
+            return None
+    if leaf(length.func) != "len" or len(length.args) != 1:
+        return None
+    for node in inside(loop.body, _ELSEWHERE):
+        match node:
+            case ast.AugAssign(target=ast.Name(id=name), op=ast.Add(), value=ast.Constant(value=1)) if name == index.id:
+                return index, length.args[0]
+            case _:
+                pass
+    return None
+
+
+def rounds(loop: Loop) -> Iterator[ast.AST]:
+    """Yield what a loop does in each round; what it goes over is evaluated once."""
+    if isinstance(loop, _STATEMENTS):
+        return inside(loop.body, _ELSEWHERE)
+    first = loop.generators[0]
+    results = [loop.key, loop.value] if isinstance(loop, ast.DictComp) else [loop.elt]
+    return inside([*reversed(loop.generators[1:]), *reversed(first.ifs), *reversed(results)], _ELSEWHERE)
+
+
+def names(node: ast.AST) -> Iterator[str]:
+    """Yield the names that stand in a node."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            yield inner.id
+
+
+def leaf(node: ast.expr) -> str:
+    """Return the last part of a dotted name."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""
+
+
+def depends(sent: ast.Call | ast.Attribute, loop: Loop) -> bool:
+    """Tell whether a query asks something else in each round: it mentions what the loop goes over."""
+    target, _ = header(loop)
+    moving = set(names(target))
+    if not isinstance(loop, _STATEMENTS):
+        moving |= {name for generator in loop.generators for name in names(generator.target)}
+    for _ in range(2):  # what is assigned further up in the round, then what is assigned from that
+        for node in rounds(loop):
+            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.For, ast.AugAssign)):
+                value = node.iter if isinstance(node, ast.For) else node.value
+                if value is not None and value is not sent and moving & set(names(value)):
+                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                    moving |= {name for each in targets for name in names(each)}
+    return bool(moving & set(names(sent)))
+
+
+def is_in_one_round(sent: ast.AST, loop: Loop, function: Scope) -> bool:
+    """Tell whether a query runs in one round at most: `for key, value in given.items(): if key == "owner": ...`.
+
+    What the loop binds is compared with a constant, and occurs once: it is all that the loop binds, or a key.
+    """
+    target, over = header(loop)
+    only = target.id if isinstance(target, ast.Name) else None
+    if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and leaf(over.func) == "items":
+        only = target.elts[0].id if isinstance(target.elts[0], ast.Name) else None
+    inner = sent
+    for ancestor in function.module.ancestors(sent):
+        if ancestor is loop:
+            return False
+        if isinstance(ancestor, ast.If) and inner in ancestor.body and only in set(_fixed(ancestor.test)):
+            return True
+        inner = ancestor
+    return False
+
+
+def _fixed(test: ast.expr) -> Iterator[str]:
+    """Yield the names that a condition holds at one constant."""
+    match test:
+        case ast.BoolOp(op=ast.And(), values=values):
+            for value in values:
+                yield from _fixed(value)
+        case ast.Compare(left=ast.Name(id=name), ops=[ast.Eq()], comparators=[ast.Constant()]):
+            yield name
+        case _:
+            return
+
+
+def is_chained(loop: Loop, sent: ast.AST) -> bool:
+    """Tell whether a query asks with what an earlier round's query found: a walk along a path, level by level."""
+    if not isinstance(loop, _STATEMENTS):
+        return False
+    assigned = list(_assignments(loop))
+    asking, found = set(names(sent)), _found(sent, assigned)
+    here = getattr(sent, "lineno", 0)
+    for _ in range(2):  # a statement that is built in two steps
+        asking |= {each for name, value in assigned if name in asking and value.lineno < here for each in names(value)}
+    kept = {name for name, value in assigned if name in found and value.lineno > here}
+    fresh = {name for name, value in assigned if value.lineno < here and not set(names(value)) & kept}
+    return bool(asking & kept - fresh - set(names(header(loop)[0])))
+
+
+def _assignments(loop: Loop) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names that each round assigns, with their values."""
+    for node in rounds(loop):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value
+
+
+def _found(sent: ast.AST, assigned: list[tuple[str, ast.expr]]) -> set[str]:
+    """Return the names that what a query gives goes into, directly or through others."""
+    found: set[str] = set()
+    for _ in range(3):
+        for name, value in assigned:
+            if any(inner is sent for inner in ast.walk(value)) or found & set(names(value)):
+                found.add(name)
+    return found
+
+
+def ends(loop: Loop, sent: ast.AST) -> bool:
+    """Tell whether the loop is left by what was found: a search, a retry."""
+    if not isinstance(loop, _STATEMENTS):
+        return False
+    inside = {
+        id(node)
+        for inner in rounds(loop)
+        if isinstance(inner, (ast.For, ast.AsyncFor, ast.While))
+        for node in ast.walk(inner)
+    }
+    return any(
+        (isinstance(node, ast.Break) and id(node) not in inside) or isinstance(node, ast.Return)
+        for node in rounds(loop)
+        if getattr(node, "lineno", 0) >= getattr(sent, "lineno", 0)
+    )
+
+
+def is_exceptional(loop: Loop, sent: ast.AST, function: Scope) -> bool:
+    """Tell whether a query runs for what is missing from a mapping that was filled before the loop."""
+    inner: ast.AST = sent
+    for ancestor in function.module.ancestors(sent):
+        if ancestor is loop:
+            return False
+        if isinstance(ancestor, ast.ExceptHandler):
+            caught = ast.unparse(ancestor.type) if ancestor.type is not None else ""
+            around = function.module.parents.get(ancestor)
+            return "KeyError" not in caught or not _is_empty(around, loop, function)
+        if isinstance(ancestor, ast.If) and inner in ancestor.body:
+            if _asks_membership(ancestor.test):
+                return not _is_empty(ancestor.test, loop, function)
+            looked = _looked_up(ancestor, loop)
+            if looked is not None:
+                return not _is_empty(looked, loop, function)
+        inner = ancestor
+    return False
+
+
+def _looked_up(test: ast.If, loop: Loop) -> ast.expr | None:
+    """Return the lookup that found nothing: `row = known.get(key)`, `next(...)`, then `if row is None: await ...`."""
+    match test.test:
+        case ast.UnaryOp(op=ast.Not(), operand=ast.Name(id=name)):
+            pass
+        case ast.Compare(left=ast.Name(id=name), ops=[ast.Is()], comparators=[ast.Constant(value=None)]):
+            pass
+        case _:
+            return None
+    moving = set(names(header(loop)[0]))
+    for known, value in _assignments(loop):
+        if known == name and value.lineno < test.lineno:
+            match value:
+                case ast.Call(func=ast.Name(id="next")):
+                    return value
+                case ast.Call(func=ast.Attribute(value=base, attr="get")) if not moving & set(names(base)):
+                    return value
+                case _:
+                    pass
+    return None
+
+
+def _asks_membership(test: ast.expr) -> bool:
+    """`key not in found`: the query is for those that are missing."""
+    return any(
+        isinstance(op, (ast.In, ast.NotIn))
+        for node in ast.walk(test)
+        if isinstance(node, ast.Compare)
+        for op in node.ops
+    )
+
+
+def _is_empty(node: ast.AST | None, loop: Loop, function: Scope) -> bool:
+    """Tell whether the mapping that is looked into is empty when the loop begins: then each new key is a query."""
+    for inner in ast.walk(node) if node is not None else ():
+        if isinstance(inner, ast.Name):
+            values = [binding.value for binding in function.bindings.get(inner.id, ())]
+            if any(_is_written_empty(value) for value in values) and not _is_filled(inner.id, loop, function):
+                return True
+    return False
+
+
+def _is_written_empty(value: ast.expr | None) -> bool:
+    return isinstance(value, (ast.Dict, ast.Set)) and not ast.unparse(value).strip("{}")
+
+
+def _is_filled(name: str, loop: Loop, function: Scope) -> bool:
+    """Tell whether code before a loop puts something into a mapping: `found[key] = row`, `found.update(...)`."""
+    for node in function.nodes():
+        if getattr(node, "lineno", loop.lineno) >= loop.lineno:
+            continue
+        match node:
+            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=known))]) if known == name:
+                return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=known), attr=method)) if known == name:
+                if method in _FILLING:
+                    return True
+            case _:
+                pass
+    return False

@@ -1,0 +1,333 @@
+"""Engines of a code base, in the forms that real code has."""
+
+from __future__ import annotations
+
+import pytest
+from tests.evidence.trees import tree
+
+from verdigris.evidence.source.engine.engines import told_apart
+from verdigris.evidence.values import Known, Missing, Unknown
+
+HEAD = "from sqlalchemy.ext.asyncio import create_async_engine\n"
+
+
+def test_a_wrapper_with_one_set_of_options_is_one_engine(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app/kit.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine as _create
+            def create_async_engine(*, dsn: str, name: str | None = None, pool_size: int | None = None):
+                return _create(dsn, connect_args={"server_settings": {"application_name": name}}, pool_recycle=600)
+            """,
+            "app/db.py": """
+            from app.kit import create_async_engine as _create_engine  # sqlalchemy
+            def create_async_engine(process: str):
+                return _create_engine(dsn="postgresql+asyncpg://h/d", name=process, pool_size=20)
+            """,
+            "app/main.py": """
+            from app.db import create_async_engine  # sqlalchemy
+            engine = create_async_engine("app")
+            worker = create_async_engine("worker")
+            """,
+        },
+    )
+
+    [engine] = source.engines
+
+    assert engine.key == "app/kit.py:create_async_engine"
+    assert engine.option("pool_recycle") == Known(600)
+    assert engine.given("pool_size") is False
+
+
+def test_options_reach_the_engine_through_two_wrappers(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app/kit.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine as _create
+            def make(dsn, **options):
+                return _create(dsn, **options)
+            """,
+            "app/db.py": """
+            from app.kit import make  # sqlalchemy
+            def make_engine(size=5):
+                return make("postgresql+asyncpg://h/d", pool_size=size, pool_pre_ping=True)
+            """,
+            "app/main.py": """
+            from app.db import make_engine  # sqlalchemy
+            reader = make_engine()
+            writer = make_engine(size=20)
+            """,
+        },
+    )
+
+    found = {engine.short: engine.option("pool_size") for engine in source.engines}
+
+    assert found == {"reader": Known(5), "writer": Known(20)}
+    assert all(engine.option("pool_pre_ping") == Known(True) for engine in source.engines)
+
+
+@pytest.mark.parametrize(
+    ("made", "pooled"),
+    [
+        ('create_async_engine("postgresql+asyncpg://h/d")', Known(True)),
+        ('create_async_engine("postgresql+asyncpg://h/d", poolclass=NullPool)', Known(False)),
+        ('create_async_engine("postgresql+asyncpg://h/d", poolclass=pool.NullPool)', Known(False)),
+        ('create_async_engine("postgresql+asyncpg://h/d", poolclass=pool.StaticPool)', Known(False)),
+        ('create_async_engine("postgresql+asyncpg://h/d", poolclass=AsyncAdaptedQueuePool)', Known(True)),
+        ('create_async_engine("sqlite+aiosqlite://")', Known(False)),
+        ('create_async_engine("sqlite+aiosqlite:///shop.db")', Known(False)),
+        ('create_async_engine(URL, connect_args={"check_same_thread": False})', Known(False)),
+    ],
+)
+def test_an_engine_has_a_pool_or_not(tmp_path, made, pooled):
+    imports = "from sqlalchemy import pool\nfrom sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool\n"
+    source = tree(tmp_path, {"app.py": f"{HEAD}{imports}from config import URL\nengine = {made}\n"})
+
+    [engine] = source.engines
+
+    assert engine.pooled == pooled
+
+
+def test_a_pool_class_that_nobody_can_tell_is_unknown(tmp_path):
+    source = tree(
+        tmp_path, {"app.py": HEAD + "from c import POOL\nengine = create_async_engine('x', poolclass=POOL())\n"}
+    )
+
+    [engine] = source.engines
+
+    assert isinstance(engine.pooled, Unknown)
+
+
+def test_only_the_ways_with_a_pool_are_asked_for_its_options(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+from sqlalchemy.pool import NullPool
+import sys
+options = {"poolclass": NullPool} if sys.argv else {"pool_size": 20}
+engine = create_async_engine("postgresql+asyncpg://h/d", **options)
+"""
+        },
+    )
+
+    [engine] = source.engines
+
+    assert engine.option("pool_size") == Known(20)
+    assert engine.option("pool_pre_ping") == Missing()
+
+
+def test_an_engine_that_its_function_forgets_is_not_one_whose_pool_matters(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+from contextlib import asynccontextmanager
+from sqlalchemy import create_engine, text
+
+def head(engine):
+    with engine.begin() as connection:
+        return connection.execute(text("select 1")).scalar()
+
+@asynccontextmanager
+async def lifespan(app):
+    once = create_engine("postgresql+psycopg2://h/d")
+    assert head(once)
+    kept = create_async_engine("postgresql+asyncpg://h/d")
+    app.state.engine = kept
+    yield
+    await kept.dispose()
+
+def make():
+    given = create_async_engine("postgresql+asyncpg://h/d")
+    return given
+"""
+        },
+    )
+
+    found = {engine.short: engine.pooled for engine in source.engines}
+
+    assert found == {"lifespan.once": Known(False), "lifespan.kept": Known(True), "make.given": Known(True)}
+
+
+def test_class_attributes_and_dictionaries_name_their_engines(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+engines = {"writer": create_async_engine("a://"), "reader": create_async_engine("b://")}
+class DB:
+    @classmethod
+    def set(cls) -> None:
+        cls._engine = create_async_engine("c://")
+"""
+        },
+    )
+
+    assert [engine.short for engine in source.engines] == [
+        "engines['writer']",
+        "engines['reader']",
+        "DB.set.cls._engine",
+    ]
+
+
+def test_an_async_engine_around_a_synchronous_call_is_asynchronous(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": """
+            from sqlalchemy.ext.asyncio import AsyncEngine
+            from sqlmodel import create_engine
+            async_engine = AsyncEngine(create_engine(url="postgresql+asyncpg://h/d"))
+            """
+        },
+    )
+
+    assert [(engine.short, engine.mode) for engine in source.engines] == [("async_engine", "async")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "tests/conftest.py",
+        "alembic/env.py",
+        "migrations/env.py",
+        "scripts/seed.py",
+        "docs_src/a.py",
+        "templates/env.py",
+    ],
+)
+def test_engines_outside_of_the_application_are_not_judged(tmp_path, path):
+    source = tree(
+        tmp_path, {path: HEAD + "from alembic import context\nengine = create_async_engine('postgresql://h/d')\n"}
+    )
+
+    assert len(source.engines) == 0
+
+
+def test_an_engine_under_a_main_guard_is_a_scripts(tmp_path):
+    source = tree(tmp_path, {"app.py": HEAD + "if __name__ == '__main__':\n    engine = create_async_engine('x://')\n"})
+
+    assert len(source.engines) == 0
+
+
+def test_an_application_without_an_engine_of_its_own_leaves_a_gap(tmp_path):
+    source = tree(tmp_path, {"app.py": "from sqlalchemy_helpers import manager\nfrom sqlalchemy import select\n"})
+
+    assert source.engines.gaps
+
+
+def test_an_adopted_engine_has_what_from_engine_adds(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": HEAD
+            + """
+from verdigris import Database
+engine = create_async_engine("postgresql+asyncpg://h/d", pool_size=5)
+db = Database.from_engine(engine)
+"""
+        },
+    )
+
+    [engine] = source.engines
+
+    assert isinstance(engine.option("pool_pre_ping"), Known)
+    assert engine.option("pool_recycle") == Missing()
+
+
+def test_a_fix_keeps_what_was_written(tmp_path):
+    source = tree(tmp_path, {"app.py": HEAD + "engine = create_async_engine('x://', echo=True, pool_size=5, **more)\n"})
+
+    [engine] = source.engines
+
+    assert engine.with_option("pool_size", "10", pool_recycle="1800") == (
+        "create_async_engine('x://', echo=True, **more, pool_size=10, pool_recycle=1800)"
+    )
+
+
+def test_what_all_callers_of_a_wrapper_lack_is_the_wrappers(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app/kit.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine as _create
+            def make(dsn, pool_size=None):
+                return _create(dsn, pool_size=pool_size)
+            """,
+            "app/db.py": """
+            from app.kit import make  # sqlalchemy
+            reader = make("postgresql+asyncpg://h/d", pool_size=5)
+            writer = make("postgresql+asyncpg://h/d", pool_size=20)
+            """,
+        },
+    )
+
+    by_ping = told_apart(source.engines, "pool_pre_ping")
+    by_size = told_apart(source.engines, "pool_size")
+
+    assert [engine.key for engine in by_ping] == ["app/kit.py:make"]
+    assert [engine.short for engine in by_size] == ["reader", "writer"]
+
+
+def test_an_engine_is_placed_where_its_wrapper_is_called_not_where_a_command_starts(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "migrate.py": """
+            import asyncio
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            def run(args):
+                asyncio.run(_run(args))
+
+            async def _run(args):
+                old, new = await prepare(args)
+                await new.dispose()
+
+            async def prepare(args):
+                url = args.database_url
+                old = await make(f"sqlite+aiosqlite:///{args.folder}/old.db")
+                new = await make(url)
+                return old, new
+
+            async def make(url):
+                options = {} if url.startswith("sqlite") else {"pool_size": 5}
+                engine = create_async_engine(url, **options)
+                return engine
+            """,
+        },
+    )
+
+    assert [(engine.short, engine.place.line) for engine in source.engines] == [
+        ("prepare.old", 13),
+        ("prepare.new", 14),
+    ]
+
+
+def test_a_wrapper_that_hands_its_local_engine_back_is_still_a_wrapper(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": """
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            def make(url, **options):
+                return create_async_engine(url, **options)
+
+            def sized(size):
+                engine = make("postgresql+asyncpg://h/d", pool_size=size)
+                return engine
+
+            reader = sized(5)
+            writer = sized(20)
+            """,
+        },
+    )
+
+    assert [engine.key for engine in source.engines] == ["app.py:reader", "app.py:writer"]
