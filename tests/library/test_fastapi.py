@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, HTTPException, Request, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
@@ -493,6 +494,46 @@ async def test_reading_what_was_not_loaded_says_what_to_write(app, client, db, a
     for told in (answer.json()["detail"], caplog.text):
         assert "select(Order).options(load(Order, OrderOut))" in told
         assert "verdigris explain loading/all-loaded" in told
+
+
+@pytest.mark.parametrize("option", [defer(Note.text, raiseload=True), defer(Note.text)])
+@pytest.mark.parametrize("where", ["/by-fastapi", "/by-hand"])
+async def test_so_does_reading_it_while_the_answer_is_made(app, client, db, admin, caplog, option, where):
+    await admin("INSERT INTO note VALUES (1, 'a')")
+
+    class TextOut(BaseModel):
+        model_config = ConfigDict(from_attributes=True)
+        text: str
+
+    @app.get("/by-fastapi", response_model=TextOut)
+    async def by_fastapi(session: session_of(db)):
+        return await session.scalar(select(Note).options(option))
+
+    @app.get("/by-hand")
+    async def by_hand(session: session_of(db)):
+        return TextOut.model_validate(await session.scalar(select(Note).options(option)))
+
+    answer = await client.get(where)
+
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:verdigris:problem:not-loaded")
+    assert "select(Order).options(load(Order, OrderOut))" in caplog.text
+
+
+async def test_an_answer_that_breaks_its_model_otherwise_is_the_applications_own(app, client):
+    @app.get("/broken", response_model=int)
+    async def broken():
+        return "none"
+
+    @app.exception_handler(ValueError)
+    async def mine(request, error):
+        return JSONResponse({"mine": type(error).__name__}, 418)
+
+    @app.get("/by-hand")
+    async def by_hand():
+        return TypeAdapter(int).validate_python("none")
+
+    assert (await client.get("/broken")).text == "Internal Server Error"
+    assert (await client.get("/by-hand")).json() == {"mine": "ValidationError"}
 
 
 async def test_the_fields_of_a_second_database_count_too(db):

@@ -87,6 +87,12 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None
 
 
+def says_not_loaded(text: str) -> bool:
+    """Tell whether `Class: message`, all that a validator keeps of an error, is of what was read and not loaded."""
+    kind, _, message = text.partition(": ")
+    return kind == "MissingGreenlet" or (kind == "InvalidRequestError" and _NOT_LOADED in message)
+
+
 def met_database(cancelled: BaseException) -> None:
     """Note on a cancellation that it ended something of the database's: a TimeoutError made of it says so."""
     setattr(cancelled, _MET_DATABASE, True)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from fastapi.exceptions import ResponseValidationError
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
@@ -17,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from verdigris._places import request_name
 from verdigris.concurrency import tried
 from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
+from verdigris.errors.classify import says_not_loaded
 from verdigris.errors.sqlstates import NOT_LOADED, TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
 
@@ -40,8 +43,10 @@ _LOAD_IT = """\
   Load it where the object is fetched:   select(Order).options(load(Order, OrderOut))   or selectinload(Order.lines)
   or leave it out of the response model.
   verdigris explain loading/all-loaded"""
-# What Python makes of errors in a task group, and of what a timeout cancelled: the database's, or others'.
-_PERHAPS_OURS: tuple[type[Exception], ...] = (ExceptionGroup, TimeoutError)
+# What Python makes of errors in a task group and of what a timeout cancelled, and Pydantic of an attribute that raises:
+# the database's, or others'.
+_OF_PYDANTIC = (ResponseValidationError, ValidationError)
+_PERHAPS_OURS: tuple[type[Exception], ...] = (ExceptionGroup, TimeoutError, *_OF_PYDANTIC)
 
 
 def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
@@ -64,6 +69,8 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         fault = classify(error)
         if fault is UNCLASSIFIED and isinstance(error, TimeoutError) and _cut(connection):
             fault = TOO_SLOW
+        if fault is UNCLASSIFIED and isinstance(error, _OF_PYDANTIC) and any(map(_read_unloaded, error.errors())):
+            fault = NOT_LOADED
         if fault is not UNCLASSIFIED:
             return await _answer(connection, error, fault)
         others = (handlers.get(kind) for kind in type(error).__mro__[1:])
@@ -78,6 +85,11 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         handlers.setdefault(kind, answer)
     for perhaps in _PERHAPS_OURS:
         handlers.setdefault(perhaps, answer_if_ours)
+
+
+def _read_unloaded(found: Any) -> bool:
+    """Tell whether this is what Pydantic met when it read an attribute that had not been loaded."""
+    return found.get("type") == "get_attribute_error" and says_not_loaded(str(found.get("ctx", {}).get("error")))
 
 
 def _cut(connection: HTTPConnection) -> bool:
