@@ -12,7 +12,7 @@ from starlette.routing import Mount
 
 from verdigris._places import shown
 from verdigris.errors import ConfigurationError
-from verdigris.fastapi import answers
+from verdigris.fastapi import response_models
 from verdigris.fastapi.reads import ReadRoute
 from verdigris.fastapi.route import Route, is_generator, retrying_of
 
@@ -73,7 +73,7 @@ def check(app: FastAPI, db: Database) -> None:
     unloadable = [
         f"{_where(endpoint)}: {problem}"
         for endpoint in endpoints
-        for problem in answers.problems(endpoint.call, getattr(endpoint.route, "response_model", None))
+        for problem in response_models.problems(endpoint.call, getattr(endpoint.route, "response_model", None))
     ]
     if unloadable:
         raise ConfigurationError(

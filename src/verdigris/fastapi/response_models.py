@@ -1,4 +1,4 @@
-"""Answers that cannot be loaded: each route's response model against what its code loads, looked at once, at start.
+"""Response models that cannot be filled: each against what its route's code loads, looked at once, at start.
 
 Endpoints are read, not run: every `load(Order, OrderOut)` in an endpoint and in the functions of its package that it
 calls is planned, and where a `return` gives what a query with such an option found, the response model is compared.
