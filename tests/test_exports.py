@@ -75,6 +75,12 @@ PUBLIC = {
         "instrument",
         "measured",
     },
+    "verdigris.performance.exporters": {
+        "CONTENT_TYPE",
+        "PrometheusCollector",
+        "observe_with_opentelemetry",
+        "prometheus_text",
+    },
 }
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from verdigris.performance.queries import Histogram, Queries
 
+__all__ = ["CONTENT_TYPE", "PrometheusCollector", "observe_with_opentelemetry", "prometheus_text"]
+
+#: Of `prometheus_text()`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _GAUGES = {
