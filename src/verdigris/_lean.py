@@ -94,8 +94,9 @@ async def leave(
 ) -> None:
     """Do what SQLAlchemy's does, with COMMIT awaited first where that is all to wait for.
 
-    A block whose transaction was ended by a failed flush that was caught inside stores nothing. SQLAlchemy leaves it as
-    if it had; this raises PendingRollbackError, as its `commit()` does.
+    A block whose transaction, or savepoint, was ended by a failed flush that was caught inside stores nothing of what
+    it wrote. SQLAlchemy leaves it as if it had; this raises PendingRollbackError, as its `commit()` does, and as
+    PostgreSQL refuses RELEASE where another statement failed. Around a savepoint's block the transaction goes on.
     """
     inner, session = self.sync_transaction, self.session.sync_session
     if type_ is None and inner is not None and inner._state is _ENDED_BY_AN_ERROR:

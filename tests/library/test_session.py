@@ -106,6 +106,23 @@ async def test_a_block_in_which_a_failed_flush_was_caught_does_not_end_in_silenc
     await other.dispose()
 
 
+@pytest.mark.parametrize("shortcuts", [True, False])
+async def test_a_savepoint_that_a_caught_flush_has_ended_says_so_and_the_transaction_around_it_goes_on(
+    database_url, db, shortcuts
+):
+    other = Database(database_url, shortcuts=shortcuts)
+    async with other.session.begin() as session:
+        session.add(Note(id=1, text="one"))
+        await session.flush()
+        with pytest.raises(exc.PendingRollbackError, match="duplicate key"):
+            await catches_a_failed_flush(session, session.begin_nested)
+        session.expunge_all()  # the third note is still pending
+        session.add(Note(id=4, text="four"))
+    async with other.session() as session:
+        assert (await session.scalars(select(Note.id).order_by(Note.id))).all() == [1, 4]
+    await other.dispose()
+
+
 async def test_a_savepoint_around_an_expected_error_leaves_the_commit_alone(db):
     async with db.session.begin() as session:
         await session.execute(text("INSERT INTO note VALUES (1, 'one')"))
