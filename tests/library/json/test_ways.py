@@ -418,8 +418,8 @@ async def test_schemas_that_are_translated_are_read_by_load(db):
     assert plain.body == translated.body == b'{"id":3}'
 
 
-@pytest.mark.parametrize("name", ["engine_connect", "begin"])
-async def test_a_schema_that_a_listener_of_the_engine_translates_is_the_one_that_is_read(db, name):
+@pytest.mark.parametrize("name", ["engine_connect", "begin", None])
+async def test_a_schema_that_the_engine_or_a_listener_of_it_translates_is_the_one_that_is_read(db, name):
     statement = select(Order).where(Order.id == 3)
     read = db.json_read(statement, IdOut | None)
     async with db.engine.begin() as connection:
@@ -431,13 +431,19 @@ async def test_a_schema_that_a_listener_of_the_engine_translates_is_the_one_that
     def translate(connection):
         connection.execution_options(schema_translate_map={None: "elsewhere"})
 
-    event.listen(db.engine.sync_engine, name, translate)
+    if name is None:
+        db.engine.update_execution_options(schema_translate_map={None: "elsewhere"})
+    else:
+        event.listen(db.engine.sync_engine, name, translate)
     try:
         answers = [(await read()).body, (await db.json(statement, IdOut | None)).body]
         found = await db.fetch(statement, IdOut | None)
         streamed = b"".join([part async for part in db.json_stream(statement, list[IdOut]).body_iterator])
     finally:
-        event.remove(db.engine.sync_engine, name, translate)
+        if name is None:
+            db.engine.update_execution_options(schema_translate_map=None)
+        else:
+            event.remove(db.engine.sync_engine, name, translate)
         async with db.engine.begin() as connection:
             await connection.execute(text("DROP SCHEMA elsewhere CASCADE"))
 

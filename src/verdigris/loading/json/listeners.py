@@ -46,7 +46,7 @@ class Listening:
         for listeners in heard:
             if listeners.parent_listeners or listeners.listeners:  # the lists themselves: a third of bool()
                 return self._judged(engine)
-        return False
+        return bool(translation(engine))
 
     def _judged(self, engine: Engine) -> bool:
         orm, core = self._session, engine.dispatch
@@ -62,11 +62,17 @@ class Listening:
             *core.before_execute,
             None,
             *core.before_cursor_execute,
+            engine.get_execution_options(),
         )
         if seen != self._seen:
             self._any = has_listeners(self._probe) or who_has_a_say(self._probe, engine) is not None
             self._seen = seen
         return self._any
+
+
+def translation(executable: Any) -> Any:
+    """Return the schemas that a statement, connection or engine reads in the place of others, if there are any."""
+    return executable.get_execution_options().get("schema_translate_map")
 
 
 def has_listeners(session: Session) -> bool:
@@ -75,12 +81,14 @@ def has_listeners(session: Session) -> bool:
 
 
 def who_has_a_say(session: Session, engine: Engine) -> str | None:
-    """Name who sets connections or transactions up, or may rewrite what the engine sends; None for nobody.
+    """Name who or what sets connections or transactions up, or may rewrite what the engine sends; None for nobody.
 
     `SET LOCAL` of a tenant, for row security, is such a thing, and so is a `schema_translate_map`. Listeners that only
     watch what is sent have no say.
     """
     core = engine.dispatch
+    if translation(engine):
+        return "the engine's schema_translate_map"
     connects = [fn for fn in core.engine_connect if foreign([fn])]  # SQLAlchemy itself gives options to each connection
     for name, listeners in (
         ("after_begin", session.dispatch.after_begin),

@@ -20,6 +20,7 @@ from verdigris.loading.json.listeners import (
     as_listeners_make_it,
     has_listeners,
     minds_pending,
+    translation,
     who_has_a_say,
 )
 from verdigris.loading.json.rows import Columns, selected
@@ -122,7 +123,7 @@ class Reads:
 
     def _find(self, statement: Any, type_: Any, options: Options, *, translated: bool) -> tuple[Found, Given]:
         refuse_no_statement(statement)
-        translated = translated or "schema_translate_map" in statement.get_execution_options()
+        translated = translated or bool(translation(statement))
         key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
         if key is None:
             return self._made(statement, type_, options, None, translated=translated), Given()
@@ -148,7 +149,7 @@ class Reads:
             made.refuse_no_model(inspect(entity).mapper.class_, type_)
         loaded.loading(statement, entity, made)  # refuses an impossible pair here, and not in the first request
         try:
-            if translated or "schema_translate_map" in self.database.engine.sync_engine.get_execution_options():
+            if translated or translation(self.database.engine.sync_engine):
                 raise _TRANSLATED
             compiled = self._compiled(statement, made, key)
         except InPython as reason:
@@ -309,8 +310,7 @@ async def _run(text: str, arguments: tuple[Any, ...], session: AsyncSession) -> 
 
 
 async def _translates(session: AsyncSession) -> bool:
-    connection: Any = (await session.connection()).sync_connection
-    return "schema_translate_map" in connection.get_execution_options()
+    return bool(translation((await session.connection()).sync_connection))
 
 
 def refuse_no_statement(given: object) -> None:
