@@ -427,6 +427,32 @@ async def test_what_copy_cannot_carry_goes_by_insert_and_the_outcome_says_why(db
     assert await number_of(db, entity) == len(rows)
 
 
+async def test_under_row_level_security_rows_go_by_insert_and_the_policy_holds(db, admin):
+    role = f"tenant_{db.url.database}"
+    await admin(f"CREATE ROLE {role}")
+    await admin(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    await admin(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+    await admin("ALTER TABLE thing ENABLE ROW LEVEL SECURITY")
+    await admin("CREATE POLICY own ON thing USING (true) WITH CHECK (name LIKE 'mine%')")
+
+    async def insert(*names, chunk=None):
+        async with db.session.begin() as session:
+            await session.execute(text(f"SET LOCAL ROLE {role}"))
+            return await bulk.insert(session, Thing, [{"name": name} for name in names], chunk=chunk)
+
+    done = await insert("mine 1", "mine 2", "mine 3", chunk=2)
+    with pytest.raises(DBAPIError, match="row-level security"):
+        await insert("another's")
+    async with db.session.begin() as session:
+        owner = await bulk.insert(session, Thing, [{"name": "the owner's"}])
+
+    assert (done.rows, done.method, done.reason) == (3, "insert", "row-level security of thing holds for this role")
+    assert owner.method == "copy"
+    assert await number_of(db) == 4
+    await admin(f"DROP OWNED BY {role}")
+    await admin(f"DROP ROLE {role}")
+
+
 async def test_rows_without_any_value_get_the_servers(db):
     async with db.session.begin() as session:
         done = await bulk.insert(session, Numbered, [{}, {}])

@@ -14,6 +14,7 @@ from sqlalchemy.util import await_only
 from verdigris.bulk.columns import Columns, Copied
 from verdigris.bulk.outcome import Chunk, Position, mark
 from verdigris.performance import measured
+from verdigris.performance.timing import MUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("verdigris.bulk")
 
 _PARAMETERS = 32_767  # what one statement of the extended protocol can carry
+_ROW_SECURITY = "SELECT row_security_active(to_regclass($1))"
 _LINE = re.compile(
     r"^COPY .*?, \w+ (\d+)", re.MULTILINE
 )  # "COPY products, line 3, column price": the word is translated
@@ -39,12 +41,18 @@ class Writer:
         self._session = session
         self._columns = columns
         self._statement = f"COPY {columns.table} FROM STDIN"
+        self._asked = False
+        self._refused: str | None = None  # why nothing goes by COPY
         #: Why a batch did not go by COPY; None as long as all did.
         self.reason: str | None = None
 
     async def write(self, batch: Batch) -> Chunk:
         """Write one batch and say what it took."""
-        copied = "a value is SQL" if batch.has_expressions else self._columns.copied(batch.keys)
+        copied = self._refused or ("a value is SQL" if batch.has_expressions else self._columns.copied(batch.keys))
+        if isinstance(copied, Copied) and not self._asked:
+            self._asked = True
+            self._refused = await self._session.run_sync(self._refusal)
+            copied = self._refused or copied
         began = time.perf_counter()
         if isinstance(copied, Copied):
             await self._session.run_sync(self._copy, batch, copied)
@@ -55,6 +63,20 @@ class Writer:
         await self._insert(batch)
         return Chunk(len(batch.rows), time.perf_counter() - began, "insert")
 
+    def _refusal(self, session: Session) -> str | None:
+        """Ask, before the first COPY, whether the server would refuse it: an error would end the transaction."""
+        connection = session.connection(bind_arguments=self._columns.bind_arguments)
+        table = self._columns.target
+        assert isinstance(table, Table)  # noqa: S101 - as in _copy
+        quote, schema = connection.dialect.identifier_preparer.quote, _schema(connection, table)
+        name = quote(table.name) if schema is None else f"{quote(schema)}.{quote(table.name)}"
+        muted = MUTED.set(True)
+        try:
+            active = connection.exec_driver_sql(_ROW_SECURITY, (name,)).scalar()
+        finally:
+            MUTED.reset(muted)
+        return f"row-level security of {self._columns.table} holds for this role" if active else None
+
     # COPY ---------------------------------------------------------------------------------------------------------
 
     def _copy(self, session: Session, batch: Batch, copied: Copied) -> None:
@@ -64,7 +86,7 @@ class Writer:
         connection = session.connection(bind_arguments=self._columns.bind_arguments)
         pooled: Any = connection.connection
         driver = pooled.driver_connection
-        if not driver.is_in_transaction():
+        if not driver.is_in_transaction():  # where the source of the rows has committed
             connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins with its first statement, which COPY is not
         rows = _Encoded(batch, copied)
         began, failed = time.perf_counter(), True
