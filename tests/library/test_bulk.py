@@ -554,6 +554,13 @@ async def test_a_key_that_is_no_column_is_refused_before_anything_is_sent(db):
     assert await stored(db, select(Thing.name)) == ["c"]
 
 
+@pytest.mark.parametrize("size", [{"chunk": 0}, {"memory": -1}])
+async def test_a_size_that_none_can_have_is_refused_by_name(db, size):
+    async with db.session.begin() as session:
+        with pytest.raises(ConfigurationError, match=f"{next(iter(size))}="):
+            await bulk.insert(session, Thing, things(1), **size)
+
+
 async def test_a_class_that_is_not_mapped_is_refused(db):
     async with db.session() as session:
         with pytest.raises(ConfigurationError, match="not a mapped class"):
@@ -614,7 +621,18 @@ async def test_wide_rows_go_in_smaller_chunks(db):
     async with db.session.begin() as session:
         done = await bulk.insert(session, Thing, rows, memory=2_000_000)
 
-    assert max(chunk.rows for chunk in done.chunks[1:]) <= 200
+    assert max(chunk.rows for chunk in done.chunks) <= 200
+
+
+async def test_the_first_chunk_keeps_within_the_memory_and_chunks_grow_again_behind_wide_rows(db):
+    notes = ["x" * 100_000] * 40 + [None] * 5_000 + ["y" * 100_000] * 40
+    rows = ({"name": f"thing {number}", "note": note} for number, note in enumerate(notes))
+
+    async with db.session.begin() as session:
+        done = await bulk.insert(session, Thing, rows, memory=2_000_000)
+
+    assert done.chunks[0].rows <= 20
+    assert max(chunk.rows for chunk in done.chunks) >= 500
 
 
 def run(tuner, rate_of, chunks=40, row_bytes=100.0):

@@ -20,6 +20,7 @@ from verdigris.bulk.columns import Columns
 from verdigris.bulk.outcome import Chunk, Inserted, Position, position
 from verdigris.bulk.tuning import MEMORY, Tuner
 from verdigris.bulk.writing import Writer
+from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
@@ -52,8 +53,16 @@ async def insert(
 
     Raises what SQLAlchemy raises for an INSERT (IntegrityError and so on); the message names the table and, where the
     server or the encoder knew it, the row: see `position(error)`. The transaction is then PostgreSQL's aborted one and
-    the caller's to roll back. ConfigurationError for a key that is no column, before its chunk is sent.
+    the caller's to roll back. ConfigurationError for a key that is no column, before its chunk is sent, and for a
+    `chunk` or `memory` below 1.
     """
+    for name, value in (("chunk", chunk), ("memory", memory)):
+        if value is not None and value < 1:
+            raise ConfigurationError(
+                f"bulk.insert({name}={value}) leaves no row to a chunk.",
+                do=(f"Write {name}=1 or more, or leave it out: the size is then tuned while it runs.",),
+                page="bulk/batch-tuned",
+            )
     began = time.perf_counter()
     columns = Columns.of(entity, session)
     writer = Writer(session, columns)

@@ -68,6 +68,9 @@ class Batches:
         batch.rows.append(values)
         batch.kinds.update(map(type, values))
         self._count += 1
+        gathered = len(batch.rows)
+        if not gathered & (gathered - 1):  # at 1, 2, 4, 8 …: the first chunk keeps within the memory, too
+            self._tuner.fit(batch.row_bytes)
         return done
 
     def rest(self) -> Batch | None:

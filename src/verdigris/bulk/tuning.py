@@ -34,6 +34,11 @@ class Tuner:
         tuner._fixed = True
         return tuner
 
+    def fit(self, row_bytes: float) -> None:
+        """Keep the chunk that is being gathered within the memory, its rows being so wide."""
+        if not self._fixed:
+            self.size = min(self.size, self._bound(row_bytes))
+
     def learn(self, rows: int, seconds: float, row_bytes: float) -> None:
         """Take in what a chunk of `rows` took, and choose the next size."""
         if self._fixed or rows < self.size or seconds <= 0:
@@ -54,6 +59,8 @@ class Tuner:
         if self._since >= _SETTLED:
             self._since = 0
             self._rates = {best: self._rates[best]}  # neighbours are measured anew
+        if best < FLOOR < bound:
+            return FLOOR  # so small by the width of rows that have passed
         for candidate in (best * 2, best // 2):
             if FLOOR <= candidate <= bound and candidate not in self._rates:
                 return candidate
