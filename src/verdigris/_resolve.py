@@ -6,13 +6,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from verdigris._background import background
 from verdigris._commit import is_unknown
 from verdigris.errors import OutcomeUnknownError, TransactionLostError, sqlstate_of
+from verdigris.errors.classify import FAILURES
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,10 +53,6 @@ class Mark(NamedTuple):
     life: str
 
 
-#: Not reachable now. TimeoutError is an OSError; SQLAlchemy 2.0 lets the driver's own errors through when connecting.
-_NOT_NOW = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-
 class Resolver:
     """Asks what became of transactions, for at most so many seconds each."""
 
@@ -81,7 +77,7 @@ class Resolver:
             try:
                 async with asyncio.timeout(left):
                     status = await self._status(mark, end=clock() - began > _PATIENCE)
-            except _NOT_NOW:
+            except FAILURES:
                 status = "unreachable"
             if status not in {"in progress", "unreachable"}:
                 return {"committed": True, "aborted": False}.get(status)

@@ -6,7 +6,7 @@ import contextlib
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import exc, func, make_url, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
@@ -97,6 +97,25 @@ async def test_reads_go_to_the_replica_and_writes_to_the_primary(make):
         assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
     assert await on_replica(db, snapshot=True)
     assert not await on_replica(db, max_lag=0)
+
+
+async def test_a_replica_that_gives_no_connection_more_is_read_for_by_the_primary(make, pair):
+    primary, standby = pair
+    await primary.run("CREATE ROLE narrow LOGIN PASSWORD 'narrow' CONNECTION LIMIT 1")  # which the follower has
+    url = make_url(standby.url_for("postgres")).set(username="narrow", password="narrow")
+    await eventually(standby.caught_up)
+    db = make(replicas=[url])
+    await on_replica(db)
+    await eventually(lambda: elsewhere_followed(db))
+
+    assert not await elsewhere_on_replica(db)
+    await db.dispose()
+    await primary.run("DROP ROLE narrow")
+
+
+async def elsewhere_followed(db):
+    (replica,) = db.replicas
+    return replica.lag < 0.5
 
 
 async def test_a_slow_read_is_explained_where_it_was_slow(make):

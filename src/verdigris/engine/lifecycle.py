@@ -7,14 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
-
 from verdigris._background import finished, running
 from verdigris._places import place_in, request_in
 from verdigris.engine import sizing
 from verdigris.engine.pool import Pool
 from verdigris.errors import RetryLevel, classify
+from verdigris.errors.classify import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +30,7 @@ async def size_pool(engine: AsyncEngine, workers: int, chosen: tuple[int | None,
     try:
         async with engine.connect() as connection:
             limits = await sizing.limits_of(connection)
-    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as error:
+    except FAILURES as error:
         if classify(error).retry is not RetryLevel.CONNECT:
             raise
         log.warning("the database does not answer yet (%s); the pool keeps its default size", classify(error).name)

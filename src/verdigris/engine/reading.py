@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
@@ -20,6 +19,7 @@ from verdigris.engine.lean import LeanReads
 from verdigris.engine.pool import Pool
 from verdigris.engine.replicas import Replica, Replicas, position_of
 from verdigris.errors import RetryLevel, classify
+from verdigris.errors.classify import FAILURES
 from verdigris.session import AsyncSession
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _or_on_primary(method: Any) -> Any:
     async def call(self: _OnReplica, *args: Any, **options: Any) -> Any:
         try:
             return await method(self, *args, **options)
-        except (SQLAlchemyError, OSError) as error:
+        except FAILURES as error:
             if self.turned or not self.alone or classify(error).retry is RetryLevel.NEVER:
                 raise
             log.info("a read runs again on the primary: its replica failed it (%s)", classify(error).name)
@@ -104,7 +104,7 @@ class _OnReplica(AsyncSession):
         try:
             async with self._replica.engine.connect():
                 pass
-        except (SQLAlchemyError, OSError):
+        except FAILURES:
             await self.turn()
         return self
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import asyncpg
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.homes import Home
 from verdigris.engine.pool import Pool
 from verdigris.errors import ConfigurationError
+from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ _REPLAYED = "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()"
 _REST = 30.0  # seconds without a read after which the followers rest
 _SAMPLES = 64
 _MARK = "verdigris.wrote"
-_FAILURES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 @dataclass(eq=False, slots=True)
@@ -174,7 +172,7 @@ class Replicas:
         try:
             replica.samples.append((moment, position_of(await primary.ask(_WRITTEN, patience))))
             replayed = await line.ask(_REPLAYED, patience)
-        except _FAILURES:
+        except FAILURES:
             replica.down()
             return False
         if replayed is None:  # not a standby, or no longer: its log is another one

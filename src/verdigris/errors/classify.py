@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.orm import exc as orm_exc
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from verdigris.errors.sqlstates import Fault
 
+#: What talking to a server may raise: SQLAlchemy 2.0 lets the driver's own errors through when it connects, and
+#: TimeoutError is an OSError.
+FAILURES = (sa_exc.SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.CommitRefusedError, table.NOTHING_STORED),
     (own.TransactionLostError, table.CONNECTION_LOST),

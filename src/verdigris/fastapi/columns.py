@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+
+from verdigris.errors.classify import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +48,7 @@ class ConstraintColumns:
                     async with asyncio.timeout(_SECONDS), db.read() as session:
                         found = await session.scalars(_COLUMNS, {"table": fault.table, "name": fault.constraint})
                         self._known[key] = tuple(found)
-                except (SQLAlchemyError, OSError):  # TimeoutError is one
+                except FAILURES:
                     log.info("the columns of constraint %s are not known", fault.constraint)
                 if self._known.get(key):
                     break

@@ -9,12 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 from sqlalchemy import MetaData, make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from verdigris.errors import ConfigurationError
+from verdigris.errors.classify import FAILURES
 from verdigris.testing.loops import apart
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 #: What `COMMENT ON DATABASE name IS '...'` says of a database that tests may use, whatever its name.
 MARK = "verdigris: test"
 
-_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError)  # of a connection in the making
 _NAMED = re.compile(r"(^|[_.-])(test|tests|testing)\d*($|[_.-])", re.IGNORECASE)
 
 
@@ -94,7 +92,7 @@ async def _connected(url: URL, **options: Any) -> AsyncIterator[AsyncConnection]
         stack.push_async_callback(engine.dispose)
         try:
             connection = await stack.enter_async_context(engine.connect())
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _no_server(url, error) from error
         yield connection
 
