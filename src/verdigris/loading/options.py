@@ -69,7 +69,7 @@ class _Options:
         `recursing` is the step that led here from the same plan, and repeats itself.
         """
         if made.subclasses:
-            yield selectin_polymorphic(made.entity, made.subclasses)
+            yield selectin_polymorphic(entity, made.subclasses)
         if self.narrow and not made.subclasses and not made.opaque:
             yield load_only(*(getattr(entity, name) for name in _needed(made)), raiseload=True)
         else:
@@ -92,7 +92,9 @@ class _Options:
 
 def _through(made: Plan, entity: Any, owner: type) -> Any:
     """Return what an attribute is named on: a subclass for its own, else what the rows are selected through."""
-    return entity if issubclass(made.entity, owner) else owner
+    if issubclass(made.entity, owner):
+        return entity
+    return getattr(entity, owner.__name__, owner) if isinstance(entity, AliasedClass) else owner  # with_polymorphic()
 
 
 def _raises_anyway(made: Plan) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import and_, inspect
+from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, and_, inspect
 from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
 
 from verdigris.loading import refusals
@@ -155,7 +155,7 @@ class _Planner:
         if sum(target.same(each) for each in above) >= self.depth:
             return None
         inner = not many and _always_there(prop)
-        strategy: Literal["selectin", "joined"] = "selectin" if many else "joined"
+        strategy: Literal["selectin", "joined"] = "joined" if not many and _at_most_one(prop) else "selectin"
         return Step(owner, prop.key, label, strategy, innerjoin=inner, plan=self.plan(target, above, passed))
 
 
@@ -206,6 +206,24 @@ def _always_there(prop: RelationshipProperty[Any]) -> bool:
         and all(column.foreign_keys and not column.nullable for column in prop.local_columns)
         and prop.primaryjoin.compare(and_(*(local == remote for local, remote in prop.local_remote_pairs or ())))
     )
+
+
+def _at_most_one(prop: RelationshipProperty[Any]) -> bool:
+    """Whether no row has several counterparts, by the keys of the other side: a join would repeat the row for each."""
+    return prop.secondary is None and any(
+        prop.remote_side.issuperset(key) for table in prop.mapper.tables for key in _keys(table)
+    )
+
+
+def _keys(table: Any) -> Iterator[Iterable[Any]]:
+    """Yield the columns of each key of a table: of no two rows they are the same."""
+    if not isinstance(table, Table):
+        return
+    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint | PrimaryKeyConstraint)]
+    whole = [each for each in table.indexes if each.unique and not each.dialect_kwargs]  # a partial one says where
+    for key in (*unique, *whole):
+        if len(key.columns):
+            yield key.columns
 
 
 def _fitting(mapper: Mapper[Any], steps: Iterable[Step]) -> Iterator[Step]:

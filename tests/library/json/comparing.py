@@ -142,6 +142,21 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+async def of_the_orm(db: Any, statement: Any, type_: Any) -> bytes | type[ValidationError]:
+    """Return what Pydantic makes of the objects of a statement, each of which loads what is read of it."""
+
+    def read(session: Any) -> bytes | type[ValidationError]:
+        result = session.scalars(statement)
+        rows = result if result._unique_filter_state is None else result.unique()
+        try:
+            return adapter(type_).dump_json(adapter(type_).validate_python(rows.all(), from_attributes=True))
+        except ValidationError:
+            return ValidationError
+
+    async with db.session() as session:
+        return await session.run_sync(read)
+
+
 def field_schema(model: type[BaseModel]) -> tuple[Any, Any]:
     """Return the core schema of the field `f` without what stands around it, and the model's core config."""
     schema: Any = model.__pydantic_core_schema__

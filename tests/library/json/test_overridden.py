@@ -7,11 +7,12 @@ import enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic import ValidationError, create_model
 from sqlalchemy import CHAR, DateTime, ForeignKey, func, select, text
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.hybrid import Comparator, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship, remote
+from tests.library.json.comparing import of_the_orm
 
 from verdigris import Database
 
@@ -160,20 +161,6 @@ async def db(database_url):
     await database.engine.dispose()
     yield database
     await database.dispose()
-
-
-async def of_the_orm(db, statement, schema):
-    """Return what Pydantic makes of the objects, which load what is read of them."""
-
-    def read(session):
-        adapter = TypeAdapter(schema)
-        try:
-            return adapter.dump_json(adapter.validate_python(session.scalars(statement).all(), from_attributes=True))
-        except ValidationError:
-            return ValidationError
-
-    async with db.session() as session:
-        return await session.run_sync(read)
 
 
 async def of_the_json_read(db, statement, schema):

@@ -209,7 +209,7 @@ class Builder:
         statement = select(_ONE).select_from(target).where(condition)
         mapper, alias = inspect(target).mapper, ClauseAdapter(inspect(target).selectable)
         for option in self._criteria:
-            if option.propagate_to_loaders and any(mapper is each for each in option._all_mappers()):  # noqa: SLF001
+            if any(mapper is each for each in option._all_mappers()):  # noqa: SLF001
                 criteria = option._resolve_where_criteria(mapper)  # noqa: SLF001 - as eager loaders ask
                 statement = statement.where(alias.traverse(criteria))
         return statement

@@ -45,14 +45,19 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
-    """Where one positional argument comes from: a bound parameter of the select(), by its index, or a constant."""
+    """Where one positional argument comes from: a bound parameter of the select(), by its index, or the mapping."""
 
     index: int | None
     constant: Any
     process: Callable[[Any], Any] | None
+    #: What says the value in the moment: the condition of a relationship may have `bindparam(callable_=...)`.
+    asked: Callable[[], Any] | None = None
 
     def of(self, given: Given, params: Mapping[str, Any]) -> Any:
-        value = self.constant if self.index is None else given.value(self.index, params)
+        if self.index is not None:
+            value = given.value(self.index, params)
+        else:
+            value = self.constant if self.asked is None else self.asked()
         return value if self.process is None else self.process(value)
 
 
@@ -218,7 +223,8 @@ def _arguments(compiled: SQLCompiler, key: CacheKey) -> list[_Argument]:
     for name in compiled.positiontup or ():
         value, process = values[name], processors.get(name)
         index = value.index if isinstance(value, _Mark) else None
-        found.append(_Argument(index, None if index is not None else value, process))
+        asked = compiled.binds[name].callable if index is None else None
+        found.append(_Argument(index, None if index is not None else value, process, asked))
     return found
 
 

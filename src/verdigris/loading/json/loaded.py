@@ -49,7 +49,7 @@ async def objects(session: AsyncSession, statement: Any, params: Mapping[str, An
 
     Raises pydantic.ValidationError where a row does not fit the response model.
     """
-    result = await session.execute(loading(statement, found.entity, found.answer), params)
+    result = _unique(await session.execute(loading(statement, found.entity, found.answer), params))
     rows: Any = result.scalars() if _are_single(found) else result
     match found.answer.form:
         case "many":
@@ -66,6 +66,11 @@ async def objects(session: AsyncSession, statement: Any, params: Mapping[str, An
             return adapter(found.type_).validate_python(one, from_attributes=True)
 
 
+def _unique(result: Any) -> Any:
+    """Return a result with each object once where SQLAlchemy asks for that: of own joins that fill a collection."""
+    return result if result._unique_filter_state is None else result.unique()  # noqa: SLF001 - asked in no other way
+
+
 def _are_single(found: Found) -> bool:
     """Whether a row is the one thing that it holds."""
     return found.answer.is_scalar or not isinstance(found.entity, Columns)
@@ -80,8 +85,12 @@ def dumped(value: Any, type_: Any, options: Options) -> bytes:
 
 async def lines(session: AsyncSession, statement: Any, found: Found, options: Options) -> AsyncGenerator[bytes]:
     """Yield the rows of a list as Pydantic writes them, some hundred at a time."""
-    statement = loading(statement, found.entity, found.answer).execution_options(yield_per=CHUNK)
-    result: Any = await session.stream(statement)
+    made = loading(statement, found.entity, found.answer)
+    if made is statement:  # with options of its own, which may fill a collection from several rows
+        if value := await objects(session, statement, {}, found):
+            yield dumped(value, found.type_, options)[1:-1]
+        return
+    result: Any = await session.stream(made.execution_options(yield_per=CHUNK))
     async for part in (result.scalars() if _are_single(found) else result).partitions():
         yield dumped(adapter(found.type_).validate_python(part, from_attributes=True), found.type_, options)[1:-1]
 

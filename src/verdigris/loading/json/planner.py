@@ -204,6 +204,8 @@ class Planner:
     def _relationship(self, asked: Asked, prop: RelationshipProperty[Any], rest: Path) -> Node | None:
         if prop.lazy in {"dynamic", "write_only"}:
             raise InPython(f"{_dotted(prop)} is never loaded as a whole")
+        if prop.entity.is_aliased_class:
+            raise InPython(f"{_dotted(prop)} leads to an alias of {prop.mapper.class_.__name__}")
         if not prop.uselist:
             return self._one(asked, prop, rest)
         _refuse_order(prop)
@@ -268,9 +270,11 @@ class Planner:
         if mapper.polymorphic_on is None:
             raise InPython(f"nothing tells the classes below {mapper.class_.__name__} apart")
         try:
-            return mapper.get_property_by_column(mapper.polymorphic_on).key
+            key = mapper.get_property_by_column(mapper.polymorphic_on).key
+            getattr(mapper.class_, key)  # of concrete classes the union has a column that no class has
         except Exception as error:
             raise InPython(f"{mapper.class_.__name__}'s classes are told apart by an expression") from error
+        return key
 
     def _ends(self, above: tuple[Model, ...], schema: Schema) -> bool:
         inside = {model["cls"] for model in self.reader.models(schema)}
