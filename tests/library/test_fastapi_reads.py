@@ -1,12 +1,16 @@
 """Routes of a ReadRouter answer as FastAPI's own would: each is compared with one, mostly in one application."""
 
+import json
 import logging
+from contextvars import ContextVar
+from datetime import date
 from enum import Enum
 from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ForeignKey, Select, select
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -387,3 +391,101 @@ async def test_counts_of_the_query_times_name_the_route(db):
 
     (query,) = db.queries
     assert query.sites[0].route == "GET /makers/{id}"
+
+
+def counted(response: Response, tasks: BackgroundTasks):
+    response.headers["X-Total"] = "4"
+    response.set_cookie("seen", "1")
+    response.set_cookie("again", "1")
+    response.status_code = 206
+    tasks.add_task(DONE.append, "task")
+
+
+def marked(response: Response):
+    response.headers["X-Mark"] = "yes"
+    return select(Tool).order_by(Tool.id)
+
+
+DONE: list[str] = []
+TENANT = ContextVar("tenant", default=1)
+
+
+def of_the_tenant():
+    return select(Tool).where(Tool.maker_id == TENANT.get()).order_by(Tool.id)
+
+
+def since_today():
+    return select(Tool).where(Tool.id < date.today().year).order_by(Tool.id)  # noqa: DTZ011 - as people write it
+
+
+def of_either_kind(key: int | date):
+    return select(Tool).where(Tool.id == key if isinstance(key, int) else Tool.id > key.day).order_by(Tool.id)
+
+
+@pytest.mark.parametrize("status", [None, 201])
+@pytest.mark.parametrize("build", [paged, marked])
+async def test_what_is_said_of_the_answer_beside_it_is_kept(db, build, status):
+    def router(kind, endpoint):
+        kind.get("/tools", response_model=list[ToolOut], dependencies=[Depends(counted)], status_code=status)(endpoint)
+        kind.get("/plain", response_model=list[ToolOut], status_code=status)(endpoint)
+        return kind
+
+    ours = application(db, router(ReadRouter(db), build))
+    theirs = application(db, router(APIRouter(), ordinary(db, build, list[ToolOut])))
+
+    for path in ("/tools", "/plain"):
+        DONE.clear()
+        mine, other = await ask(ours, path), await ask(theirs, path)
+
+        assert (mine.status_code, mine.content) == (other.status_code, other.content)
+        assert sorted(mine.headers.multi_items()) == sorted(other.headers.multi_items())
+        assert ["task"] * 2 * (path == "/tools") == DONE
+    assert ours.openapi() == theirs.openapi()
+
+
+async def test_what_may_be_another_in_each_request_is_built_in_each(db, fast, caplog):
+    router = ReadRouter(db)
+    router.get("/mine", response_model=list[ToolOut])(of_the_tenant)
+    router.get("/today", response_model=list[ToolOut])(since_today)
+    app = application(db, router)
+    caplog.set_level("INFO", logger="verdigris")
+    answers = []
+
+    for tenant in (1, 2, 1):
+        token = TENANT.set(tenant)
+        answers.append([each["id"] for each in (await ask(app, "/mine")).json()])
+        TENANT.reset(token)
+    await ask(app, "/today")
+
+    assert answers == [[1, 2], [3, 4], [1, 2]]
+    assert not fast
+    assert "it reads the context variable TENANT" in caplog.text
+    assert "it asks which day it is" in caplog.text
+
+
+async def test_a_value_of_one_of_several_kinds_is_looked_at(db):
+    router = ReadRouter(db)
+    router.get("/either", response_model=list[ToolOut])(of_either_kind)
+    app = application(db, router)
+
+    paths = ["/either?key=2024-01-03", "/either?key=2", "/either?key=2024-01-03", "/either?key=3"]
+    answers = [[each["id"] for each in (await ask(app, path)).json()] for path in paths]
+
+    assert answers == [[4], [2], [4], [3]]
+
+
+class Custom(JSONResponse):
+    media_type = "application/vnd.shop+json"
+
+
+class Indented(JSONResponse):
+    def render(self, content):
+        return json.dumps(content, indent=2).encode()
+
+
+@pytest.mark.parametrize("kind", [Custom, Indented, HTMLResponse])
+async def test_a_class_of_responses_that_writes_in_its_own_way_is_refused(db, kind):
+    with pytest.raises(ConfigurationError, match="it has a response_class"):
+        ReadRouter(db).get("/tools", response_model=list[ToolOut], response_class=kind)(paged)
+    with pytest.raises(ConfigurationError, match="it has a response_class"):
+        ReadRouter(db, default_response_class=kind).get("/tools", response_model=list[ToolOut])(paged)

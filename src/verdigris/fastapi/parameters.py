@@ -113,7 +113,8 @@ def _plain(field: ModelField) -> _Plain | None:
 
 
 def is_symbolic(annotation: Any) -> bool:
-    """Tell whether code hardly decides by such a value: numbers, texts, moments, and not flags or choices."""
+    """Tell whether code hardly decides by such a value: numbers, texts, moments, and not flags, choices or kinds."""
     if get_origin(annotation) in {Union, UnionType}:
-        return all(kind is NoneType or kind in SYMBOLIC for kind in get_args(annotation))
+        kinds = set(get_args(annotation)) - {NoneType}
+        return len(kinds) == 1 and kinds <= SYMBOLIC
     return annotation in SYMBOLIC

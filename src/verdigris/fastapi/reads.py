@@ -19,11 +19,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from fastapi import APIRouter
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
+from starlette.responses import Response
 
 from verdigris._annotations import annotations_of
 from verdigris._one_write import OneWrite
@@ -32,7 +33,7 @@ from verdigris.engine.coalescing import MOST_OF_ROUTES
 from verdigris.errors import ConfigurationError, VerdigrisError
 from verdigris.fastapi.parameters import Parameters, is_symbolic
 from verdigris.fastapi.streams import NEVER_STREAMS
-from verdigris.fastapi.symbols import LookedAtError, traced
+from verdigris.fastapi.symbols import LookedAtError, says_more_than_its_parameters, traced
 from verdigris.loading.json.api import present
 from verdigris.performance.sites import PLACE
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from fastapi.dependencies.models import Dependant
-    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
     from verdigris.engine import Database
@@ -54,6 +54,7 @@ _REFUSED = b"\x01"  # what the statement prints for a value that SQL does not wr
 #: In the scope of a request whose read was tried before it came to the route: the error that it met, or None.
 MET = "verdigris.met"
 _BUILT_BY = "__verdigris_built_by__"
+_SOLVED = "verdigris_response"  # the parameter of an endpoint by which it gets what dependencies say of its answer
 _UNSUPPORTED = ("response_model_include", "response_model_exclude", "response_model_exclude_defaults")
 
 
@@ -95,14 +96,18 @@ class ReadRoute(APIRoute):
     def _in_the_ordinary_way(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(endpoint)
         async def answer(**values: Any) -> Response:
+            solved = values.pop(added) if added else values[given[0]]
             response = await self.database.json(endpoint(**values), self.response_model, etag=self.etag, **self.dumping)
-            response.status_code = self.status_code or response.status_code
+            response.status_code = solved.status_code or self.status_code or response.status_code
+            response.raw_headers.extend(solved.raw_headers)
             return response
 
         signature = inspect.signature(endpoint, eval_str=True)
+        given = [name for name, each in signature.parameters.items() if _is_response(each.annotation)]
+        added = "" if given else _SOLVED
         setattr(answer, NEVER_STREAMS, True)
         setattr(answer, _BUILT_BY, endpoint)
-        vars(answer)["__signature__"] = signature.replace(return_annotation=inspect.Signature.empty)
+        vars(answer)["__signature__"] = _with_response(signature) if added else _answering(signature)
         return answer
 
     @property
@@ -155,8 +160,8 @@ class ReadRoute(APIRoute):
         if dependant.body_params or dependant.header_params or dependant.cookie_params:
             return "it takes a body, headers or cookies"
         asked = ("request", "http_connection", "response", "background_tasks", "security_scopes")
-        found = [name for name in asked if getattr(dependant, f"{name}_param_name", None)]
-        return f"it asks for the {found[0]}" if found else None
+        found = [name for name in asked if getattr(dependant, f"{name}_param_name", None) not in {None, _SOLVED}]
+        return f"it asks for the {found[0]}" if found else says_more_than_its_parameters(self.built_by)
 
     def say(self, reason: str) -> None:
         """Log, once, why a route is answered in the ordinary way."""
@@ -264,6 +269,21 @@ class Fast:
         return False
 
 
+def _is_response(annotation: Any) -> bool:
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return isinstance(plain, type) and issubclass(plain, Response)
+
+
+def _answering(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(return_annotation=inspect.Signature.empty)
+
+
+def _with_response(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature by which FastAPI gives the response on which dependencies put headers, cookies, a status."""
+    asked = inspect.Parameter(_SOLVED, inspect.Parameter.KEYWORD_ONLY, annotation=Response)
+    return _answering(signature).replace(parameters=[*signature.parameters.values(), asked])
+
+
 def _is_hashable(value: object) -> bool:
     try:
         hash(value)
@@ -295,8 +315,20 @@ def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any])
     unsupported = [name for name in _UNSUPPORTED if options.get(name)]
     if unsupported:
         raise _cannot(path, f"it has {unsupported[0]}", "What is not answered needs a response model of its own.")
+    if _writes_itself(options.get("response_class")):
+        raise _cannot(path, "it has a response_class", "What PostgreSQL writes is sent as it is, as application/json.")
     if set(options.get("methods") or ["GET"]) != {"GET"}:
         raise _cannot(path, "it answers more than GET", "The statement is a select().")
+
+
+def _writes_itself(response_class: Any) -> bool:
+    """Tell whether a class of responses has a media type or a way of writing of its own."""
+    if response_class is None or isinstance(response_class, DefaultPlaceholder):
+        return False
+    render: Any = response_class.render
+    return response_class.media_type != "application/json" or not render.__module__.startswith(
+        ("starlette.", "fastapi.")
+    )
 
 
 def _no_model(path: str, endpoint: Callable[..., Any]) -> ConfigurationError:

@@ -8,9 +8,13 @@ whose shape does not.
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
+
+from verdigris.loading.code import closed_over, function_of, names_of, reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,3 +104,23 @@ def traced(endpoint: Callable[..., Any], symbols: set[str], values: Mapping[str,
         raise
     finally:
         tracing.on = False
+
+
+def says_more_than_its_parameters(endpoint: Callable[..., Any]) -> str | None:
+    """Say what an endpoint reads that may be another in each request, as far as its code and its package name it.
+
+    What was compiled for one tenant, or yesterday, would serve the others for a while: only some requests are compared.
+    """
+    function = function_of(endpoint)
+    for each in reached(function) if function is not None else ():
+        names = set(names_of(each.__code__))
+        known = {**each.__globals__, **closed_over(each)}
+        read = [(name, known.get(name)) for name in names]
+        modules = [value for _, value in read if isinstance(value, ModuleType)]
+        read += [(name, getattr(module, name, None)) for module in modules for name in names]
+        found = sorted(name for name, value in read if isinstance(value, ContextVar))
+        if found:
+            return f"it reads the context variable {found[0]}"
+        if "today" in names:
+            return "it asks which day it is"
+    return None
