@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Union, get_origin
 
 from pydantic import Field, TypeAdapter
 from sqlalchemy import inspect
 
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.planner import Options, Planner
-from verdigris.loading.json.schema import InPython, Reader
+from verdigris.loading.json.schema import Field as SchemaField
+from verdigris.loading.json.schema import InPython, Reader, function
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +38,8 @@ class PageMember:
     key: str
     part: Part
     text: str = ""
+    #: Whether None is a value for it: a limit that there is not.
+    nullable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,20 @@ class _Objects:
         return planner.object(self.mapper, schema)
 
 
-@functools.lru_cache(maxsize=4096)
 def answer(entity: type, type_: Any, options: Options) -> Answer:
     """Return how a response type is written from rows of `entity`; made once for each pair."""
+    return _answer(entity, type_, options, spelled(type_))
+
+
+def spelled(type_: Any) -> str | None:
+    """Return what tells a type from one that is equal to it: `A | B` is `B | A`; Pydantic takes the first to fit."""
+    is_union = get_origin(type_) in {Union, UnionType}
+    inside = getattr(type_, "__args__", ())
+    return str(type_) if is_union or not all(isinstance(each, type) for each in inside) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _answer(entity: type, type_: Any, options: Options, _: str | None) -> Answer:
     return answer_of(_Objects(inspect(entity)), type_, options)
 
 
@@ -138,17 +153,23 @@ def answer_of(rows: Rows, type_: Any, options: Options) -> Answer:
         is_scalar = rows.is_scalar(reader, schema)
         node = rows.node(Planner(reader, options), schema)
     except InPython as reason:
+        if form == "one" and (loose := _loose_page(type_, rows, options)):
+            form, (page, models) = "page", loose
         return Answer(form, None, page, str(reason), models, is_scalar)
     return Answer(form, node, page, models=models, is_scalar=is_scalar)
 
 
-@functools.lru_cache(maxsize=1024)
 def adapter(type_: Any) -> TypeAdapter[Any]:
     """Return Pydantic's own validator and serializer of a type; made once.
 
     Of an Annotated, as FastAPI makes it: else a model's own config would be the outermost one, which is what values of
     `Any` are written by.
     """
+    return _adapter(type_, spelled(type_))
+
+
+@functools.lru_cache(maxsize=1024)
+def _adapter(type_: Any, _: str | None) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[type_, Field()])
 
 
@@ -165,7 +186,7 @@ def _page(reader: Reader, schema: Schema, rows: Rows, options: Options) -> tuple
     model = reader.model(schema)
     for field in model.fields:
         try:
-            bare, _, _ = reader.unrooted(field.schema)
+            bare, nullable, _ = reader.unrooted(field.schema)
             items = reader.items(bare)
         except InPython as reason:
             raise InPython(reason.args[0], reason.at or field) from None
@@ -182,5 +203,36 @@ def _page(reader: Reader, schema: Schema, rows: Rows, options: Options) -> tuple
             if options.omits_unset or field.excluded:
                 continue
             text = reader.default(field, model.config, exclude_none=options.exclude_none)
-        members.append(PageMember(field.name, field.key if options.purpose == "dump" else field.name, part, text))
+            if text == "null" and options.exclude_none:
+                continue
+        else:
+            _refuse_part(field, part, bare, options, nullable=nullable)
+        members.append(
+            PageMember(field.name, field.key if options.purpose == "dump" else field.name, part, text, nullable)
+        )
     return (tuple(members), found[0]) if found else None
+
+
+def _refuse_part(field: SchemaField, part: Part, schema: Schema, options: Options, *, nullable: bool) -> None:
+    """Raise InPython for a part of a page that SQL does not write as Pydantic would."""
+    if options.purpose == "load":
+        return
+    if field.excluded:
+        raise InPython("it is a part of a page that is left out", field)
+    if part == "limit" and nullable and options.exclude_none:
+        raise InPython("a limit that there is not is left out", field)
+    if part != "items" and schema.keys() - {"type", "strict", "metadata", "ref"}:
+        raise InPython("what the number has to be is checked", field)
+
+
+def _loose_page(type_: Any, rows: Rows, options: Options) -> tuple[tuple[PageMember, ...], tuple[type, ...]] | None:
+    """Return the members of a page that Python writes, and the models of its rows; None for what is no page."""
+    reader = Reader("load")
+    try:
+        schema, _, _ = reader.unrooted(reader.of(type_))
+        while "schema" in schema and function(schema) is not None:
+            schema, _, _ = reader.unrooted(schema["schema"])
+        found = _page(reader, schema, rows, replace(options, purpose="load"))
+    except InPython:
+        return None
+    return None if found is None else (found[0], _models(reader, found[1]))

@@ -118,7 +118,7 @@ class Builder:
             if not member.shown:
                 yield self._hidden(member.node, row)
                 continue
-            yield f"{comma}{_key(member.key)}:"
+            yield f"{comma}{key_text(member.key)}:"
             comma = ","
             yield self._never_null(member.node, row)
 
@@ -126,7 +126,7 @@ class Builder:
         """Yield members that each bring their own comma, those that are None as nothing."""
         yield ""
         for member in node.members:
-            label = f",{_key(member.key)}:"
+            label = f",{key_text(member.key)}:"
             if not member.shown:
                 yield self._hidden(member.node, row)
             elif nullable(member.node):
@@ -265,7 +265,8 @@ def merged(parts: Iterable[str | ColumnElement[Any]]) -> Iterator[ColumnElement[
         yield word(constant)
 
 
-def _key(key: str) -> str:
+def key_text(key: str) -> str:
+    """Return a member's name as it stands in JSON."""
     from pydantic_core import to_json
 
     return to_json(key).decode()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from verdigris._shapes import shape_of
 from verdigris.errors import ConfigurationError, sqlstate_of
 from verdigris.loading.json import loaded
-from verdigris.loading.json.answer import Answer, adapter, answer, answer_of
+from verdigris.loading.json.answer import Answer, adapter, answer, answer_of, spelled
 from verdigris.loading.json.compiled import Call, Compiled, Given
 from verdigris.loading.json.listeners import (
     Listening,
@@ -108,7 +108,7 @@ class Reads:
         shape = shape_of(statement) if type(statement) is Select else None
         if shape is None:
             return self._find(statement, type_, options, translated=translated)
-        simple = (shape[0], type_, options, translated)
+        simple = (shape[0], type_, spelled(type_), options, translated)
         shaped = self._shaped.get(simple)
         if shaped is None:
             found, given = self._find(statement, type_, options, translated=translated)
@@ -127,7 +127,7 @@ class Reads:
         key = statement._generate_cache_key()  # noqa: SLF001 - SQLAlchemy's own key of a statement's shape
         if key is None:
             return self._made(statement, type_, options, None, translated=translated), Given()
-        known = (key.key, type_, options, translated)
+        known = (key.key, type_, spelled(type_), options, translated)
         found = self._found.get(known)
         if found is None:
             if len(self._found) >= _KEPT:

@@ -9,12 +9,12 @@ from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.types import LargeBinary
 
-from verdigris.loading.json.builder import Builder, chain, in_order, listed, merged
+from verdigris.loading.json.builder import Builder, chain, in_order, key_text, listed, merged
 from verdigris.loading.json.page import LARGEST, SMALLEST, PageRow
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.sources import RootColumns, RootRow
-from verdigris.loading.json.types.values import word
+from verdigris.loading.json.types.values import REFUSED, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +90,7 @@ def _rows(statement: Select[Any], root: RootRow | RootColumns) -> Select[Any]:
 def _page(statement: Select[Any], answer: Answer, items: ColumnElement[Any]) -> Iterable[str | ColumnElement[Any]]:
     separator = "{"
     for member in answer.page:
-        yield f'{separator}"{member.key}":'
+        yield f"{separator}{key_text(member.key)}:"
         separator = ","
         match member.part:
             case "items":
@@ -98,9 +98,9 @@ def _page(statement: Select[Any], answer: Answer, items: ColumnElement[Any]) -> 
             case "total":
                 yield counted(statement)
             case "limit":
-                yield _number(statement._limit_clause)  # noqa: SLF001 - the select() says it in no other way
+                yield _number(statement._limit_clause, word("null") if member.nullable else REFUSED)  # noqa: SLF001 - the select() says it in no other way
             case "offset":
-                yield _number(statement._offset_clause, "0")  # noqa: SLF001
+                yield _number(statement._offset_clause, word("0"))  # noqa: SLF001
             case "constant":
                 yield member.text
     yield "}"
@@ -125,8 +125,8 @@ def _counted(statement: Select[Any]) -> list[Any]:
     return [getattr(rows, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
 
 
-def _number(clause: ColumnElement[Any] | None, otherwise: str = "null") -> ColumnElement[Any]:
-    return word(otherwise) if clause is None else func.coalesce(cast(clause, Text), word(otherwise))
+def _number(clause: ColumnElement[Any] | None, otherwise: ColumnElement[str]) -> ColumnElement[Any]:
+    return otherwise if clause is None else func.coalesce(cast(clause, Text), otherwise)
 
 
 def _sent(text: ColumnElement[Any]) -> ColumnElement[bytes]:
