@@ -453,7 +453,7 @@ async def test_a_server_that_gives_no_connection_for_a_plan_disturbs_nobody(data
     await engine.dispose()
     await admin(f"DROP ROLE {role}")
 
-    assert "no plan for a slow query: TooManyConnectionsError" in caplog.text or "DBAPIError" in caplog.text
+    assert "no plan for a slow query: " in caplog.text
 
 
 async def test_a_query_that_fails_while_it_is_explained_disturbs_nobody(database_url, caplog):
