@@ -789,6 +789,27 @@ async def test_a_teams_own_engine_gets_the_servers_limits_and_keeps_its_own_word
     await db.dispose()
 
 
+async def test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units(database_url):
+    engine = create_async_engine(database_url)
+    db = Database.from_engine(engine)
+    attempts = 0
+
+    async def work(session):
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = '40001'; END $$"))
+        return await session.scalar(text("SELECT 1"))
+
+    assert await db.transaction(work) == 1
+    assert attempts == 2
+    assert {query.fingerprint for query in db.queries} >= {"SELECT ?"}
+    assert db.pool_status().checkouts == 2
+    limits = engine.dialect.verdigris.settings
+    assert (limits.connect_timeout, limits.command_timeout) == (5.0, 60.0)
+    await db.dispose()
+
+
 async def test_what_an_engine_that_was_taken_over_lacks_is_named_at_the_start(database_url, caplog):
     weak = Database.from_engine(create_async_engine(database_url))
     strong = Database.from_engine(create_async_engine(database_url, pool_timeout=3, pool_recycle=1800))

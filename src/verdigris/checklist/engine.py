@@ -12,7 +12,7 @@ from verdigris.evidence.ran import RanEngine, with_unseen
 from verdigris.evidence.source.concurrency.blocking import BlockingUse
 from verdigris.evidence.source.engine.configs import urls_of
 from verdigris.evidence.source.engine.drivers import is_async
-from verdigris.evidence.source.engine.engines import Engine, told_apart
+from verdigris.evidence.source.engine.engines import UNPOOLED, Engine, told_apart
 from verdigris.evidence.source.engine.poolers import is_off, with_cache_off
 from verdigris.evidence.values import Known, Missing, Unknown
 
@@ -191,6 +191,8 @@ class PrePing(Box[Engine | RanEngine]):
     def judge(self, subject: Engine | RanEngine, evidence: Evidence) -> Judgement:
         """Believe a run first, then the source."""
         for seen in evidence.ran(subject):
+            if seen.pool_class in UNPOOLED:  # as in tests: nothing waited, and nothing is said of where it does
+                continue
             if seen.pre_ping is False:
                 return self._off(subject, f"`{subject.short}` ran without pre-ping", Kind.RECORDING)
             if seen.pre_ping is True:

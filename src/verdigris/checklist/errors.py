@@ -191,8 +191,8 @@ class ConnectionErrors(Box[Subject]):
     def _limits(self, engine: Engine, evidence: Evidence) -> Judgement:
         limits = evidence.source.limits.of(engine)
         fix = engine.with_option("connect_args", "{'timeout': 5, 'command_timeout': 60}", pool_timeout="3")
-        if engine.maker.package == "verdigris":
-            fix = engine.with_option("command_timeout", "60.0")
+        if engine.ours:
+            fix = engine.with_setting("command_timeout", "60.0")
         match limits.statement:
             case Missing():
                 return engine.finding(
@@ -250,9 +250,9 @@ class RetryTransient(Box[Subject]):
     def _engine(self, engine: Engine, evidence: Evidence) -> Judgement:
         if engine.option("retry") == Known(value=False):
             return engine.finding(
-                "off", f"`{engine.short}` repeats nothing: retry=False", fix=engine.with_option("retry", "True")
+                "off", f"`{engine.short}` repeats nothing: retry=False", fix=engine.with_setting("retry", "True")
             )
-        promise = guaranteed(engine.maker.dotted, "retry")
+        promise = guaranteed(engine.symbol, "retry")
         if promise is not None:
             return engine.proof(promise.reason)
         whole = [

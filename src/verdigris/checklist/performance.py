@@ -118,13 +118,13 @@ class Explained(Box[Engine]):
                 place=careless[0],
                 fix="EXPLAIN (GENERIC_PLAN) …   -- or ANALYZE inside a transaction that is rolled back",
             )
-        if subject.maker.dotted == DATABASE:
+        if subject.ours:
             match subject.option("explain_slow"):
                 case Known(value) if not value:
                     return subject.finding(
                         "off",
                         "`explain_slow` is off: slow queries leave no plan",
-                        fix=subject.with_option("explain_slow", "True"),
+                        fix=subject.with_setting("explain_slow", "True"),
                     )
                 case Known(_, by):
                     return subject.proof(by or "explain_slow=True")
@@ -153,11 +153,11 @@ class PoolMetrics(Box[Engine]):
         """Look for the library's gauges and their export, then for listeners, instrumentation, gauges of one's own."""
         judged = _watched(subject, evidence, "pool", "pool_metrics", "nothing measures the pool of")
         seen = evidence.source.watchers("exported") or evidence.source.watchers("pool")
-        if isinstance(judged, Proof) and subject.maker.dotted == DATABASE and not seen:
+        if isinstance(judged, Proof) and subject.ours and not seen:
             return subject.finding(
                 "unexported",
                 f"the pool of `{subject.short}` is measured, and nothing here exports the figures",
-                fix=f'REGISTRY.register(PrometheusCollector({{"main": {subject.short}.queries}}))',
+                fix=f'REGISTRY.register(PrometheusCollector({{"main": {subject.database}.queries}}))',
                 severity=Severity.ADVICE,
             )
         return judged
@@ -189,13 +189,13 @@ class QueryTimes(Box[Engine]):
 
 
 def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing: str) -> Judgement:
-    if engine.maker.dotted == DATABASE:
+    if engine.ours:
         match engine.option(option):
             case Known(value, by) if value:
                 return engine.proof(by or f"{option}=True")
             case Known() | Missing():
                 return engine.finding(
-                    "off", f"`{option}` is off on `{engine.short}`", fix=engine.with_option(option, "True")
+                    "off", f"`{option}` is off on `{engine.short}`", fix=engine.with_setting(option, "True")
                 )
             case Unknown(reason):
                 return engine.doubt(f"whether `{option}` is on is not settled: {reason}")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tests.evidence.trees import tree
 
+from verdigris.checklist.registry import boxes
+from verdigris.checklist.verdict import Verdict
+from verdigris.evidence import Evidence
 from verdigris.evidence.source.engine.engines import told_apart
 from verdigris.evidence.values import Known, Missing, Unknown
 
 HEAD = "from sqlalchemy.ext.asyncio import create_async_engine\n"
+CONTAINER = """
+class Container:
+    def __init__(self):
+        self.engine = create_async_engine(URL)
+        self.db = Database.from_engine(self.engine)
+"""
 
 
 def test_a_wrapper_with_one_set_of_options_is_one_engine(tmp_path):
@@ -239,6 +250,48 @@ db = Database.from_engine(engine)
 
     assert isinstance(engine.option("pool_pre_ping"), Known)
     assert engine.option("pool_recycle") == Missing()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "engine = create_async_engine(URL)\ndb = Database.from_engine(engine)",
+        "db = Database.from_engine(create_async_engine(URL))",
+        "def make(url):\n    return create_async_engine(url)\nengine = make(URL)\ndb = Database.from_engine(engine)",
+        CONTAINER,
+    ],
+)
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_what_from_engine_adds_is_seen_wherever_the_engine_is_made(made, withdrawn, tmp_path):
+    settings = ", command_timeout=None, time_queries=False, pool_metrics=False, retry=False, explain_slow=False)"
+    written = re.sub(r"(from_engine\(.*)\)$", rf"\1{settings if withdrawn else ')'}", made.strip())
+    source = tree(
+        tmp_path,
+        {"app.py": f"{HEAD}\nfrom verdigris import Database\nURL = 'postgresql+asyncpg://h/d'\n{written}\n"},
+    )
+    given = ("errors/connection-errors", "performance/query-times", "performance/pool-metrics")
+    given += ("errors/retry-transient", "performance/explained", "engine/pre-ping")
+
+    verdicts = {name: boxes()[name][1].conclude(Evidence(source)) for name in given}
+
+    failing = {name for name, found in verdicts.items() if found.verdict is Verdict.FAILS}
+    assert failing == ({*given} - {"engine/pre-ping"} if withdrawn else set())
+    assert all("from_engine" in verdicts[name].findings[0].fix for name in failing)
+
+
+def test_limits_in_an_adopted_engines_own_connect_args_come_first(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app.py": f"""{HEAD}
+from verdigris import Database
+engine = create_async_engine("postgresql+asyncpg://h/d", connect_args={{"command_timeout": None}})
+db = Database.from_engine(engine)
+"""
+        },
+    )
+
+    assert boxes()["errors/connection-errors"][1].conclude(Evidence(source)).verdict is Verdict.FAILS
 
 
 def test_a_fix_keeps_what_was_written(tmp_path):

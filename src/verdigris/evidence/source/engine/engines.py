@@ -17,7 +17,7 @@ from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.engine.urls import Urls
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
 NONE_MADE = "no engine is made in the application's own files, though it uses SQLAlchemy"
 DATABASE = External("verdigris.Database")
+ADOPTING = "verdigris.Database.from_engine"
 UNPOOLED = {"NullPool", "StaticPool"}
 _MAKERS = {
     "create_async_engine": "async",
@@ -49,7 +50,7 @@ class Engine(Subject):
     evaluator: Evaluator = field(repr=False)
     urls: Urls = field(repr=False)
     url: Argument | None = None
-    adopted: bool = False  # by Database.from_engine
+    adopted: Call | None = None  # the Database.from_engine() that it is given to
     passing: bool = False  # made, used and forgotten in one function
     _judged: dict[int, bool | Unknown] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -58,15 +59,42 @@ class Engine(Subject):
         return agree([self._option(way, name) for way in self._pooling])
 
     def _option(self, way: Options, name: str) -> Value:
-        added = guaranteed("verdigris.Database.from_engine", name) if self.adopted else None
+        added = self._added(name) if self.adopted is not None else None
         if added is not None:
-            return Known(added.value, added.reason)
+            return added
         if name in way.values:
             return self.evaluator.value(way.values[name])
         if way.open is not None:
             return Unknown(way.open)
         promise = guaranteed(self.maker.dotted, name)
         return Known(promise.value, promise.reason) if promise is not None else Missing()
+
+    def _added(self, name: str) -> Value | None:
+        """Return what `from_engine()` makes of an option; None for one that stays the engine's own."""
+        promise = guaranteed(self.symbol, name)
+        if promise is None or self.adopted is None:
+            return None
+        given = keyword(self.adopted.node, name)
+        if given is not None:
+            return self.evaluator.value(Argument(given, self.adopted.scope))
+        if any(each.arg is None for each in self.adopted.node.keywords):
+            return Unknown("from_engine() is given options that the source does not show")
+        return Known(promise.value, promise.reason)
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether it is a Database's: made by one, or taken over."""
+        return self.adopted is not None or self.maker.dotted == DATABASE.dotted
+
+    @property
+    def symbol(self) -> str:
+        """What promises something of it: the Database's constructor, where it is a Database's."""
+        return ADOPTING if self.adopted is not None else self.maker.dotted
+
+    @property
+    def database(self) -> str:
+        """The name of its Database."""
+        return self.short if self.adopted is None else assigned_to(self.adopted) or "db"
 
     def can_give(self, *names: str) -> bool:
         """Tell whether the callers of a wrapper have a say in these options."""
@@ -148,12 +176,11 @@ class Engine(Subject):
 
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the call that makes this engine with options set, to paste."""
-        changed = {name: value, **more}
-        kept = [kw for kw in self.call.node.keywords if kw.arg not in changed]
-        arguments = [ast.unparse(arg) for arg in self.call.node.args]
-        arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
-        arguments += [f"{key}={text}" for key, text in changed.items()]
-        return f"{ast.unparse(self.call.node.func)}({', '.join(arguments)})"
+        return _with(self.call.node, {name: value, **more})
+
+    def with_setting(self, name: str, value: str) -> str:
+        """Return the call that makes its Database with a setting, to paste."""
+        return _with((self.adopted or self.call).node, {name: value})
 
     @property
     def variable(self) -> str | None:
@@ -170,6 +197,14 @@ class Engine(Subject):
         return self.key.partition(":")[2] or self.key
 
 
+def _with(call: ast.Call, changed: Mapping[str, str]) -> str:
+    kept = [kw for kw in call.keywords if kw.arg not in changed]
+    arguments = [ast.unparse(arg) for arg in call.args]
+    arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
+    arguments += [f"{key}={text}" for key, text in changed.items()]
+    return f"{ast.unparse(call.func)}({', '.join(arguments)})"
+
+
 def engines(source: Source) -> Iterator[Engine]:
     """Yield every engine made anywhere in the tree; a wrapper gives one for each place that calls it."""
     makers = source.calls.outside({"sqlalchemy", "sqlmodel"}, *_MAKERS)
@@ -180,27 +215,41 @@ def engines(source: Source) -> Iterator[Engine]:
         frames: list[Frame] = []
         if function is not None and depends_on_parameters(call.node, function):
             frames = source.calls.frames(function)
-        for engine in _distinct(source, call, maker, frames):
-            yield replace(engine, adopted=id(call.node) in adopted, passing=forgotten(source, call))
+        for engine in _distinct(source, call, maker, frames, adopted):
+            yield replace(engine, passing=forgotten(source, call))
 
 
-def _adopted(source: Source) -> set[int]:
-    """Return the calls whose engine is given to `Database.from_engine`."""
-    found: set[int] = set()
+def _adopted(source: Source) -> dict[int, Call]:
+    """Return the calls of `Database.from_engine` by the calls that make what they are given."""
+    found: dict[int, Call] = {}
     for call, _ in source.calls.outside({"verdigris"}, "from_engine"):
         given = call.node.args[0] if call.node.args else keyword(call.node, "engine")
+        if isinstance(given, ast.Attribute):
+            found.update((id(made.value), call) for made in _kept_as(given, call))
         meaning = None if given is None else source.names.resolve(given, call.scope)
-        found.add(id(meaning.value if isinstance(meaning, Assigned) else given))
+        found[id(meaning.value if isinstance(meaning, Assigned) else given)] = call
     return found
 
 
-def _distinct(source: Source, call: Call, maker: External, frames: list[Frame]) -> Iterator[Engine]:
+def _kept_as(given: ast.Attribute, call: Call) -> Iterator[ast.Assign]:
+    """Yield what the same function assigns to `self.engine`, as a container of dependencies does."""
+    name = ast.unparse(given)
+    for node in () if call.scope.function is None else call.scope.function.nodes():
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets):
+            yield node
+
+
+def _distinct(
+    source: Source, call: Call, maker: External, frames: list[Frame], adopted: Mapping[int, Call]
+) -> Iterator[Engine]:
     """Yield one engine for each set of options that a wrapper's callers give; one that all share is the wrapper's."""
     made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
+    made = [replace(each, adopted=adopted.get(id(each.made.node)) or adopted.get(id(each.call.node))) for each in made]
     made.sort(key=lambda engine: engine.role is not Role.APPLICATION)  # who else uses a wrapper comes second
     groups: dict[str, Engine] = {}
     for engine in made:
-        groups.setdefault(repr([engine.pooled, *(engine.option(name) for name in _TELLING)]), engine)
+        options = (engine.option(name) for name in _TELLING)
+        groups.setdefault(repr([engine.pooled, engine.adopted is None, *options]), engine)
     yield from [made[0].inside] if len(groups) == 1 else groups.values()
 
 

@@ -40,9 +40,9 @@ class TimeLimits:
         return Limits(connect, statement, found[0].told if found else "")
 
     def _of(self, engine: Engine, way: Options) -> Limits:
-        maker = engine.maker.dotted
-        if guaranteed(maker, "command_timeout") is not None:
-            return Limits(self._option(engine, "connect_timeout"), self._bounded(engine), _promised(maker))
+        said = "connect_args" in way.values and engine.adopted is not None  # these come before what from_engine() adds
+        if guaranteed(engine.symbol, "command_timeout") is not None and not (said and self._speaks(way)):
+            return Limits(self._option(engine, "connect_timeout"), self._bounded(engine), _promised(engine.symbol))
         if "connect_args" not in way.values:
             missing: Value = Missing() if way.open is None else Unknown(way.open)
             return self._elsewhere(engine, missing, missing)
@@ -50,6 +50,11 @@ class TimeLimits:
         connect = agree([self._first(inner, _CONNECT) for inner in ways])
         statement = agree([self._statement(inner) for inner in ways])
         return self._elsewhere(engine, connect, statement)
+
+    def _speaks(self, way: Options) -> bool:
+        """Tell whether connect_args may say a limit themselves."""
+        ways = self.source.evaluator.dictionaries(way.values["connect_args"])
+        return any(inner.open is not None or inner.values.keys() & {*_STATEMENT, *_CONNECT} for inner in ways)
 
     def _option(self, engine: Engine, name: str) -> Value:
         worth = engine.option(name)

@@ -129,7 +129,7 @@ class Borrowed:
 
     def _keeps(self, engine: Engine) -> bool:
         """Tell whether an engine of a module keeps its connections; a Database has a pool for each event loop."""
-        ours = engine.adopted or engine.maker.package == "verdigris"
+        ours = engine.ours
         made_once = engine.call.scope.function is None
         return engine.mode == "async" and not ours and made_once and engine.pooled == Known(value=True)
 
