@@ -61,6 +61,13 @@ def test_a_run_settles_a_loop_that_the_source_leaves_open(tmp_path, recording, v
     assert conclude("no-n-plus-one", tmp_path, LOOP, recording).verdict is verdict
 
 
+@pytest.mark.parametrize("path", ["tests/conftest.py", "app/alembic/versions/first.py"])
+def test_what_a_line_of_the_tests_or_of_a_migration_repeats_is_no_query_a_row_of_the_application(tmp_path, path):
+    recording = Recording(repeats=(Repeat("f", site=f"{path}:3", different=8, scopes=1),))
+
+    assert conclude("no-n-plus-one", tmp_path, "", recording).findings == ()
+
+
 def test_paths_that_branch_later_name_their_common_step_once(tmp_path):
     once = """
     joinedload(Folder.notes).joinedload(Note.folder), joinedload(Folder.notes).joinedload(Note.author)

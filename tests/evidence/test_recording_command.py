@@ -186,6 +186,16 @@ def test_pytest_with_every_warning_an_error_accepts_that_the_recorder_came_befor
     assert run([sys.executable, "-W", "error", "-c", marking], output=output, root=tmp_path) == 0
 
 
+@pytest.mark.parametrize("table", ["alembic_version", "public.alembic_version"])
+def test_what_alembic_writes_of_itself_is_no_row_that_a_test_left(table):
+    tests = TestRun()
+    tests.current = "test_first"
+
+    tests.committed("postgresql+asyncpg://h/shop_test", {table: 2})
+
+    assert (tests.facts().rows_left, tests.facts().committing) == ({}, ())
+
+
 @pytest.mark.parametrize(
     ("sql", "left"),
     [

@@ -9,6 +9,7 @@ from verdigris.evidence.judgement import Kind, Population, Subject
 from verdigris.evidence.source.models.relations import Relation
 from verdigris.evidence.source.statements.loops import RowQuery
 from verdigris.evidence.source.statements.statements import Loaded, LoaderOption
+from verdigris.evidence.tree import Role, role_of
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
@@ -249,10 +250,13 @@ def _answer(evidence: Evidence, route: Route) -> Answer:
 
 
 def repeated(evidence: Evidence) -> list[PerRow]:
-    """Return the queries that one line repeated with other values, often enough to be one a row."""
+    """Return the queries that one line repeated with other values, often enough to be one a row.
+
+    A line of the tests or of a migration is none of the application's: `metadata.create_all()` looks for each table.
+    """
     found = []
     for seen in evidence.recording.repeats if evidence.recording is not None else ():
-        if seen.different >= REPEATS and seen.site is not None:
+        if seen.different >= REPEATS and seen.site is not None and _is_served(seen.site):
             where = seen.route or "one task"
             message = f"this line sent one query {seen.different} times, with other values each time, in {where}"
             fix = "one query with in_(ids), before the loop"
@@ -286,6 +290,10 @@ def runs(evidence: Evidence, route: str | None, function: Place) -> int:
         return sum(seen.count for seen in evidence.recording.requests if seen.route == route)
     uses = (use for statement in evidence.recording.statements for use in statement.uses)
     return sum(use.count for use in uses if use.site is not None and function.covers(Place.parse(use.site)))
+
+
+def _is_served(site: str) -> bool:
+    return role_of(Place.parse(site).path) not in {Role.TEST, Role.MIGRATION}
 
 
 def _place(site: str | None) -> Place | None:

@@ -32,7 +32,7 @@ SKIPPED = frozenset(
     }
 )
 SETTINGS = re.compile(
-    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|(docker-)?compose.*\.ya?ml)$"
+    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|.*requirements.*\.txt|(docker-)?compose.*\.ya?ml)$"
 )
 
 
@@ -71,7 +71,10 @@ def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
             and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))  # noqa: PTH110, PTH118 - never raises
         )
         for name in sorted(files):
-            if (name.endswith(".py") or SETTINGS.match(name)) and not _excluded(inside / name, exclude):
+            wanted = (
+                name.endswith(".py") or SETTINGS.match(name) or (inside.name, name[-4:]) == ("requirements", ".txt")
+            )
+            if wanted and not _excluded(inside / name, exclude):
                 yield Path(directory) / name
 
 

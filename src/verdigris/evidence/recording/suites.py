@@ -12,6 +12,7 @@ from typing import Any
 from verdigris.evidence.recording.artefact import Tests
 
 _NAMES = 100
+_BOOKKEEPING = "alembic_version"  # which migration a schema has: no test's data
 _SHUFFLERS = ("randomly", "random_order", "reverse")
 
 
@@ -39,8 +40,11 @@ class TestRun:
 
     def committed(self, url: str, changes: dict[str, int]) -> None:
         """Note rows that were committed for good."""
+        written = {table: rows for table, rows in changes.items() if table.rpartition(".")[2] != _BOOKKEEPING}
+        if not written:
+            return
         with self._lock:
-            self.rows.update({(url, table): rows for table, rows in changes.items()})
+            self.rows.update({(url, table): rows for table, rows in written.items()})
             if self.current is not None:
                 self.committing[self.current] = None
 

@@ -33,6 +33,26 @@ def verdict(box, folder, dependency, route=""):
     return box().conclude(Evidence(tree(folder, {"main.py": HEAD + dependency + USED + route}))).verdict
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "severity"),
+    [
+        ("requirements.txt", "fastapi==0.115.4\n", "advice"),
+        ("requirements/base.txt", "alembic\nfastapi[all]==0.117.1  # not yet\n", "advice"),
+        ("requirements-dev.txt", "fastapi-users==0.1\nfastapi>=0.115\n", "error"),
+        ("requirements.txt", "fastapi==0.118.0\n", "error"),
+    ],
+)
+def test_a_commit_behind_the_answer_is_advice_below_the_release_that_moved_it(file, text, severity, tmp_path):
+    dependency = "async def get_db():\n    async with factory() as session:\n        yield session\n"
+    dependency += "        await session.commit()\n"
+    route = "\n@app.get('/')\nasync def read(session: Annotated[AsyncSession, Depends(get_db)]): ...\n"
+    evidence = Evidence(tree(tmp_path, {"main.py": HEAD + dependency + route, file: text}))
+
+    [finding] = CommitOrRollback().conclude(evidence).findings
+
+    assert finding.severity == severity
+
+
 def closing(finally_):
     return f"""
 async def get_db(log: logging.Logger, keep: bool = False):

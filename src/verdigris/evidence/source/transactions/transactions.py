@@ -239,8 +239,8 @@ class Transactions:
         """The minor version of FastAPI that the project's requirements stay below: 118 for 0.118."""
         bounds = []
         for path, text in self.source.files.settings.items():
-            if path.rpartition("/")[2] == "pyproject.toml":
-                for match in _PINNED.finditer(text):
+            if path.endswith((".txt", "pyproject.toml")):
+                for match in _PINNED.finditer("\n" + text):  # a requirement may be the very first word
                     bounds += list(_upper(match[1]))
         return min(bounds, default=None)
 
