@@ -14,6 +14,8 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "verdigris"
 CHECKER = {"checker", "checklist", "cli", "demo", "evidence", "report"}
 APART = {"__init__", "__main__", "__pycache__", "embedded", "pytest_plugin"}
+#: The parts of the checker, each on those before it; the demo is one command more.
+PARTS = ["evidence", "checklist", "report", "checker", "cli"]
 INDEX = PACKAGE / "evidence" / "source"
 #: What each package of the source evidence builds on, imported or asked through the index: what stands above it only.
 BUILDS_ON = {
@@ -115,6 +117,15 @@ def imports_of(file):
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_parts_of_the_checker_build_on_those_before_them_only(part):
+    above = set(PARTS[PARTS.index(part) + 1 :])
+
+    used = {file.name: parts(imports_of(file)) & above for file in (PACKAGE / part).rglob("*.py")}
+
+    assert set().union(*used.values()) == set(), used
 
 
 def test_every_module_of_the_source_evidence_is_in_a_package():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from verdigris.checker.usage import UsageError, nearest
+from verdigris.checker.naming import nearest
+from verdigris.checker.usage import UsageError
 from verdigris.evidence.judgement import Kind
 
 if TYPE_CHECKING:

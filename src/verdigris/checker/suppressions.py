@@ -62,7 +62,7 @@ class Suppression:
             return f"{self.place}: this comment names no box and excuses nothing; it is written {FORM}"
         for name in self.names:
             if name not in known and name.rpartition("/")[0] not in known:
-                from verdigris.checker.usage import nearest
+                from verdigris.checker.naming import nearest
 
                 return f"{self.place}: this comment names `{name}`, which is no box. {nearest(name, known, 'There is')}"
         if not self.reason:

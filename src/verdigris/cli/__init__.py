@@ -72,7 +72,8 @@ def _dispatch(given: list[str]) -> int:
 
 def _command(word: str) -> Callable[[list[str]], int]:
     if word not in COMMANDS:
-        from verdigris.checker.usage import UsageError, nearest
+        from verdigris.checker.naming import nearest
+        from verdigris.checker.usage import UsageError
 
         raise UsageError(
             f"`{word}` is no {'option' if word.startswith('-') else 'command'}.",
@@ -89,9 +90,9 @@ def _command(word: str) -> Callable[[list[str]], int]:
 
 def _told(error: Exception) -> str | None:
     """Say what happened: wrong use in its own words, a bug of ours as one; None to let the traceback through."""
-    from verdigris.checker.usage import UsageError
+    from verdigris.evidence.failure import ToldError
 
-    if isinstance(error, UsageError):
+    if isinstance(error, ToldError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _ANSWERS:
         return f"The command was cut short: {error.strerror}.\n  {_ANSWERS[error.errno]}"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 from verdigris.checker import baseline as baselines
 from verdigris.checker import check as checking
 from verdigris.checker.config import find
-from verdigris.checker.usage import UsageError, nearest
+from verdigris.checker.naming import nearest
+from verdigris.checker.usage import UsageError
 from verdigris.cli.options import Parser, choice
 from verdigris.cli.plan import add_options, baseline_of, plan
 from verdigris.report import FORMATS, renderer

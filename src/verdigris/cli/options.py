@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from verdigris.checker.usage import UsageError, nearest
+from verdigris.checker.naming import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
+        from verdigris.checker.usage import UsageError  # what is read well needs none of it
+
         what = message.removeprefix("argument ")
         raise UsageError(
             what if what.endswith((".", "?")) else f"{what}.",
@@ -31,6 +33,8 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(given)
         if not unknown:
             return found
+        from verdigris.checker.usage import UsageError  # as above
+
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
             why = f"{self.prog} takes no further one."

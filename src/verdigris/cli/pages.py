@@ -41,7 +41,7 @@ def explain(given: list[str]) -> int:
     )
     parser.add_argument("--color", metavar="WHEN", type=choice("auto", "always", "never"), default="auto")
     options = parser.read(given)
-    from verdigris.checker.usage import matching
+    from verdigris.checker.naming import matching
     from verdigris.report.page import terminal
     from verdigris.report.style import style_for
 
@@ -62,7 +62,8 @@ def _document(name: str, style: Style) -> str:
     """Return a page as it is written, its tables and code included, with its headings in bold."""
     known = documents()
     if name not in known:
-        from verdigris.checker.usage import UsageError, nearest
+        from verdigris.checker.naming import nearest
+        from verdigris.checker.usage import UsageError
 
         raise UsageError(
             f"There is no page {name}.",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from verdigris.checker import baseline as baselines
 from verdigris.checker.check import Plan
 from verdigris.checker.config import Config, find, kind
-from verdigris.checker.usage import UsageError, matching
+from verdigris.checker.naming import matching
+from verdigris.checker.usage import UsageError
 from verdigris.checklist.pages import numbers
 from verdigris.cli.options import Parser, positive, words
 from verdigris.evidence.judgement import Kind

@@ -14,7 +14,6 @@ ASYNC_SESSION = External("sqlalchemy.ext.asyncio.AsyncSession")
 SYNC_SESSION = External("sqlalchemy.orm.Session")
 ASYNC_FACTORY = External("sqlalchemy.ext.asyncio.async_sessionmaker")
 SYNC_FACTORY = External("sqlalchemy.orm.sessionmaker")
-SCOPED_FACTORY = External("sqlalchemy.ext.asyncio.async_scoped_session")
 _ITERATORS = {"AsyncIterator", "AsyncGenerator", "Iterator", "Generator", "AsyncIterable", "Iterable"}
 _CONTEXTS = {"AbstractAsyncContextManager", "AbstractContextManager", "AsyncContextManager", "ContextManager"}
 _WRAPPERS = {"Optional", "Awaitable", "Coroutine", "ClassVar", "Final", "Required", "NotRequired", "Type", "type"}

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 EAGER = ("joinedload", "selectinload", "subqueryload", "immediateload", "contains_eager")
 OTHERS = ("lazyload", "raiseload", "noload", "defaultload", "load_only", "defer", "undefer", "Load")
 PACKAGES = frozenset({"sqlalchemy", "sqlmodel"})
-LOAD = "verdigris.load"
 
 
 @dataclass(frozen=True, slots=True)
