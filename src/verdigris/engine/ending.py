@@ -54,12 +54,12 @@ async def commit_at_once(session: Session, finish: Callable[[], object] | None =
 
 
 async def _commit_lean(session: Any, held: LeanTransaction, finish: Callable[[], object] | None) -> bool:
-    if is_changed(session) or OF_COMMIT.any(session) or held.is_heard("commit"):
-        return False
+    if is_changed(session) or OF_COMMIT.any(session) or held.is_heard("commit") or held.driver.is_closed():
+        return False  # a connection that is known to be closed has its error raised by the driver's transaction
     begun, held.begun = held.begun, None
     if begun is not None:
         try:
-            await begun.commit()
+            await held.driver.execute("COMMIT;")
         except BaseException as error:  # noqa: BLE001 - raised again, by do_commit
             held.driver.unfinished = error
     if held.driver.unfinished is not None or not held.give():
@@ -75,7 +75,7 @@ async def _commit_lean(session: Any, held: LeanTransaction, finish: Callable[[],
 def closes_lean(session: Session | Any) -> LeanTransaction | None:
     """Return a session's transaction, if closing the session comes to one ROLLBACK that nobody hears."""
     held = lean_transaction(session)
-    if held is None or OF_CLOSE.any(session) or held.is_heard("rollback"):
+    if held is None or OF_CLOSE.any(session) or held.is_heard("rollback") or held.driver.is_closed():
         return None
     return held if held.pool.returns_at_once(held.driver) else None
 
@@ -87,7 +87,7 @@ async def close(session: Session, held: LeanTransaction) -> None:
     cancelled = None
     if begun is not None:
         try:
-            answer = ToItsEnd(begun.rollback())  # which raises at once where the connection is known to be closed
+            answer = ToItsEnd(held.driver.execute("ROLLBACK;"))
             try:
                 await answer
             finally:

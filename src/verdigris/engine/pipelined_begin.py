@@ -21,8 +21,6 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Iterable
 
-    from asyncpg.transaction import Transaction
-
     from verdigris.engine.driver import DriverSettings
 
 _asyncpg: Any = asyncpg.Connection
@@ -40,13 +38,12 @@ class Beginning(asyncpg.Connection):
     first: bool = False  # while the transaction starts whose first statement comes right behind
     owed: str | None = None  # a BEGIN that goes with the next statement
 
-    async def begin(self, transaction: Transaction) -> None:
-        """Start a transaction whose first statement follows at once."""
-        self.first = True
-        try:
-            await transaction.start()
-        finally:
-            self.first = False
+    async def begin(self, how: str) -> None:
+        """Begin a transaction by this statement, whose first statement follows at once."""
+        if self._may_wait():
+            self.owed = how
+        else:
+            await self.execute(how)
 
     def _may_wait(self) -> bool:
         """Tell whether nobody watches or changes what is sent; who traces asyncpg puts itself in its place any time."""

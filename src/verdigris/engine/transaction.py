@@ -11,9 +11,10 @@ different from a transaction that SQLAlchemy has begun.
 from __future__ import annotations
 
 from collections import UserDict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from asyncpg.transaction import Transaction, TransactionState
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import greenlet_spawn
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncpg import Record
-    from asyncpg.transaction import Transaction
     from sqlalchemy.engine import Engine
     from sqlalchemy.orm import SessionTransaction
 
@@ -46,7 +46,7 @@ class LeanTransaction(UserDict[Any, Any]):
         self.owner = owner
         self.bind = bind
         self.pool, self.record, self.driver = taken
-        self.begun: Transaction | None = None
+        self.begun: tuple[str | None, bool, bool] | None = None  # how, once BEGIN was sent
 
     @cached_property
     def data(self) -> dict[Any, Any]:  # type: ignore[override]  # an attribute there, which is set when it is made
@@ -55,7 +55,7 @@ class LeanTransaction(UserDict[Any, Any]):
         connection = Connection(self.bind, self.pool.proxied(self.record))
         if self.begun is not None:
             adapter: Any = self.record.dbapi_connection
-            adapter._transaction = self.begun
+            adapter._transaction = self._of_driver(*self.begun)
             if hasattr(adapter, "_started"):  # SQLAlchemy 2.0
                 adapter._started = True
         entry = (connection, connection.begin(), True, True)
@@ -72,7 +72,9 @@ class LeanTransaction(UserDict[Any, Any]):
         """Run a statement, with BEGIN if that was not sent yet; errors are those of a session."""
         try:
             if self.begun is None:
-                self.begun = await self._begin()
+                how = _manner(self.bind, self.record.dbapi_connection)
+                await self.driver.begin(_begin(*how))
+                self.begun = how
             return await lane.run(self.driver, statement=text, arguments=arguments)
         except Exception as error:  # noqa: BLE001 - raised again, as the session would raise it
             return await greenlet_spawn(raise_as_session, self.opened(), text, arguments, error)
@@ -80,12 +82,10 @@ class LeanTransaction(UserDict[Any, Any]):
             self.opened().invalidate(cancelled)  # outside of a greenlet: dropped, and stopped on the server
             raise
 
-    async def _begin(self) -> Transaction:
-        isolation, readonly, deferrable = _manner(self.bind, self.record.dbapi_connection)
-        transaction: Transaction = self.driver.transaction(
-            isolation=isolation, readonly=readonly, deferrable=deferrable
-        )
-        await self.driver.begin(transaction)
+    def _of_driver(self, isolation: Any, readonly: bool, deferrable: bool) -> Any:  # noqa: FBT001 - how it began
+        """Return the driver's own object for the transaction that was begun, as if it had begun it."""
+        transaction: Any = Transaction(self.driver, isolation, readonly, deferrable)  # also of a closed connection
+        transaction._state, self.driver._top_xact = TransactionState.STARTED, transaction
         return transaction
 
     def is_heard(self, ending: str) -> bool:
@@ -154,6 +154,13 @@ def _level(bind: Any) -> str | None:
     """Return the driver's name of the isolation level that an engine's options ask for, if it has one."""
     level: str | None = bind.dialect._isolation_lookup.get(bind._execution_options.get("isolation_level"))
     return level
+
+
+@lru_cache(maxsize=64)
+def _begin(isolation: str | None, readonly: bool, deferrable: bool) -> str:  # noqa: FBT001 - as a connection has them
+    """Return the statement that begins a transaction so, as asyncpg would write it."""
+    level = f" ISOLATION LEVEL {isolation.replace('_', ' ').upper()}" if isolation else ""
+    return f"BEGIN{level}{' READ ONLY' if readonly else ''}{' DEFERRABLE' if deferrable else ''};"
 
 
 def _manner(bind: Any, adapter: Any) -> tuple[str | None, bool, bool]:
