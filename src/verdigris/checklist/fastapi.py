@@ -153,7 +153,7 @@ class CommitOrRollback(Box[Subject]):
         mixed = len(early) < len(subject.uses)
         before = transactions.fastapi_bound is not None and transactions.fastapi_bound <= AFTER_SINCE
         fastapi = "FastAPI 0.118 and later" if before else "FastAPI"
-        name = subject.short.rpartition(".")[2]
+        name = early[0].given
         places = f"at {early[0].place}" if len(early) == 1 else f"in {len(early)} places, first at {early[0].place}"
         return subject.finding(
             "two-scopes" if mixed else "after-response",

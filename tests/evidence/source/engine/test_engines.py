@@ -279,6 +279,26 @@ def test_what_from_engine_adds_is_seen_wherever_the_engine_is_made(made, withdra
     assert all("from_engine" in verdicts[name].findings[0].fix for name in failing)
 
 
+def test_a_wrapper_that_tests_call_too_is_one_adopted_engine_of_the_application(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "app/db.py": f"""{HEAD}
+from verdigris import Database
+def make(url):
+    return create_async_engine(url)
+engine = make("postgresql+asyncpg://h/d")
+db = Database.from_engine(engine)
+""",
+            "tests/conftest.py": "from app.db import make\nengine = make('postgresql+asyncpg://h/d_test')\n",
+        },
+    )
+
+    [engine] = source.engines
+
+    assert (engine.ours, engine.place.path, engine.place.line) == (True, "app/db.py", 5)
+
+
 def test_limits_in_an_adopted_engines_own_connect_args_come_first(tmp_path):
     source = tree(
         tmp_path,

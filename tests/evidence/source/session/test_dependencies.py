@@ -33,6 +33,44 @@ def verdict(box, folder, dependency, route=""):
     return box().conclude(Evidence(tree(folder, {"main.py": HEAD + dependency + USED + route}))).verdict
 
 
+@pytest.mark.parametrize("given", ["db.request_session", "get_db", "again", "kit.get_db"])
+def test_the_librarys_dependency_is_known_by_the_name_that_a_project_gives_it(given, tmp_path):
+    files = {
+        "app/__init__.py": "",
+        "app/core.py": """
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from verdigris import Database
+        db = Database.from_engine(create_async_engine("postgresql+asyncpg://h/d"))
+        get_db = db.request_session
+        """,
+        "app/kit.py": "from app.core import get_db  # sqlalchemy",
+        "app/main.py": f"""
+        from fastapi import Depends, FastAPI
+        from sqlalchemy.ext.asyncio import AsyncSession
+        from app import kit
+        from app.core import db, get_db
+        from app.kit import get_db as again
+        app = FastAPI()
+        @app.get("/")
+        async def read(session: AsyncSession = Depends({given}, scope="function")): ...
+        """,
+    }
+    evidence = Evidence(tree(tmp_path, files))
+
+    assert {box().conclude(evidence).verdict for box in (AsyncWith, CommitOrRollback)} == {Verdict.HOLDS}
+
+
+def test_the_edit_of_a_dependency_names_it_as_it_is_written_there(tmp_path):
+    dependency = "class Kit:\n    async def session(self):\n        async with factory() as session:\n"
+    dependency += "            yield session\n            await session.commit()\nkit = Kit()\n"
+    route = "@app.get('/')\nasync def read(session: Annotated[AsyncSession, Depends(kit.session)]): ...\n"
+    evidence = Evidence(tree(tmp_path, {"main.py": HEAD + dependency + route}))
+
+    [finding] = CommitOrRollback().conclude(evidence).findings
+
+    assert finding.fix.startswith('Depends(kit.session, scope="function")')
+
+
 @pytest.mark.parametrize(
     ("file", "text", "severity"),
     [

@@ -245,6 +245,9 @@ def _distinct(
     """Yield one engine for each set of options that a wrapper's callers give; one that all share is the wrapper's."""
     made = [_engine(source, call, maker, frame) for frame in frames or (None,)]
     made = [replace(each, adopted=adopted.get(id(each.made.node)) or adopted.get(id(each.call.node))) for each in made]
+    takers = [each.adopted for each in made if each.role is Role.APPLICATION]
+    if takers and all(takers):  # what tests make by the same wrapper tells no two engines of the application apart
+        made = [replace(each, adopted=each.adopted or takers[0]) for each in made]
     made.sort(key=lambda engine: engine.role is not Role.APPLICATION)  # who else uses a wrapper comes second
     groups: dict[str, Engine] = {}
     for engine in made:

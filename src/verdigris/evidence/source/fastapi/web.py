@@ -38,6 +38,12 @@ class Depends:
         """Where it is written."""
         return self.call.place
 
+    @property
+    def given(self) -> str:
+        """The dependency as it is written there."""
+        node = self.call.node.args[0] if self.call.node.args else keyword(self.call.node, "dependency")
+        return "..." if node is None else ast.unparse(node)
+
 
 @dataclass(frozen=True, slots=True)
 class Route(Subject):

@@ -288,6 +288,8 @@ class Types:
         meaning = self.names.resolve(node, scope)
         if meaning is not None and not isinstance(meaning, Assigned):
             return meaning
+        if isinstance(meaning, Assigned) and isinstance(meaning.value, ast.Attribute) and depth < DEPTH:
+            return self.reach(meaning.value, meaning.scope, depth + 1)  # get_db = db.request_session
         if not isinstance(node, ast.Attribute):
             return None
         if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "super":
