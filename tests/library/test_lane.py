@@ -295,3 +295,35 @@ async def test_in_a_sandbox_it_sees_what_the_test_wrote_and_its_errors_undo_noth
     (row,) = await asyncio.create_task(sandbox.lane.fetch("SELECT n FROM kept WHERE n = $1", (1,)))  # as a request is
     assert row["n"] == 1
     await sandbox.dispose()
+
+
+REFUSED = "SELECT count(*) FROM pg_class WHERE relnatts = $1"
+
+
+async def read_in_a_session(database):
+    async with database.read() as session:
+        await session.execute(text(REFUSED.replace("$1", ":n")), {"n": "many"})
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda database: database.lane.fetch(REFUSED, (2**40,)),
+        lambda database: database.lane.fetchval_together(REFUSED, (2**40,)),
+        read_in_a_session,
+    ],
+    ids=["alone", "together", "session"],
+)
+async def test_a_statement_whose_arguments_are_refused_leaves_nothing_open_in_the_pool(database_url, read):
+    """asyncpg prepares it and asks for no end: tables stay locked, also against an ALTER TABLE, until the next use."""
+    begun = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL")
+    database, other = Database(database_url, pool_size=1, max_overflow=0), create_async_engine(database_url)
+
+    with pytest.raises(DBAPIError):
+        await read(database)
+
+    async with other.connect() as connection:
+        assert await connection.scalar(begun) == 1  # its own
+    assert await database.lane.fetchval("SELECT 1") == 1
+    await other.dispose()
+    await database.dispose()

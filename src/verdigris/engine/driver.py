@@ -94,6 +94,20 @@ class Connection(asyncpg.Connection):
         except RuntimeError:
             return False
 
+    async def settle(self) -> None:
+        """End what the server has begun for a statement whose arguments asyncpg refused to send.
+
+        Preparing it asks for no end: the server waits for more, with the tables locked and a snapshot held, and would
+        wait in the pool.
+        """
+        if getattr(self, "owed", None) is not None:  # a BEGIN: that was settled with it
+            return
+        own: Any = self
+        try:
+            await own._protocol.query("SHOW transaction_isolation", self.settings.close_timeout)  # noqa: SLF001 - ends it
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self.terminate()
+
     async def rollback_to(self, savepoint: str) -> bool:
         """Roll back to a savepoint in bounded time; False if the server has an answer of its own that is an error.
 

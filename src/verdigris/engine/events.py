@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from sqlalchemy import event
+from sqlalchemy.util import await_only
 
 from verdigris.engine.driver import ours
 from verdigris.engine.pool import jitter
@@ -43,7 +45,15 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
         context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
     elif driver is not None and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
+    elif driver is not None and not driver.is_closed() and _was_never_sent(original.__cause__):
+        await_only(driver.settle())
     return None
+
+
+def _was_never_sent(error: BaseException | None) -> bool:
+    """Whether asyncpg itself refused a statement's arguments: such an error has no severity, which the server gives."""
+    refused = isinstance(error, asyncpg.DataError) and getattr(error, "severity", None) is None
+    return refused or isinstance(error, asyncpg.InterfaceError)
 
 
 def unguarded() -> ConfigurationError:
