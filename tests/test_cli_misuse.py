@@ -80,3 +80,10 @@ def test_a_pipe_among_the_files_is_named_and_not_waited_for(name, project):
 
     assert ran.returncode == 1
     assert f"{name}: unread: it is no regular file" in ran.stdout
+
+
+@pytest.mark.parametrize(("short", "meant"), [("-o", "--output"), ("-r", "--root")])
+def test_one_letter_of_an_option_is_told_the_option_that_begins_with_it(short, meant, capsys):
+    assert main(["record", short, "run.json", "--", "true"]) == 2
+
+    assert f"Did you mean `{meant}`?" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+import sysconfig
 from functools import partial
 from typing import Annotated
 
@@ -811,6 +812,21 @@ async def test_a_session_that_would_commit_after_the_response_is_named_at_start(
     assert "GET /api/late (" in str(named.value)
     assert 'Write Depends(db.request_session, scope="function").' in str(named.value)
     assert 'Write Depends(repository, scope="function") too.' in str(named.value)
+
+
+async def test_routes_that_a_package_wrote_are_given_a_dependency_of_the_projects_own(app, db):
+    async def create(session: Annotated[AsyncSession, Depends(db.request_session)]) -> None: ...
+
+    installed = f"{sysconfig.get_path('purelib')}/crud/routes.py"
+    create.__code__ = create.__code__.replace(co_filename=installed)
+    app.post("/notes")(create)
+
+    with pytest.raises(ConfigurationError) as named:
+        async with app.router.lifespan_context(app):
+            pass
+
+    assert "async with db.session() as session: yield session" in str(named.value)
+    assert "Write Depends(" not in str(named.value)
 
 
 async def test_one_session_under_two_scopes_is_named_at_start(app, db):

@@ -40,10 +40,11 @@ class Parser(argparse.ArgumentParser):
             why = f"{self.prog} takes no further one."
             raise UsageError(f"`{word}` is one argument too many.", why=why, page=f"{self.prog} --help")
         options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        alike = [option for option in options if option.startswith(f"-{word}")]  # `-o`: no option has a short form
         raise UsageError(
             f"`{word}` is no option of {self.prog}.",
             why="An option that nobody reads would be ignored in silence.",
-            do=(nearest(word, options, "There is"),),
+            do=(nearest(alike[0] if alike else word, options, "There is"),),
             page=f"{self.prog} --help",
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, routing
 from starlette.routing import Mount
 
-from verdigris._places import shown
+from verdigris._places import is_application, shown
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi import response_models
 from verdigris.fastapi.reads import ReadRoute
@@ -55,6 +55,11 @@ class _Use:
     @property
     def scope(self) -> str:
         return self.dependant.scope or "request"
+
+    def asked_by_a_package(self, endpoint: _Endpoint) -> bool:
+        """Tell whether an installed package wrote the `Depends`, as a generator of CRUD routes does."""
+        code = getattr(inspect.unwrap((self.chain[-1].call if self.chain else None) or endpoint.call), "__code__", None)
+        return code is not None and not is_application(code.co_filename)
 
 
 def check(app: FastAPI, db: Database) -> None:
@@ -128,10 +133,13 @@ def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
     if not late:
         return
     two = " and would be a second session beside the function-scoped one" if len(late) < len(uses) else ""
-    yield (
-        f"{_where(endpoint)}: the session is asked for without the scope that it ends with{two}."
-        ' Write Depends(db.request_session, scope="function").'
-    )
+    edit = 'Write Depends(db.request_session, scope="function").'
+    if late[0].asked_by_a_package(endpoint):
+        edit = (
+            "A package asks, and commits itself: give it a dependency of your own, `async def get_session():` with"
+            " `async with db.session() as session: yield session`."
+        )
+    yield f"{_where(endpoint)}: the session is asked for without the scope that it ends with{two}. {edit}"
     generators = {link.call.__name__ for use in late for link in use.chain if link.call and is_generator(link.call)}
     for name in sorted(generators):
         yield (
