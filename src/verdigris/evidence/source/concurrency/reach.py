@@ -70,7 +70,9 @@ class Reaches:
         return found
 
     def _provides(self, call: Call, function: Scope) -> bool:
-        """Tell whether a function makes something only to hand out a session of it."""
+        """Tell whether a function makes something only to hand out a session of it, and leaves it behind."""
+        if any(isinstance(node, ast.Attribute) and node.attr == "dispose" for node in function.nodes()):
+            return False  # for a script, which runs it once: nothing of the application calls it
         produced = self.source.types.produced(function)
         if produced is None or self.source.types.session_type(produced) is None:
             return False
