@@ -132,6 +132,18 @@ def test_the_base_install_depends_on_nothing():
     assert project["dependencies"] == []
 
 
+def test_the_oldest_versions_that_are_promised_are_versions_that_the_tests_run_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = dict(
+        re.findall(r"([a-z]+)(?:\[\w+\])?>=([\d.]+)", " ".join(project["optional-dependencies"]["fastapi"]))
+    )
+    pins = "\n".join((ROOT / name).read_text() for name in ("constraints-older.txt", "constraints.txt"))
+
+    tested = {name: re.search(rf"^{name}==([\d.]+)", pins, re.MULTILINE)[1] for name in promised}
+
+    assert {name: f"{version}.0"[: len(tested[name])] for name, version in promised.items()} == tested
+
+
 def test_the_commands_and_the_plugin_that_the_package_announces_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     announced = [*project["scripts"].values(), *project["entry-points"]["pytest11"].values()]
