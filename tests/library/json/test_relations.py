@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ForeignKey, and_, bindparam, func, select
+from pydantic import BaseModel, ConfigDict, create_model
+from sqlalchemy import ForeignKey, Integer, and_, bindparam, func, select
 from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -43,6 +43,19 @@ class Parent(Base):
     eldest: Mapped[Kid | None] = relationship(
         primaryjoin=lambda: Parent.id == foreign(Kid.parent_id), order_by="Kid.id", uselist=False, viewonly=True
     )
+
+
+LONG = "a_name_that_is_longer_than_an_identifier_of_postgresql_may_be_to_"
+
+
+class Wide(Base):
+    __tablename__ = "relations_wide"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+setattr(Wide, f"{LONG}one", mapped_column("one", Integer, default=1))
+setattr(Wide, f"{LONG}two", mapped_column("two", Integer, default=2))
 
 
 class Kid(Base):
@@ -146,7 +159,7 @@ async def db(database_url):
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with database.session.begin() as session:
-        session.add_all([Parent(id=1), Parent(id=2), Work(id=1), Book(id=2, isbn="0")])
+        session.add_all([Parent(id=1), Parent(id=2), Wide(id=1), Work(id=1), Book(id=2, isbn="0")])
         await session.flush()
         session.add_all([Kid(id=n, parent_id=1 + n % 2, owner=1 + n // 3) for n in range(1, 5)])
         session.add(Pupil(id=5, parent_id=2, owner=2, school="north", marks=[Mark(id=1)]))
@@ -235,3 +248,15 @@ async def test_criteria_hold_for_what_a_read_loads_as_for_eager_loaders(db, prop
     found = await db.fetch(PARENTS.options(option), list[KidsOut])
 
     assert [[kid.id for kid in parent.kids] for parent in found] == kids == [[4], [3, 5]]
+
+
+@pytest.mark.parametrize("limit", [None, 40])
+async def test_names_that_postgresql_would_cut_to_the_same_stay_apart(db, limit):
+    out = create_model("WideOut", **{f"{LONG}one": (int, ...), f"{LONG}two": (int, ...)})
+    statement = select(Wide).limit(limit)
+
+    async with db.session() as session:
+        body = (await db.json(statement, list[out], session=session)).body
+
+    assert body == f'[{{"{LONG}one":1,"{LONG}two":2}}]'.encode()
+    assert db.json_read(statement, list[out]).fallback is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import VARCHAR, ColumnClause, Float, Numeric, String, inspect, literal_column, type_coerce
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
     from verdigris.loading.json.page import Beside
+
+
+#: Bytes of an identifier in PostgreSQL.
+LONGEST = 63
 
 
 class EntityRow(Protocol):
@@ -107,6 +112,8 @@ class RootRow:
         return name
 
     def _named(self, name: str, expression: ColumnElement[Any]) -> ColumnElement[Any]:
+        if len(name.encode()) > LONGEST:  # PostgreSQL would cut it, and two may begin alike
+            name = f"#{zlib.crc32(name.encode()):08x}"
         self.columns.setdefault(name, expression)
         return _of_root(name, expression)
 
