@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.reading.modules import Scope
 
 S = TypeVar("S", bound=Subject)
+_DRIVERS = {"asyncpg", "psycopg", "psycopg2", "aiosqlite", "aiomysql", "asyncmy"}
 _EXECUTES = re.compile(
     r"\s*explain\s*(\([^)]*analyze[^)]*\)|analyze)\s*(verbose\s+)?(insert|update|delete|merge)", re.IGNORECASE
 )
@@ -210,7 +211,11 @@ class Source:
 
     @cached_property
     def applications(self) -> Population[Application]:
-        """Every FastAPI application."""
+        """Every FastAPI application, unless nothing in the project speaks to a database that could fail it."""
+        if not any(
+            package in _DRIVERS | {"sqlmodel", "verdigris"} or "alchemy" in package for package in self.packages
+        ):
+            return self.population(())
         found = self.handlers.applications
         gaps = (
             ("no FastAPI application is made in the application's own files, though there are routes",)

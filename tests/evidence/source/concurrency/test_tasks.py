@@ -137,3 +137,32 @@ async def read(session: AsyncSession, ids):
     )
 
     assert "session" in {fan_out.shared for fan_out in source.fan_outs}
+
+
+CONTEXT = """
+class Unit:
+    session: AsyncSession
+
+    async def __aexit__(self, *error: object) -> None:
+        CLOSING
+"""
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        "task = asyncio.create_task(self.session.close())\n        await asyncio.shield(task)",
+        "task: asyncio.Task[None] = asyncio.create_task(self.session.close())\n        await task",
+        "await asyncio.shield(asyncio.create_task(self.session.close()))",
+    ],
+)
+def test_a_close_that_is_shielded_and_waited_for_is_no_task_beside_the_sessions_owner(
+    tmp_path: Path, closing: str
+) -> None:
+    assert variants(tmp_path, "concurrency/session-per-task", CONTEXT.replace("CLOSING", closing)) == []
+
+
+def test_a_close_that_nobody_waits_for_runs_beside_the_sessions_owner(tmp_path: Path) -> None:
+    text = CONTEXT.replace("CLOSING", "asyncio.create_task(self.session.close())")
+
+    assert variants(tmp_path, "concurrency/session-per-task", text) == ["escapes"]

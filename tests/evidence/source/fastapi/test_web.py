@@ -70,3 +70,15 @@ def test_a_route_is_named_with_the_prefixes_of_all_routers_around_it(tmp_path):
     )
 
     assert [route.key for route in source.routes] == ["GET /api/v1/orders/{id}"]
+
+
+def test_an_application_without_a_database_has_no_database_errors_to_answer(tmp_path):
+    main = "from fastapi import FastAPI\n\napp = FastAPI()\n"
+
+    assert list(tree(tmp_path, {"main.py": main}).applications) == []
+
+
+def test_one_whose_repositories_reach_a_database_has(tmp_path):
+    main = "from fastapi import FastAPI\nfrom sqlalchemy import select\n\napp = FastAPI()\n"
+
+    assert [application.place.path for application in tree(tmp_path, {"main.py": main}).applications] == ["main.py"]

@@ -149,3 +149,40 @@ def test_what_hangs_on_another_object_knows_the_call_that_led_to_its_query(tmp_p
 
     assert found["Usage.meter"].via is not None
     assert found["Usage.meter"].via.path == "app.py"
+
+
+def test_an_option_with_a_condition_of_its_own_below_another_loads_its_relationship(tmp_path: Path) -> None:
+    found = reads(
+        tmp_path,
+        """
+        from models import Plan, Usage
+
+        async def usage(session: AsyncSession, id: int) -> list[int]:
+            statement = select(Usage).options(
+                joinedload(Usage.plan)
+                .load_only(Plan.id)
+                .options(joinedload(Plan.owner), selectinload(Plan.usages.and_(Usage.id > 1)).joinedload(Usage.meter))
+            )
+            used = await session.scalar(statement)
+            return [other.meter.id for other in used.plan.usages]
+        """,
+    )
+
+    assert found["Plan.usages"].state == "loaded"
+    assert found["Usage.meter"].state == "loaded"
+
+
+def test_an_option_below_another_that_cannot_be_read_leaves_what_it_may_load_in_doubt(tmp_path: Path) -> None:
+    found = reads(
+        tmp_path,
+        """
+        from models import Plan, Usage
+        from elsewhere import more
+
+        async def usage(session: AsyncSession, id: int) -> str:
+            used = await session.scalar(select(Usage).options(joinedload(Usage.plan).options(selectinload(more))))
+            return used.plan.owner.name
+        """,
+    )
+
+    assert found["Plan.owner"].state == "doubt"

@@ -120,9 +120,32 @@ class Tasks:
 
     def _spawned(self) -> Iterator[FanOut]:
         for call in self._calls(SPAWNERS):
-            if self._inside_group(call):
+            if self._inside_group(call) or self._closes(call):
                 continue
             yield self._fan_out(call, "create_task", self._spawn_arms(call, many=self._in_loop(call, None)))
+
+    def _closes(self, call: Call) -> bool:
+        """Tell a session's own close() in a task that is waited for: SQLAlchemy's `__aexit__` is shielded like that."""
+        match call.node.args:
+            case [ast.Call(func=ast.Attribute(value=owner, attr="close"), args=[], keywords=[])]:
+                if self.source.types.session(owner, call.scope) != "async":
+                    return False
+            case _:
+                return False
+        stored = call.module.parents.get(call.node)
+        match stored:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                kept: str | None = name
+            case _:
+                kept = None
+        for node in call.scope.nodes():
+            if isinstance(node, ast.Await):
+                waited = node.value
+                if isinstance(waited, ast.Call) and waited is not call.node and waited.args:
+                    waited = waited.args[0]  # shield(task), wait_for(task, 5)
+                if waited is call.node or (isinstance(waited, ast.Name) and waited.id == kept):
+                    return True
+        return False
 
     def _inside_group(self, call: Call) -> bool:
         func = call.node.func

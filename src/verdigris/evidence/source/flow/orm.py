@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.fastapi.schemas import Type
     from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
+    from verdigris.evidence.source.models.relations import Relation
 
 _HOW = {
     "joinedload": "loaded",
@@ -134,10 +135,13 @@ class Orm:
     def _option(self, name: str, call: Call, before: tuple[Load, ...]) -> Value:
         """Return `joinedload(A.b, ...)`, put at the end of a chain where there is one."""
         chain: list[Load] = []
-        for argument in call.arguments:
+        for index, argument in enumerate(call.arguments):
+            narrowed = self._narrowed(call, index)
             for arm in alternatives(argument)[:1]:
                 if isinstance(arm, Attr):
                     chain.append(Load(arm.model, arm.name, _HOW[name]))
+                elif narrowed is not None:
+                    chain.append(Load(narrowed.owner, narrowed.name, _HOW[name]))
                 elif isinstance(arm, Const) and isinstance(arm.value, str):
                     chain += [Load(None, part, _HOW[name]) for part in arm.value.split(".")]
                 else:
@@ -153,6 +157,15 @@ class Orm:
         if not before:
             return Option(loads)
         return Option((*before[:-1], before[-1].chained(loads)))
+
+    def _narrowed(self, call: Call, index: int) -> Relation | None:
+        """Return the relationship of `Order.lines.and_(...)`: whoever narrows it has loaded what the option names."""
+        given = call.node.args[index] if index < len(call.node.args) else None
+        match given:
+            case ast.Call(func=ast.Attribute(attr="and_")):
+                return self.source.statements.relation(given, call.frame.scope)
+            case _:
+                return None
 
     def option_method(self, owner: Option, name: str, call: Call) -> Value:
         """Return an option with more behind it."""
@@ -251,7 +264,7 @@ class Orm:
                 load for load in option.loads if self._concerns(load, shape, first=index == 0, statement=statement)
             )
             made = shape.loaded(loads, self.machine.heap.targets(shape.model, loads))
-            shapes.append(replace(made, opened=made.opened or option.doubt) if option.doubt is not None else made)
+            shapes.append(made if option.doubt is None else made.in_doubt(option.doubt))
         return replace(statement, shapes=tuple(shapes))
 
     def _concerns(self, load: Load, shape: Shape, *, first: bool, statement: Statement) -> bool:

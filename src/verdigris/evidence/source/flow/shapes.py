@@ -95,6 +95,14 @@ class Shape:
             shape = shape.with_link(load.name, Link(how, certain, inner, by=load.guarantee))
         return shape
 
+    def in_doubt(self, reason: str) -> Shape:
+        """Say that more may be loaded than is known, of this object and of all that was loaded with it."""
+        links = {
+            name: link if link.shape is None else replace(link, shape=link.shape.in_doubt(reason))
+            for name, link in self.links.items()
+        }
+        return replace(self, links=links, opened=self.opened or reason)
+
     @classmethod
     def joined(cls, shapes: list[Shape]) -> Shape:
         """Join what alternatives have loaded: certain is only what is certain in each."""
