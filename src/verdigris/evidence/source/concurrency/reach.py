@@ -159,7 +159,7 @@ class Reaches:
                 continue
             caller = call.scope.function
             if caller is None:
-                found.append(Reach(Frequency.ONCE, "called at import", call.place))
+                found.append(Reach(Frequency.ONCE, "at import", call.place))
             elif caller is not function:
                 reach = self.of(call) if self._guarded(call, caller) else self.function(caller, depth + 1)
                 via = f"called by {caller.name}(), {reach.why}" if reach.frequency is Frequency.REQUEST else reach.why
