@@ -15,7 +15,7 @@ from verdigris._shapes import keep
 from verdigris.loading.planner import DEPTH, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from sqlalchemy.orm import Mapper
     from sqlalchemy.orm.strategy_options import _AbstractLoad
@@ -68,8 +68,9 @@ class _Options:
 
         `recursing` is the step that led here from the same plan, and repeats itself.
         """
-        if made.subclasses:
-            yield selectin_polymorphic(entity, made.subclasses)
+        subclasses = [each for each in made.subclasses if inspect(each) not in _selected(entity)]
+        if subclasses:
+            yield selectin_polymorphic(entity, subclasses)
         if self.narrow and not made.subclasses and not made.opaque:
             yield load_only(*(getattr(entity, name) for name in _needed(made)), raiseload=True)
         else:
@@ -88,6 +89,11 @@ class _Options:
         if step.strategy == "joined" and self.joins:
             return joinedload(attribute, innerjoin=step.innerjoin).options(*inside)
         return selectinload(attribute).options(*inside)
+
+
+def _selected(entity: Any) -> Container[Mapper[Any]]:
+    """Return the mappers whose columns `with_polymorphic()` selects with an alias: no second statement is due."""
+    return inspect(entity).with_polymorphic_mappers if isinstance(entity, AliasedClass) else ()
 
 
 def _through(made: Plan, entity: Any, owner: type) -> Any:
