@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from verdigris import Database
 from verdigris.performance import REQUEST, instrument
 from verdigris.performance.exporters import observe_with_opentelemetry, prometheus_text
 from verdigris.performance.fingerprint import fingerprint, is_read
@@ -395,6 +396,20 @@ async def test_the_figures_go_on_when_the_pool_is_replaced(measured):
         assert measured.queries.pool_status().in_use == 1
 
     assert measured.queries.pool_status().checkouts == before + 1
+
+
+async def test_the_figures_go_on_when_a_database_takes_the_engine_over(database_url):
+    engine = create_async_engine(database_url)
+    queries = instrument(engine)
+    db = Database.from_engine(engine)
+
+    async with db.session() as session:
+        await session.execute(text("SELECT 1"))
+        used = queries.pool_status()
+    await db.dispose()
+
+    assert db.queries is queries
+    assert (used.checkouts, used.in_use) == (1, 1)
 
 
 async def test_a_pool_that_keeps_nothing_has_figures_too(database_url):

@@ -54,6 +54,8 @@ def instrument(
     sync: Engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     known = measured(sync.dialect)
     if known is not None:
+        if known.gauges is not None:
+            known.gauges.follow()  # from_engine() has given the engine another pool
         return known
     queries = Queries(slow_query=slow_query)
     if pool_metrics:

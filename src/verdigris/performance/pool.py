@@ -48,12 +48,16 @@ class Gauges:
         self.timeouts = 0
         self.waits = Histogram()
         self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._wrap(engine.pool)
-        when_disposed(engine, lambda: self._wrap(engine.pool))
+        self.follow()
+        when_disposed(engine, self.follow)
+
+    def follow(self) -> None:
+        """Measure the pool that the engine has now."""
+        self._wrap(self._engine.pool)
 
     def _wrap(self, pool: Pool) -> None:
         if "connect" in vars(pool):
-            return  # dispose(close=False) keeps the pool
+            return  # measured already: dispose() always makes a new pool, but is not the only one that asks
         connect = pool.connect
 
         def measured() -> Any:
