@@ -11,9 +11,11 @@ from verdigris.evidence.ran import of_tests
 from verdigris.evidence.source.engine.engines import Engine
 from verdigris.evidence.source.engine.limits import is_file
 from verdigris.evidence.source.fastapi.handlers import Application
-from verdigris.evidence.source.transactions.clauses import Clause, Forgotten, StaleRead
+from verdigris.evidence.source.transactions.clauses import Clause
 from verdigris.evidence.source.transactions.polling import Loop
 from verdigris.evidence.source.transactions.retries import DeadClause, Repetition
+from verdigris.evidence.source.transactions.rolled_back import RolledBackRead, rolled_back_reads
+from verdigris.evidence.source.transactions.unawaited import Unawaited, unawaited
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -99,23 +101,22 @@ class RollbackThenRaise(Box[Subject]):
     consequence = "PostgreSQL answers the next COMMIT with ROLLBACK, nobody looks, and what was written is gone."
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
-        """Name the clauses around writes, what was forgotten, and the engines whose sessions could be in one."""
-        clauses = evidence.source.clauses
-        engines = evidence.source.engines.where(lambda engine: engine.mode == "async")
-        return evidence.source.population(
-            [*clauses.every, *clauses.forgotten, *clauses.stale_reads, *engines], *engines.gaps
-        )
+        """Name the clauses around writes, what is not awaited, and the engines whose sessions could be in one."""
+        source = evidence.source
+        engines = source.engines.where(lambda engine: engine.mode == "async")
+        subjects = [*source.clauses.every, *unawaited(source), *rolled_back_reads(source), *engines]
+        return source.population(subjects, *engines.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Ask who goes on with the session that an error left behind."""
         match subject:
-            case Forgotten(method=method, session=session):
+            case Unawaited(method=method, session=session):
                 return subject.finding(
                     "not-awaited",
                     f"`{session}.{method}()` is not awaited: it does nothing",
                     fix=f"await {session}.{method}()",
                 )
-            case StaleRead(attribute=attribute, rollback=rollback):
+            case RolledBackRead(attribute=attribute, rollback=rollback):
                 return subject.finding(
                     "read-after-rollback",
                     f"`{attribute}` is read after the rollback, which expired it: MissingGreenlet instead of the error",

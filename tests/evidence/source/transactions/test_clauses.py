@@ -239,19 +239,3 @@ async def all() -> None:
 """
 
     assert ends(tmp_path, body) == ["swallowed"]
-
-
-def test_only_methods_of_async_sessions_must_be_awaited(tmp_path):
-    body = """
-from sqlalchemy.orm import Session
-
-async def clear(session: AsyncSession, sync: Session, queue: list[int]) -> None:
-    session.commit()
-    sync.commit()
-    queue.clear()
-    session.add(object())
-    session.sync_session.flush()
-"""
-    source = tree(tmp_path, {"app.py": HEAD + body})
-
-    assert [each.method for each in source.clauses.forgotten] == ["commit"]

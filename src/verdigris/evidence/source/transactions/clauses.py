@@ -11,8 +11,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.arguments import is_generator
 from verdigris.evidence.source.reading.excepts import Caught, afterwards, catching_first, named, own, raises
 from verdigris.evidence.source.reading.files import Role
-from verdigris.evidence.source.reading.modules import Scope
-from verdigris.evidence.source.reading.names import External, Meaning
+from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.transactions.transactions import WRITES, writes
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.reading.calls import Call
+    from verdigris.evidence.source.reading.modules import Scope
     from verdigris.evidence.values import Place
 
 _SENDS = {
@@ -38,19 +38,6 @@ _SENDS = {
 }
 _STORES = {*WRITES, "commit"}
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-_AWAITABLE = {
-    "commit",
-    "rollback",
-    "flush",
-    "execute",
-    "scalar",
-    "scalars",
-    "refresh",
-    "delete",
-    "merge",
-    "close",
-    "get",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +54,6 @@ class Clause(Subject):
     end: str
     then: str = ""
     after: Place | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten(Subject):
-    """An async session's method that is called and not awaited."""
-
-    key: str
-    place: Place
-    method: str
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
-class StaleRead(Subject):
-    """An attribute of a mapped object that is read after a rollback expired it."""
-
-    key: str
-    place: Place
-    attribute: str
-    rollback: Place
 
 
 class Clauses:
@@ -335,88 +302,6 @@ class Clauses:
             if going_on is not None:
                 return going_on
         return "unknown", "", None
-
-    # Mistakes that are none of a clause's
-
-    @cached_property
-    def forgotten(self) -> list[Forgotten]:
-        """Every method of an async session that is called and not awaited."""
-        found = []
-        for call in self.source.calls.named(*sorted(_AWAITABLE)):
-            func = call.node.func
-            if (
-                call.module.role is not Role.APPLICATION
-                or not isinstance(func, ast.Attribute)
-                or isinstance(call.scope.node, ast.Lambda)
-            ):
-                continue
-            if not isinstance(call.module.parents.get(call.node), ast.Expr):
-                continue
-            if call.scope.is_async and self.source.types.session(func.value, call.scope) == "async":
-                found.append(Forgotten(f"{call.scope.key}:{func.attr}", call.place, func.attr, ast.unparse(func.value)))
-        return sorted(found, key=lambda each: each.place)
-
-    @cached_property
-    def stale_reads(self) -> list[StaleRead]:
-        """Every read, in an except clause, of a mapped object's column after the clause's rollback."""
-        mapped = {id(model.scope) for model in self.source.models.every}
-        found = []
-        for function in self.source.functions:
-            for node in function.nodes():
-                if isinstance(node, ast.ExceptHandler):
-                    read = self._stale(function, node, mapped)
-                    if read is not None:
-                        found.append(read)
-        return found
-
-    def _stale(self, function: Scope, handler: ast.ExceptHandler, mapped: set[int]) -> StaleRead | None:
-        rolled: ast.Call | None = None
-        for node in own(handler.body):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr == "rollback" and self.source.types.session(node.func.value, function) == "async":
-                    rolled = rolled or node
-                elif (
-                    node.func.attr in {"refresh", "get", "merge", "scalar", "scalars", "execute"} and rolled is not None
-                ):
-                    return None
-            if rolled is None or not (
-                isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name)
-            ):
-                continue
-            owner = self.source.types.of(node.value, function)
-            if not isinstance(owner, Scope) or id(owner) not in mapped or self._new(function, node.value.id):
-                continue
-            if self._is_column(owner, node.attr) and node.lineno >= rolled.lineno:
-                place = function.module.place(node)
-                return StaleRead(
-                    f"{function.key}:{ast.unparse(node)}", place, ast.unparse(node), function.module.place(rolled)
-                )
-        return None
-
-    def _new(self, function: Scope, name: str) -> bool:
-        """Tell whether an object was made or added in the function: a rollback sets such an object free."""
-        found = function.lookup(name)
-        made = found is not None and any(
-            isinstance(binding.value, ast.Call) and self._constructs(binding.value, function) for binding in found[1]
-        )
-        added = any(
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in {"add", "add_all"}
-            and name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            for node in function.nodes()
-        )
-        return made or added
-
-    def _constructs(self, node: ast.Call, function: Scope) -> bool:
-        meaning: Meaning | None = self.source.names.resolve(node.func, function)
-        return isinstance(meaning, Scope) and meaning.is_class
-
-    def _is_column(self, owner: Scope, name: str) -> bool:
-        for base in self.source.names.lineage(owner):
-            if isinstance(base, Scope) and name in base.bindings and base.member(name) is None:
-                return not name.startswith("__")
-        return False
 
 
 def _marks(handler: list[ast.stmt]) -> set[str]:
