@@ -3,6 +3,7 @@ import inspect
 
 import pytest
 from sqlalchemy import exc, text
+from sqlalchemy.pool import NullPool
 
 from verdigris.concurrency import Attempts, Budget, Retry
 from verdigris.engine import Database
@@ -537,6 +538,53 @@ async def test_side_by_side_never_takes_more_than_half_the_pool_over_all_callers
     await asyncio.gather(db.gather(*[unit] * 8), db.gather(*[unit] * 8))
 
     assert max(most) == 2
+
+
+async def test_side_by_side_follows_the_pools_size_when_the_start_has_found_another(db):
+    most = []
+
+    async def unit(session):
+        await session.execute(text("SELECT pg_sleep(0.02)"))
+        most.append(db.pool_status().in_use)
+
+    await db.gather(*[unit] * 8)
+    before = max(most)
+    await db.engine.dispose()
+    db.engine.sync_engine.pool.resize(6, 2)  # as `start()` does
+    await db.gather(*[unit] * 12)
+
+    assert (before, max(most)) == (2, 4)
+
+
+async def test_side_by_side_where_no_connection_is_kept_is_five_at_once(database_url):
+    db = Database(database_url, poolclass=NullPool)
+    running, most = 0, 0
+
+    async def unit(session):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await session.execute(text("SELECT pg_sleep(0.05)"))
+        running -= 1
+
+    await db.gather(*[unit] * 12)
+
+    assert most == 5
+
+
+async def test_side_by_side_on_a_pool_without_a_limit_has_none_at_any_call(database_url):
+    db = Database(database_url, max_overflow=-1)
+    meeting = asyncio.Barrier(6)
+
+    async def unit(_):
+        async with asyncio.timeout(5):
+            await meeting.wait()
+
+    async def alone(_): ...
+
+    await db.gather(alone)
+    await db.gather(*[unit] * 6)
+    await db.dispose()
 
 
 async def test_the_first_failure_cancels_the_others_and_is_raised_as_it_is(db, admin):

@@ -6,13 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from sqlalchemy.pool import NullPool, QueuePool
+
 from verdigris.concurrency import gather
+from verdigris.engine import sizing
 from verdigris.engine.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from sqlalchemy import Engine
+    from sqlalchemy import Pool as AnyPool
 
 
 class SideBySide:
@@ -24,15 +28,32 @@ class SideBySide:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
 
     async def run(self, units: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
         """Run the units and return their results in order; a failure cancels the others and is raised."""
         pool = self._engine.pool
-        limit = pool.limit if isinstance(pool, Pool) else 1
-        half = max(1, limit // 2) if limit >= 0 else len(units)
-        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(half))
+        limit = _limit(pool)
+        slots = self._shared(max(1, limit // 2)) if limit >= 0 else asyncio.Semaphore(len(units))
         if not isinstance(pool, Pool):
             return await gather(units, slots)
         with pool.extras.queue.gathers(len(units)) as caller:
             return await gather(units, slots, lambda: pool.extras.queue.ended(caller))
+
+    def _shared(self, half: int) -> asyncio.Semaphore:
+        """Return the slots of all callers: new ones when the pool's size is another one, as it is after the start."""
+        loop = asyncio.get_running_loop()
+        size, slots = self._slots.get(loop, (0, None))
+        if slots is None or size != half:
+            slots = asyncio.Semaphore(half)
+            self._slots[loop] = half, slots
+        return slots
+
+
+def _limit(pool: AnyPool) -> int:
+    """Return how many connections there may be at once; -1 where there is no limit."""
+    if isinstance(pool, QueuePool):
+        return pool.size() + pool._max_overflow if pool._max_overflow >= 0 else -1  # noqa: SLF001 - no public name
+    if isinstance(pool, NullPool):
+        return sizing.DEFAULT_SIZE + sizing.DEFAULT_OVERFLOW  # it has no limit, but the server has one
+    return 1  # a StaticPool has one connection for all

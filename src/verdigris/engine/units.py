@@ -138,7 +138,8 @@ class Units:
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
 
         Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
-        already. The first failure cancels the others and is raised, an unknown outcome before it; so is
+        already. On a NullPool, which holds nothing, five at once; one after the other where there is one connection
+        for all. The first failure cancels the others and is raised, an unknown outcome before it; so is
         PoolExhaustedError, at once, where units could only wait for connections whose holders wait for such units.
         """
         for unit in units:
