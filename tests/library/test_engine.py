@@ -31,6 +31,7 @@ from verdigris.errors import (
     PoolExhaustedError,
     StatementTimeoutError,
     classify,
+    sqlstate_of,
 )
 
 ANYWHERE = "postgresql://app@127.0.0.1:1/shop"
@@ -939,6 +940,36 @@ async def test_a_pool_of_connections_to_a_demoted_primary_is_renewed_at_once(dat
 
     assert [row["count"] for row in await admin("SELECT count(*) FROM note")] == [3]
     assert len(tries) <= 6
+    await db.dispose()
+
+
+@pytest.mark.parametrize(
+    "readonly",
+    [
+        "SET TRANSACTION READ ONLY",
+        "SET LOCAL transaction_read_only = on",
+        "SET LOCAL default_transaction_read_only = on; SET TRANSACTION READ ONLY",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY; SET TRANSACTION READ ONLY",
+        "SET default_transaction_read_only = on; SET TRANSACTION READ ONLY",
+    ],
+)
+async def test_a_transaction_that_the_application_made_read_only_itself_costs_no_connection(
+    database_url, admin, readonly
+):
+    await admin("CREATE TABLE note (id int)")
+    db = Database(database_url)
+    before = await backend(db)
+
+    for way in ("execute", "scalar"):
+        async with db.session() as session:
+            for statement in readonly.split("; "):
+                await session.execute(text(statement))
+            with pytest.raises(exc.DBAPIError) as refused:
+                await getattr(session, way)(text("INSERT INTO note VALUES (1) RETURNING id"))
+
+    assert sqlstate_of(refused.value) == "25006"
+    assert not refused.value.connection_invalidated
+    assert await backend(db) == before
     await db.dispose()
 
 

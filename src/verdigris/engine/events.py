@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
-_READ_ONLY_SERVER = "25006"
+
+    from verdigris.engine.driver import Connection
+_READ_ONLY = "25006"
+#: What PostgreSQL from 14 on reports before the answer that follows: it takes writes where both are "off".
+_OF_SERVER = "default_transaction_read_only", "in_hot_standby"
+_OF_SESSION = frozenset({"SET default_transaction_read_only", "SET characteristics"})
 
 
 def listen(engine: Engine, recycle: float) -> None:
@@ -41,7 +46,7 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         return _too_slow()
     driver = ours(context.connection.connection.driver_connection)
-    if sqlstate_of(original) == _READ_ONLY_SERVER and not _asked_for_read_only(context):
+    if sqlstate_of(original) == _READ_ONLY and not _asked_for_read_only(context, driver):
         context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
     elif driver is not None and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
@@ -69,9 +74,21 @@ def unguarded() -> ConfigurationError:
     )
 
 
-def _asked_for_read_only(context: ExceptionContext) -> bool:
+def _asked_for_read_only(context: ExceptionContext, driver: Connection | None) -> bool:
+    """Tell whether the application has made its transaction read-only itself, on a server that takes writes.
+
+    Behind a pooler nobody knows: what was reported is of the server that it had then.
+    """
     options = context.connection.get_execution_options() if context.connection is not None else {}
-    return bool(options.get("postgresql_readonly"))
+    if options.get("postgresql_readonly"):
+        return True
+    dialect: Any = context.dialect
+    if driver is None or dialect.verdigris.pooler.between:
+        return False
+    if not _OF_SESSION.isdisjoint(getattr(driver, "left", None) or ()):
+        return True
+    told = driver.get_settings()
+    return all(getattr(told, name, None) == "off" for name in _OF_SERVER)
 
 
 def _too_slow() -> StatementTimeoutError:
