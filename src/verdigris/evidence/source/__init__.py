@@ -45,8 +45,8 @@ from verdigris.evidence.source.session.escapes import Escape, Escapes
 from verdigris.evidence.source.session.expiry import Expiry
 from verdigris.evidence.source.session.holders import Holders
 from verdigris.evidence.source.session.lifetimes import Lifetimes
-from verdigris.evidence.source.session.opened import Opened
 from verdigris.evidence.source.session.openings import Openings
+from verdigris.evidence.source.session.origins import Origins
 from verdigris.evidence.source.statements.filters import Filters, Sought
 from verdigris.evidence.source.statements.loops import Loops, RowQuery
 from verdigris.evidence.source.statements.statements import LoaderOption, Statements
@@ -87,7 +87,7 @@ class Source:
         self.calls = Calls(self.names, self.types, self.evaluator)
         self.urls = Urls(self)
         self.reaches = Reaches(self)
-        self.opened = Opened(self)
+        self.origins = Origins(self)
         self.expiry = Expiry(self)
         self.web = Web(self)
         self.models = Models(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.evidence.trees import scope, tree
 
-from verdigris.evidence.source.session.opened import Flags
+from verdigris.evidence.source.session.origins import Flags
 from verdigris.evidence.values import Known, Missing, Unknown
 
 HEAD = """
@@ -150,7 +150,7 @@ async def handler(session: SessionDep) -> None: ...
     )
     handler = scope(source, "app.py", "handler")
 
-    found = source.opened.of_parameter(handler.parameters[0], handler)
+    found = source.origins.of_parameter(handler.parameters[0], handler)
 
     assert found == Flags(expires=expires, autoflush=True)
 
@@ -167,7 +167,7 @@ two = async_sessionmaker(engine, expire_on_commit=False)
         },
     )
 
-    assert source.opened.everywhere == Flags(expires=False, autoflush=None)
+    assert source.origins.everywhere == Flags(expires=False, autoflush=None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.session.loads import Holding, Loads
-    from verdigris.evidence.source.session.opened import Flags
+    from verdigris.evidence.source.session.origins import Flags
 
 DEPTH = 3
 

@@ -95,7 +95,7 @@ class _Walk(Paths):
         state = State()
         for parameter in self.function.parameters:
             if self.loads.is_session_parameter(parameter, self.function):
-                state.sessions[parameter.arg] = self.source.opened.of_parameter(parameter, self.function)
+                state.sessions[parameter.arg] = self.source.origins.of_parameter(parameter, self.function)
         for parameter in self.function.parameters:
             holding = self.loads.injected(parameter, self.function, state.sessions)
             if holding is not None:
@@ -110,7 +110,7 @@ class _Walk(Paths):
         session = receiver(context, "begin")
         if session is not None and session in state.sessions:
             return session, context
-        flags = self.source.opened.by(context, self.function)
+        flags = self.source.origins.by(context, self.function)
         if flags is not None and isinstance(name, ast.Name):
             self._forget(name.id, state)
             state.sessions[name.id] = flags
@@ -188,7 +188,7 @@ class _Walk(Paths):
         leaf = _leaf(call.func)
         session = receiver(call, leaf)
         if session is not None and leaf in _OF_SESSIONS and self._is_session(call, session, state):
-            state.sessions.setdefault(session, self.source.opened.everywhere)
+            state.sessions.setdefault(session, self.source.origins.everywhere)
         if session is None or session not in state.sessions:
             self._handed_over(call, state)
             for passed in self.ends.of(call, self.function, state.sessions, state.held):
@@ -298,7 +298,7 @@ class _Walk(Paths):
         if isinstance(target, ast.Name):
             holding = None if value is None else self.loads.holding(value, self.function, state.sessions, state.held)
             why = state.stale.get(value.id) if isinstance(value, ast.Name) else None
-            flags = None if value is None or holding is not None else self.source.opened.by(value, self.function)
+            flags = None if value is None or holding is not None else self.source.origins.by(value, self.function)
             self._forget(target.id, state)
             if holding is not None:
                 state.held[target.id] = holding

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.models.mapped import Model
-    from verdigris.evidence.source.session.opened import Flags
+    from verdigris.evidence.source.session.origins import Flags
 
 DEPTH = 3
 _QUERIES = {"execute", "exec", "scalars", "scalar", "stream", "stream_scalars", "get", "get_one"}
@@ -91,7 +91,7 @@ class Loads:
 
     def injected(self, parameter: ast.arg, function: Scope, sessions: Mapping[str, Flags]) -> Holding | None:
         """Return what a dependency injects, if it was loaded by the session that is injected beside it."""
-        provider = self.source.opened.provider(parameter, function)
+        provider = self.source.origins.provider(parameter, function)
         if not isinstance(provider, Scope) or parameter.arg in sessions:
             return None
         around = function.parent or function.module.scope
@@ -101,7 +101,7 @@ class Loads:
             return None
         for name in sessions:
             node = next(each for each in function.parameters if each.arg == name)
-            own = self.source.opened.provider(node, function)
+            own = self.source.origins.provider(node, function)
             if own is not None and self._takes(provider, own):
                 return Holding(model, name)
         return None
@@ -114,7 +114,7 @@ class Loads:
         if not isinstance(function, Scope):
             return False
         for parameter in function.parameters:
-            own = self.source.opened.provider(parameter, function)
+            own = self.source.origins.provider(parameter, function)
             if own is session or (isinstance(own, Scope) and self._takes(own, session, depth + 1)):
                 return True
         return False

@@ -11,7 +11,7 @@ from verdigris.evidence.source.reading.nodes import children
 
 if TYPE_CHECKING:
     from verdigris.evidence.source.session.loads import Holding
-    from verdigris.evidence.source.session.opened import Flags
+    from verdigris.evidence.source.session.origins import Flags
     from verdigris.evidence.values import Place
 
 

@@ -27,8 +27,8 @@ class Flags:
     autoflush: bool | None = None
 
 
-class Opened:
-    """Sessions of one tree and the factories they come from."""
+class Origins:
+    """The factories that the sessions of one tree come from."""
 
     def __init__(self, source: Source) -> None:
         """Read them from an index."""
