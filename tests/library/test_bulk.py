@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import decimal
 import enum
+import json
 import tracemalloc
 import uuid
 from types import MappingProxyType
@@ -620,6 +621,19 @@ async def test_wide_rows_go_in_smaller_chunks(db):
 
     async with db.session.begin() as session:
         done = await bulk.insert(session, Thing, rows, memory=2_000_000)
+
+    assert max(chunk.rows for chunk in done.chunks) <= 200
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [{"body": "x" * 10_000}, {"lines": ["x" * 100] * 100}, [{"a": {"b": [str(number)] * 200}} for number in range(8)]],
+)
+async def test_what_json_values_hold_counts(db, wide):
+    rows = ({"color": Color.RED, "data": json.loads(json.dumps(wide))} for _ in range(1_000))
+
+    async with db.session.begin() as session:
+        done = await bulk.insert(session, Typed, rows, memory=2_000_000)
 
     assert max(chunk.rows for chunk in done.chunks) <= 200
 

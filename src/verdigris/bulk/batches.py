@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from verdigris.bulk.tuning import Tuner
 
 _SAMPLE = 50
+_NESTED = dict, list, tuple
+_NESTED_SAMPLE = 8  # rows that are looked into: 50 would cost more than their encoding as JSON
+_ITEMS = 20  # of a list that are looked at, spread over it
+_DEPTH = 12  # a value that holds itself ends somewhere
 
 
 @dataclass(slots=True)
@@ -35,8 +39,9 @@ class Batch:
     @property
     def row_bytes(self) -> float:
         """About how many bytes of memory a row holds, by a sample."""
-        sample = self.rows[:: max(1, len(self.rows) // _SAMPLE)]
-        return sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row)) for row in sample) / max(len(sample), 1)
+        wanted = _SAMPLE if self.kinds.isdisjoint(_NESTED) else _NESTED_SAMPLE
+        sample = self.rows[:: max(1, len(self.rows) // wanted)]
+        return sum(sys.getsizeof(row) + sum(map(_held, row)) for row in sample) / max(len(sample), 1)
 
 
 class Batches:
@@ -106,3 +111,14 @@ class Batches:
 def _one(keys: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     """Return what itemgetter does for several keys: a tuple, for one key and for none too."""
     return lambda row: tuple(row[key] for key in keys)
+
+
+def _held(value: Any, depth: int = _DEPTH) -> float:
+    """Return about how many bytes a value holds, with all that is in it: JSON is dicts and lists."""
+    size: float = sys.getsizeof(value)
+    if not depth or not isinstance(value, _NESTED) or not value:
+        return size
+    if isinstance(value, dict):
+        return size + sum(_held(part, depth - 1) for pair in value.items() for part in pair)
+    items = value[:: max(1, len(value) // _ITEMS)]
+    return size + sum(_held(item, depth - 1) for item in items) / len(items) * len(value)
