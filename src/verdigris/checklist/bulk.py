@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.statements.writes import BulkWrite, ChunkLoop, Writer
+from verdigris.evidence.source.statements.writes import MERGES, BulkWrite, ChunkLoop, Writer
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 COPY = "verdigris.bulk.insert"
 TOGETHER = "session.add_all(objects)   # after the loop, then one flush"
+UPSERT = (
+    "upsert = insert(Model)   # of sqlalchemy.dialects.postgresql\n"
+    'changed = {"name": upsert.excluded.name}   # each column that merge() would have set\n'
+    "await session.execute(upsert.on_conflict_do_update(index_elements=[Model.id], set_=changed), rows)"
+)
 IN_CHUNKS = "for chunk in itertools.batched(rows, 1_000):\n    await session.execute(insert(Model), list(chunk))"
 MANY = 20  # single-row INSERTs of one table in one request: more is a loop
 
@@ -34,8 +39,9 @@ class AddAll(Box[Writer]):
     def judge(self, subject: Writer, evidence: Evidence) -> Judgement:
         """Look for a wait in each round of a loop over rows, in the source and in the run."""
         if subject.row_wise is not None:
+            fix = UPSERT if subject.how == MERGES else TOGETHER
             return subject.finding(
-                "row-by-row", f"a loop over rows waits for {subject.how}", place=subject.row_wise, fix=TOGETHER
+                "row-by-row", f"a loop over rows waits for {subject.how}", place=subject.row_wise, fix=fix
             )
         for seen in evidence.inserts(subject.place):
             if seen.single_row_max > MANY:

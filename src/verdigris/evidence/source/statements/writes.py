@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = Missing()
 _ADDS = {"add", "merge"}
+MERGES = "merge() for each row"  # which asks for the row first
 _SENDS = {"flush", "commit", "refresh"}
 _CHUNKERS = {
     "batched",
@@ -147,7 +148,7 @@ class Writes:
                     continue
                 return node, f"{getattr(node.value.func, 'attr', '')}() after each add()"
             if self._on_session(node.value, scope, {"merge"}):
-                return node, "merge() for each row"
+                return node, MERGES
             if self._on_session(node.value, scope, {"execute", "exec", "scalar", "scalars"}) and self._inserts(
                 node.value, scope
             ):
@@ -157,7 +158,7 @@ class Writes:
                 return node, f"{saved}(), which adds and sends one"
         for node in body:
             if self._on_session(node, scope, {"merge"}) and self.source.types.session(node.func.value, scope) == "sync":  # type: ignore[attr-defined]  # _on_session saw an attribute call
-                return node, "merge() for each row"
+                return node, MERGES
         return None
 
     def _saves(self, call: ast.Call, scope: Scope) -> str | None:
