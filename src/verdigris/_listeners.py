@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import Connection
 from sqlalchemy.event import attr as event_attr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the whole class
-
-_CONNECTION: Any = Connection
-if not hasattr(Connection, "_has_events"):  # before SQLAlchemy 2.0.56 the class has it once somebody listens to it
-    _CONNECTION._has_events = False  # noqa: SLF001 - as later versions have it
 
 #: On a listener that only lazy loads concern, which are never lean.
 OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"

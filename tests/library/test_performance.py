@@ -285,9 +285,9 @@ async def test_the_request_does_not_wait_for_the_plan_nor_lend_its_connection(da
 
 async def test_the_same_query_is_explained_once(database_url, caplog):
     with caplog.at_level(logging.WARNING, logger="verdigris.queries"):
-        async with Measured(database_url, slow_query=0.02) as made, made.session() as session:
+        async with Measured(database_url, slow_query=0.1) as made, made.session() as session:
             for _ in range(3):
-                await session.execute(text("SELECT pg_sleep(0.03)"))
+                await session.execute(text("SELECT pg_sleep(0.11)"))
             await made.queries.aclose()
 
     assert caplog.text.count("slow query: ") == 3

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import Select, inspect, select
-from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Mapper, Session
@@ -28,7 +27,7 @@ from verdigris._listeners import OF_BEGIN, OF_READS
 from verdigris._plans import Plans
 from verdigris._sync_sessions import ReadSession
 from verdigris.engine.lane import raise_as_session
-from verdigris.engine.listening import Listening, change_nothing, connection_is_heard
+from verdigris.engine.listening import Listening, change_nothing, connection_is_heard, every_connection_is_heard
 from verdigris.engine.pool import Pool
 from verdigris.engine.transaction import begun
 
@@ -196,7 +195,7 @@ class LeanReads:
             and not is_changed(session)
             and (listening := self._listening(bind)).plain
             and not listening.to_statements()
-            and not EngineConnection._has_events  # of all connections
+            and not every_connection_is_heard()
             and not bind.dialect.dispatch.do_execute
             and not bind._should_log_info()  # `echo`
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Connection
+
 from verdigris._read_only import READS
 
 if TYPE_CHECKING:
@@ -72,6 +74,11 @@ class Listening:
             if listeners and foreign(listeners):
                 return True
         return False
+
+
+def every_connection_is_heard() -> bool:
+    """Tell whether somebody listens to all connections, of any engine."""
+    return getattr(Connection, "_has_events", False)  # the class has it from SQLAlchemy 2.0.56 on, or once it is heard
 
 
 def connection_is_heard(connection: Any) -> bool:

@@ -20,6 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris._listeners import OF_BEGIN
 from verdigris.engine.lane import raise_as_session
+from verdigris.engine.listening import every_connection_is_heard
 from verdigris.engine.pool import Pool
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class LeanTransaction(UserDict[Any, Any]):
 
     def is_heard(self, ending: str) -> bool:
         """Tell whether somebody hears of this connection's COMMIT, or of its ROLLBACK."""
-        return Connection._has_events or bool(getattr(self.bind.dispatch, ending))
+        return every_connection_is_heard() or bool(getattr(self.bind.dispatch, ending))
 
     def give(self) -> bool:
         """Give the connection back after COMMIT or ROLLBACK, if nobody has to wait for that."""
@@ -144,7 +145,7 @@ def _suits(session: Any, listening: Listening) -> bool:
         and isinstance(bind.pool, Pool)
         and not session.twophase
         and not OF_BEGIN.any(session)
-        and not Connection._has_events
+        and not every_connection_is_heard()
         and not listening.to_opening()
         and not bind._should_log_info()
     )
