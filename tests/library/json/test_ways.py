@@ -29,6 +29,7 @@ from verdigris import Database
 from verdigris.errors import ConfigurationError, NotFoundError, UnflushedError
 from verdigris.fastapi import install
 from verdigris.loading import explain_plan
+from verdigris.loading.json.response import TaggedAnswer
 
 
 class IdOut(BaseModel):
@@ -367,6 +368,20 @@ async def test_who_has_the_answer_already_gets_304(client):
 
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
     assert other.status_code == 200
+
+
+async def test_every_cookie_is_set_with_a_304_too():
+    answer = TaggedAnswer(b"{}")
+    answer.set_cookie("one", "1")
+    answer.set_cookie("two", "2")
+    browser = httpx.AsyncClient(transport=httpx.ASGITransport(answer), base_url="http://test")
+
+    async with browser:
+        known = await browser.get("/", headers={"If-None-Match": answer.headers["etag"]})
+
+    assert known.status_code == 304
+    assert [cookie.partition("=")[0] for cookie in known.headers.get_list("set-cookie")] == ["one", "two"]
+    assert "content-type" not in known.headers
 
 
 async def test_a_stream_is_the_same_list(client, db):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLAIN = 200
 _IF_NONE_MATCH = b"if-none-match"
+_OF_BODY = frozenset({b"content-length", b"content-type"})
 
 
 class JSONAnswer(Response):
@@ -49,8 +50,9 @@ class TaggedAnswer(JSONAnswer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.status_code == _PLAIN and scope.get("method") in {"GET", "HEAD"} and self._is_known(scope):
-            kept = {k: v for k, v in self.headers.items() if k not in {"content-length", "content-type"}}
-            await Response(None, 304, kept)(scope, receive, send)
+            known = Response(None, 304)
+            known.raw_headers += [header for header in self.raw_headers if header[0] not in _OF_BODY]
+            await known(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
 
