@@ -10,6 +10,8 @@ READY := $(VENV)/.ready$(subst /,-,$(PYTHON))
 TYPED := src tests/typing
 # Two runs: the shop is a project of its own, with a schema and settings of its own.
 SUITES := tests examples/shop/tests
+# One test that may take an hour.
+LONG := -o faulthandler_timeout=3600
 export PYTHON ARGS
 
 .PHONY: demo test faults fuzz suite sequences check fix docs bench bench-reads equivalence lock clean help bench-faults
@@ -55,7 +57,7 @@ suite: $(READY)
 # its SEED and FIRST: make sequences SEED=7 FIRST=31 SEQUENCES=1
 SEQUENCES ?= 1000
 sequences: $(READY)
-	@VERDIGRIS_EXAMPLES=$(SEQUENCES) VERDIGRIS_FIRST=$(FIRST) VERDIGRIS_SEED=$(SEED) $(BIN)/python -m pytest -q -vv tests/library/sessions $(ARGS)
+	@VERDIGRIS_EXAMPLES=$(SEQUENCES) VERDIGRIS_FIRST=$(FIRST) VERDIGRIS_SEED=$(SEED) $(BIN)/python -m pytest $(LONG) -q -vv tests/library/sessions $(ARGS)
 
 check: $(READY) docs
 	@$(BIN)/ruff check
@@ -83,7 +85,7 @@ WORLDS ?= 60
 FIRST ?= 0
 SEED ?=
 equivalence: $(READY)
-	@VERDIGRIS_EXAMPLES=$(WORLDS) VERDIGRIS_FIRST=$(FIRST) $(if $(SEED),VERDIGRIS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
+	@VERDIGRIS_EXAMPLES=$(WORLDS) VERDIGRIS_FIRST=$(FIRST) $(if $(SEED),VERDIGRIS_SEED=$(SEED)) $(BIN)/python -m pytest $(LONG) -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
 
 bench-faults:
 	@benchmarks/faults/run $(ARGS)
