@@ -19,6 +19,7 @@ from verdigris.evidence.recording.statements import database_gone
 from verdigris.evidence.recording.suites import TestRun
 
 SOURCE = Path(__file__).parents[2] / "src"
+PYTHON = [sys.executable, "-c"]
 RECORD = (
     "import sys; from pathlib import Path; from verdigris.evidence.recording.command import run;"
     "sys.exit(run(sys.argv[3:], output=Path(sys.argv[1]), root=Path(sys.argv[2])))"
@@ -52,6 +53,38 @@ def test_every_process_of_a_command_is_part_of_one_recording(output, how, proces
     assert recording.engines[0].site == "script.py:13"
     assert recording.recorder_errors == ()
     assert f"{statements} statements in {output}" in capfd.readouterr().err
+
+
+FORK_WHILE_SAVING = """
+import os, threading, time
+from pathlib import Path
+from verdigris.evidence.recording import child, recorder
+
+HELD, SAVING = threading.Lock(), threading.Event()
+
+class Keeper(child.Keeper):
+    def save(self, *, final=True):
+        with HELD:
+            SAVING.set()
+            time.sleep(0.3)
+
+child._EVERY = 0.01
+keeper = Keeper(recorder.Recorder("."), Path("."))
+keeper.follow_forks()
+keeper.watch()
+SAVING.wait()
+if os.fork() == 0:
+    os._exit(not HELD.acquire(timeout=2))
+stuck = os.waitstatus_to_exitcode(os.wait()[1])
+SAVING.clear()
+raise SystemExit(stuck or not SAVING.wait(2))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_waits_for_a_save_whose_locks_the_child_would_inherit_and_saving_goes_on():
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]}
+    assert subprocess.run([*PYTHON, FORK_WHILE_SAVING], env=environment, timeout=20, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("end", "code"), [("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)])
@@ -121,9 +154,6 @@ def test_an_environment_without_verdigris_is_recorded_too(output):
     run(["sh", "-c", shell], output=output, root=RECORDED)
 
     assert count(Recording.load(output)) == 5
-
-
-PYTHON = [sys.executable, "-c"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ IDLE, IMPORTED = ".idle", ".imported"  # what a process leaves that has nothing 
 _PLUGIN = "verdigris.evidence.recording.suites"
 _EVERY = 1.0  # seconds
 _SHARE = 50  # at most this part of the time goes into saving
+_PATIENCE = 5.0  # seconds for a save that goes on elsewhere
 
 
 class Keeper:
@@ -41,6 +42,9 @@ class Keeper:
         self.directory = directory
         self._saved: tuple[int, int] | None = None
         self._lock = threading.Lock()
+        self._forking = threading.RLock()
+        self._ending = threading.Event()
+        self._watcher: threading.Thread | None = None
         self.path = self._name()
 
     def save(self, *, final: bool = True) -> None:
@@ -50,7 +54,7 @@ class Keeper:
         is_idle = not recorder.engines.states and not seen[1] and not recorder.troubles and recorder.tests is None
         if is_idle and final:
             self._tell_idle()
-        if is_idle or (seen == self._saved and not final) or not self._lock.acquire(timeout=5):
+        if is_idle or (seen == self._saved and not final) or not self._lock.acquire(timeout=_PATIENCE):
             return
         try:
             recorder.artefact().save(self.path)
@@ -67,12 +71,37 @@ class Keeper:
 
     def watch(self) -> None:
         """Save now and then from a thread of its own."""
-        threading.Thread(target=self._watch, name="verdigris-recording", daemon=True).start()
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(
+            target=self._watch, args=(self._ending,), name="verdigris-recording", daemon=True
+        )
+        with suppress(RuntimeError):  # the interpreter ends: the last save is to come
+            self._watcher.start()
 
-    def forked(self) -> None:
-        """Start anew in a forked child: what the parent saw is the parent's."""
+    def follow_forks(self) -> None:
+        """Let no thread of ours run while the process forks, and save the child's recording beside its parent's.
+
+        The child has none of its parent's threads, but all the locks that they held, those of modules being imported
+        too: it would wait for them for ever.
+        """
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._rest, after_in_parent=self._go_on, after_in_child=self._forked)
+
+    def _rest(self) -> None:
+        self._forking.acquire()
+        self._ending.set()
+        if self._watcher is not None and self._watcher.is_alive():
+            self._watcher.join(_PATIENCE)
+
+    def _go_on(self) -> None:
+        self.watch()
+        self._forking.release()
+
+    def _forked(self) -> None:
+        """Start anew: what the parent saw is the parent's."""
         self.path = self._name()
         self._lock = threading.Lock()
+        self._forking = threading.RLock()
         self.recorder.forget()
         self.watch()
 
@@ -82,11 +111,9 @@ class Keeper:
     def _requests(self) -> int:
         return sum(total.count for total in list(self.recorder.ledger.routes.values()))
 
-    def _watch(self) -> None:
+    def _watch(self, ending: threading.Event) -> None:
         pause = _EVERY
-        mine = self.path
-        while self.path == mine:
-            threading.Event().wait(pause)
+        while not ending.wait(pause):
             start = perf_counter()
             self.save(final=False)
             pause = max(_EVERY, _SHARE * (perf_counter() - start))
@@ -104,8 +131,7 @@ def start() -> None:
     atexit.register(keeper.save)
     for name in ("SIGTERM", "SIGHUP"):
         _save_on(name, keeper.save)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=keeper.forked)
+    keeper.follow_forks()
     Arrivals({"multiprocessing.util": lambda module: _save_after_fork(module, keeper)}).start()
     plugins = os.environ.get("PYTEST_PLUGINS", "")
     if _PLUGIN not in plugins:
