@@ -422,6 +422,10 @@ def of_either_kind(key: int | date):
     return select(Tool).where(Tool.id == key if isinstance(key, int) else Tool.id > key.day).order_by(Tool.id)
 
 
+def at_most(kept: int | bool):
+    return select(Tool).where(Tool.id <= (3 if kept is True else kept)).order_by(Tool.id)
+
+
 @pytest.mark.parametrize("status", [None, 201])
 @pytest.mark.parametrize("build", [paged, marked])
 async def test_what_is_said_of_the_answer_beside_it_is_kept(db, build, status):
@@ -481,6 +485,19 @@ class Custom(JSONResponse):
 class Indented(JSONResponse):
     def render(self, content):
         return json.dumps(content, indent=2).encode()
+
+
+async def test_values_that_are_equal_and_of_two_kinds_are_two_statements(db):
+    def router(kind, endpoint):
+        kind.get("/tools", response_model=list[ToolOut])(endpoint)
+        return kind
+
+    ours = application(db, router(ReadRouter(db), at_most))
+    theirs = application(db, router(APIRouter(), ordinary(db, at_most, list[ToolOut])))
+
+    for kept in ("true", "1", "true", "2"):
+        mine, other = await ask(ours, f"/tools?kept={kept}"), await ask(theirs, f"/tools?kept={kept}")
+        assert mine.content == other.content
 
 
 @pytest.mark.parametrize("kind", [Custom, Indented, HTMLResponse])

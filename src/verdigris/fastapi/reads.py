@@ -216,7 +216,7 @@ class Fast:
 
     def _read(self, values: Mapping[str, Any]) -> JSONRead[Any] | None:
         symbolic = self._symbolic
-        key = tuple([values[name] is None if name in symbolic else values[name] for name in self._names])
+        key = tuple([values[name] is None if name in symbolic else _told_apart(values[name]) for name in self._names])
         self._requests += 1
         try:
             read = self._reads[key]
@@ -282,6 +282,11 @@ def _with_response(signature: inspect.Signature) -> inspect.Signature:
     """Return a signature by which FastAPI gives the response on which dependencies put headers, cookies, a status."""
     asked = inspect.Parameter(_SOLVED, inspect.Parameter.KEYWORD_ONLY, annotation=Response)
     return _answering(signature).replace(parameters=[*signature.parameters.values(), asked])
+
+
+def _told_apart(value: object) -> Hashable:
+    """Return what no value shares of which code could build another statement: True, 1 and 1.0 are equal."""
+    return type(value), value, repr(value)
 
 
 def _is_hashable(value: object) -> bool:
