@@ -30,6 +30,21 @@ BUILDS_ON = {
     "testing": {"reading", "engine"},
     "flow": {"reading", "models", "fastapi", "statements"},
 }
+#: What each part of the library imports when it is imported, of those above it only.
+STANDS_ON = {
+    "errors": set(),
+    "performance": set(),
+    "engine": {"errors", "performance"},
+    "lean": {"errors", "engine"},
+    "session": {"errors", "engine", "lean"},
+    "concurrency": {"errors", "session"},
+    "models": {"errors", "lean"},
+    "loading": {"errors", "lean"},
+    "bulk": {"errors", "performance"},
+    "database": {"errors", "performance", "engine", "lean", "session", "concurrency", "loading"},
+    "fastapi": {"errors", "performance", "lean", "concurrency", "loading", "database"},
+    "testing": {"errors", "performance", "lean", "session", "database"},
+}
 LIBRARY = sorted({path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}} - CHECKER - APART)
 
 
@@ -119,6 +134,27 @@ def imports_of(file):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@pytest.mark.parametrize("part", STANDS_ON)
+def test_the_parts_of_the_library_stand_on_those_above_them_only(part):
+    files = [path for path in (PACKAGE / f"{part}.py", *(PACKAGE / part).rglob("*.py")) if path.exists()]
+
+    used = {file.name: parts(imported_at_once(file)) & set(STANDS_ON) - {part} for file in files}
+
+    assert set().union(*used.values()) == STANDS_ON[part], used
+    assert STANDS_ON[part] <= set(list(STANDS_ON)[: list(STANDS_ON).index(part)])
+
+
+def test_every_part_of_the_library_is_among_them_or_private():
+    assert {part for part in LIBRARY if not part.startswith("_")} == set(STANDS_ON)
+
+
+def imported_at_once(file):
+    """Return what importing a file imports: not what functions import when they are called, nor type checkers."""
+    return {
+        node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_the_parts_of_the_checker_build_on_those_before_them_only(part):
     above = set(PARTS[PARTS.index(part) + 1 :])
@@ -188,4 +224,4 @@ def test_nothing_is_shielded_that_nobody_waits_for():
         if isinstance(node, ast.Attribute) and node.attr == "shield"
     }
 
-    assert shielding == {"_after_commit.py", "embedded/__init__.py"}  # in tasks of `background()`; a server's start
+    assert shielding == {"session/effects.py", "embedded/__init__.py"}  # in tasks of `background()`; a server's start

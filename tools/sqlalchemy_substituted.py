@@ -97,10 +97,10 @@ def _adapt_every_engine() -> None:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-    from verdigris.engine.build import driver_settings
+    from verdigris.database.build import driver_settings
+    from verdigris.database.settings import USUAL
     from verdigris.engine.dialect import adapt
     from verdigris.engine.pool import Pool
-    from verdigris.engine.settings import USUAL
 
     original = Engine.__init__
 
@@ -132,8 +132,8 @@ def reads_of(engine: Any) -> Any:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from verdigris.concurrency import Budget
-    from verdigris.engine.lane import Lane
-    from verdigris.engine.lean import LeanReads
+    from verdigris.lean.lane import Lane
+    from verdigris.lean.reads import LeanReads
 
     if id(engine) not in _reads:
         _reads[id(engine)] = (engine, LeanReads(engine, Lane(AsyncEngine(engine), Budget(), shortcuts=True)))
@@ -167,8 +167,8 @@ def _read_lean_inside() -> None:
     from sqlalchemy import util
     from sqlalchemy.orm import Session, mapperlib
 
-    from verdigris.engine import ending
-    from verdigris.engine.lean import NOT_RUN
+    from verdigris.lean import ending
+    from verdigris.lean.reads import NOT_RUN
 
     execute, scalar, get, commit = Session.execute, Session.scalar, Session.get, Session.commit
     ending_now: set[int] = set()
@@ -268,7 +268,7 @@ def _by_key(session: Session, entity: Any, ident: Any) -> Any:
     from sqlalchemy import inspect, select
     from sqlalchemy.orm import Mapper
 
-    from verdigris.engine.lean import _IDENTS, _key_of
+    from verdigris.lean.reads import _IDENTS, _key_of
 
     mapper = inspect(entity, raiseerr=False)
     column = _key_of(mapper) if isinstance(mapper, Mapper) else None
@@ -300,7 +300,7 @@ def _count_at_the_driver() -> None:
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
     from sqlalchemy.testing.assertions import AssertsExecutionResults, eq_
 
-    from verdigris.engine.lane import Lane
+    from verdigris.lean.lane import Lane
 
     def counted(original: Any) -> Any:
         def called(*args: Any, **options: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from verdigris import bulk, errors
     from verdigris.concurrency import Retry
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.loading import explain_plan, load
     from verdigris.models import Base
     from verdigris.session import after_commit
@@ -21,7 +21,7 @@ __all__ = ["Base", "Database", "Retry", "__version__", "after_commit", "bulk", "
 
 _MODULE_OF = {
     "Base": "models",
-    "Database": "engine",
+    "Database": "database",
     "Retry": "concurrency",
     "after_commit": "session",
     "explain_plan": "loading",

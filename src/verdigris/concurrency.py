@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from verdigris._resolve import commit_or_resolve
 from verdigris.errors import (
     OUTCOME_UNKNOWN,
     UNAVAILABLE,
@@ -22,12 +21,13 @@ from verdigris.errors import (
     RetryLevel,
     classify,
 )
+from verdigris.session.resolve import commit_or_resolve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from verdigris._resolve import Resolver
     from verdigris.session import AsyncSession
+    from verdigris.session.resolve import Resolver
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from sqlalchemy import Column, DateTime, ForeignKeyConstraint, Index, MetaData, 
 from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipProperty, Session, declared_attr
 
 from verdigris._annotations import annotations_of
-from verdigris._listeners import OF_LAZY_LOADS
 from verdigris.errors import ConfigurationError
+from verdigris.lean.listeners import OF_LAZY_LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -19,7 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.session import AsyncSession
     from verdigris.testing import Databases, QueryLog, Sandbox
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tests.faults.rig import eventually
 from tests.faults.service import Service
 from verdigris import Base, Database, bulk
-from verdigris.engine.transaction import lean_transaction
+from verdigris.lean.transaction import lean_transaction
 
 TAKE = text("UPDATE account SET balance = balance - 1 WHERE id = 1")
 GIVE = text("UPDATE account SET balance = balance + 1 WHERE id = 2")

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from verdigris import embedded
-from verdigris.engine import coalescing
+from verdigris.lean import coalescing
 
 _numbers = itertools.count()
 _LOOPS = {"asyncio": asyncio.new_event_loop}

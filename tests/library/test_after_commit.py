@@ -13,7 +13,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemySession
 
 from verdigris import after_commit
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, SessionClosedError
 from verdigris.fastapi import Route, install, retrying
 from verdigris.session import AsyncSession

@@ -4,8 +4,9 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from verdigris.engine import Database, coalescing
+from verdigris.database import Database
 from verdigris.errors import PoolExhaustedError, classify
+from verdigris.lean import coalescing
 from verdigris.testing.sandbox import Sandbox
 
 DOUBLE = "SELECT $1::int * 2"

@@ -6,7 +6,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.pool import NullPool
 
 from verdigris.concurrency import Attempts, Budget, Retry
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import (
     CommitRefusedError,
     ConfigurationError,

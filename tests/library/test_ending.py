@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from verdigris import Base, Database
-from verdigris.engine import ending
 from verdigris.errors import CommitRefusedError
+from verdigris.lean import ending
 
 
 class Pebble(Base):

@@ -17,13 +17,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from verdigris.engine import Database, sizing
-from verdigris.engine.build import lacking
+from verdigris.database import Database, sizing
+from verdigris.database.build import lacking
+from verdigris.database.settings import Settings
+from verdigris.database.url import SSL_MODES, address
 from verdigris.engine.dialect import place_of
 from verdigris.engine.driver import Connection, ours
 from verdigris.engine.limits import server_limits
-from verdigris.engine.settings import Settings
-from verdigris.engine.url import SSL_MODES, address
 from verdigris.errors import (
     CommitRefusedError,
     ConfigurationError,

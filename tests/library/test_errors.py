@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from verdigris import errors
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import DRIVER_TEXTS, SQLSTATES, UNCLASSIFIED, RetryLevel, classify, fault_of, sqlstate_of
 
 

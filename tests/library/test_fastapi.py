@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import ConfigurationError, SessionClosedError
 from verdigris.fastapi import Route, install, retrying
 from verdigris.session import AsyncSession

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
 from sqlalchemy.orm import Mapped, Session, aliased, joinedload, mapped_column, relationship, selectinload
 
 from verdigris import Base, Database
-from verdigris.engine.lean import LeanReads
+from verdigris.lean.reads import LeanReads
 
 NAMES = UUID(int=7)
 

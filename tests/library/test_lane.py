@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from verdigris.engine import Database, lane
+from verdigris.database import Database
 from verdigris.errors import PoolExhaustedError, StatementTimeoutError, classify
+from verdigris.lean import lane
 from verdigris.testing.sandbox import Sandbox
 
 PID = "SELECT pg_backend_pid()"

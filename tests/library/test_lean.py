@@ -52,10 +52,12 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-from verdigris import Base, Database, _plans, _shapes, load
-from verdigris._shapes import _lasting, shape_of
-from verdigris.engine.lean import LeanReads
+from verdigris import Base, Database, load
 from verdigris.errors import ReadOnlyError, SessionClosedError
+from verdigris.lean import plans as plans_module
+from verdigris.lean import shapes
+from verdigris.lean.reads import LeanReads
+from verdigris.lean.shapes import _lasting, shape_of
 
 
 class Colour(Enum):
@@ -888,7 +890,7 @@ def test_a_shape_is_forgotten_with_its_mapper():
 
 
 async def test_shapes_that_come_once_take_no_plan_away(db, lean, monkeypatch):
-    monkeypatch.setattr(_plans, "_KEPT", 4)
+    monkeypatch.setattr(plans_module, "_KEPT", 4)
     await warm(db, BY_KEY)
     for n in range(1, 30):
         async with db.read() as session:
@@ -903,7 +905,7 @@ async def test_shapes_that_come_once_take_no_plan_away(db, lean, monkeypatch):
 
 
 async def test_plans_that_are_used_stay_and_others_go(db, lean, monkeypatch):
-    monkeypatch.setattr(_plans, "_KEPT", 4)
+    monkeypatch.setattr(plans_module, "_KEPT", 4)
     await warm(db, BY_KEY)
     for n in range(1, 30):
         await warm(db, select(Book.id).where(*[Book.id > 0] * n))
@@ -926,9 +928,9 @@ def test_a_part_of_a_statement_that_outlives_its_module_at_exit_raises_nothing(m
     raised = []
     monkeypatch.setattr("sys.unraisablehook", raised.append)
     part = type("Part", (), {})()
-    _shapes._remember(part)
+    shapes._remember(part)
 
-    monkeypatch.setattr(_shapes, "_lasting", None)
+    monkeypatch.setattr(shapes, "_lasting", None)
     del part
     gc.collect()
 

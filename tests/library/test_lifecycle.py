@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from verdigris import after_commit, embedded
+from verdigris.database import Database
 from verdigris.embedded import Machine
-from verdigris.engine import Database
 from verdigris.errors import ShuttingDownError, classify
 
 

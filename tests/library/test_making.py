@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
 )
 
 from verdigris import Base, Database
-from verdigris._making import Maker
+from verdigris.lean.making import Maker
 
 
 class Metal(Enum):

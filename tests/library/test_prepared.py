@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.engine.prepared import is_plain
 
 WAYS = ("fetch", "fetch_prepared")

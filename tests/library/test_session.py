@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, exc, func, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import (
     CommitRefusedError,
     ReadOnlyError,

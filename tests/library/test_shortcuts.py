@@ -9,17 +9,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column, relationship, selectinload
 
-from verdigris import Base, Database, _lean, session
-from verdigris._making import Maker
-from verdigris._plans import Plan
-from verdigris.engine import ending
+from verdigris import Base, Database
 from verdigris.engine.deadlines import Deadlines
-from verdigris.engine.lean import LeanReads
 from verdigris.engine.pipelined_begin import Beginning
 from verdigris.engine.pool import Pool
 from verdigris.engine.prepared import Prepared
-from verdigris.engine.transaction import LeanTransaction
 from verdigris.errors import CommitRefusedError, SessionClosedError, SessionSharedError
+from verdigris.lean import ending, methods
+from verdigris.lean.making import Maker
+from verdigris.lean.plans import Plan
+from verdigris.lean.reads import LeanReads
+from verdigris.lean.transaction import LeanTransaction
+from verdigris.session import session as sessions
 
 SHORT = [
     (LeanReads, "_rows"),
@@ -31,8 +32,8 @@ SHORT = [
     (Deadlines, "call_later"),
     (ending, "commit_at_once"),
     (ending, "close"),
-    (_lean, "nothing_to_commit"),
-    (session, "close_at_once"),
+    (methods, "nothing_to_commit"),
+    (sessions, "close_at_once"),
 ]
 
 

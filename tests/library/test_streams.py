@@ -12,7 +12,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, WebSocket, Web
 from fastapi.responses import StreamingResponse
 from sqlalchemy import text
 
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi import Route, install, retrying
 from verdigris.session import AsyncSession

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from verdigris import Base, Database
-from verdigris.engine.transaction import lean_transaction
 from verdigris.errors import OutcomeUnknownError
+from verdigris.lean.transaction import lean_transaction
 
 
 class Stone(Base):

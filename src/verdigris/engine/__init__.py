@@ -1,21 +1,4 @@
-"""The engine: one `Database` per database, with everything the first section of the checklist asks for.
+"""The engine under a `Database`: its dialect, its pool, and the connection of asyncpg with waits that end.
 
-`Database` is imported when it is first used: it is built on sessions, and they on modules of this package.
+Nothing here knows of sessions.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from verdigris.engine.database import Database
-
-__all__ = ["Database"]
-
-
-def __getattr__(name: str) -> object:
-    if name != "Database":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from verdigris.engine.database import Database
-
-    return Database

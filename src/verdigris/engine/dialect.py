@@ -13,7 +13,6 @@ import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.util import await_only
 
-from verdigris._read_only import READS, check
 from verdigris.engine import pooler, tls
 from verdigris.engine.deadlines import Deadlines
 from verdigris.engine.driver import ours
@@ -21,6 +20,7 @@ from verdigris.engine.limits import connector
 from verdigris.engine.pipelined_begin import Adapter
 from verdigris.engine.pooler import Pooler
 from verdigris.engine.prepared import Prepared, is_plain
+from verdigris.engine.read_only import READS, check
 from verdigris.engine.secrecy import without_frames
 from verdigris.errors import DatabaseUnavailableError
 

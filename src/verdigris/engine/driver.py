@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg import connect_utils
 
 from verdigris._background import background
-from verdigris._commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
+from verdigris.engine.commit import UNANSWERED, ToItsEnd, marked, outcome, outcome_unknown, refused
 from verdigris.engine.deadlines import plain
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
 
 __all__ = ["ReadRouter", "Route", "install", "retrying"]
 

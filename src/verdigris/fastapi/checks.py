@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastapi.dependencies.models import Dependant
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
 
 log = logging.getLogger("verdigris")
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})

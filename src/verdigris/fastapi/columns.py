@@ -13,7 +13,7 @@ from verdigris.errors.classify import FAILURES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.errors import Fault
 
 log = logging.getLogger("verdigris")

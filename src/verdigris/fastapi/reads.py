@@ -29,11 +29,11 @@ from starlette.responses import Response
 from verdigris._annotations import annotations_of
 from verdigris._one_write import OneWrite
 from verdigris._places import Place
-from verdigris.engine.coalescing import MOST_OF_ROUTES
 from verdigris.errors import ConfigurationError, VerdigrisError
 from verdigris.fastapi.parameters import Parameters, is_symbolic
 from verdigris.fastapi.streams import NEVER_STREAMS
 from verdigris.fastapi.symbols import LookedAtError, says_more_than_its_parameters, traced
+from verdigris.lean.coalescing import MOST_OF_ROUTES
 from verdigris.loading.json.api import present
 from verdigris.performance.sites import PLACE
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fastapi.dependencies.models import Dependant
     from starlette.types import Receive, Scope, Send
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.loading.json.api import JSONRead
 
 log = logging.getLogger("verdigris")

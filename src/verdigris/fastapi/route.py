@@ -18,8 +18,8 @@ from starlette.responses import StreamingResponse
 
 from verdigris._places import request_name
 from verdigris.concurrency import checked_attempts
-from verdigris.engine import Database
-from verdigris.engine.levels import known_level
+from verdigris.database import Database
+from verdigris.database.levels import known_level
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi.bodies import keep, rewind
 from verdigris.fastapi.escapes import escape, refuse_escapes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from verdigris._request import RequestUnit
+    from verdigris.session.request import RequestUnit
 
     Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

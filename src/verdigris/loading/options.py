@@ -11,7 +11,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Load, joinedload, load_only, raiseload, selectin_polymorphic, selectinload, undefer
 from sqlalchemy.orm.util import AliasedClass
 
-from verdigris._shapes import keep
+from verdigris.lean.shapes import keep
 from verdigris.loading.planner import DEPTH, plan
 
 if TYPE_CHECKING:

@@ -156,7 +156,7 @@ def refuse_unless_test(url: str) -> URL:
     A database is marked by `COMMENT ON DATABASE name IS 'verdigris: test'`. Raises ConfigurationError for any other,
     which is how tests can't reach production by a variable that is set wrongly.
     """
-    from verdigris.engine.url import address
+    from verdigris.database.url import address
 
     parsed = address(url).url if url else make_url("postgresql+asyncpg://")
     name = parsed.database or ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from verdigris.engine import Database
+from verdigris.database import Database
 from verdigris.testing.loops import finish
 from verdigris.testing.sandbox import Sandbox
 

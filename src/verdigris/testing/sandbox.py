@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from verdigris._sync_sessions import ReadSession
-from verdigris.engine import Database
-from verdigris.engine.lane import Lane, raise_as_session
+from verdigris.database import Database
 from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
+from verdigris.lean.lane import Lane, raise_as_session
+from verdigris.lean.sync_sessions import ReadSession
 from verdigris.performance.timing import MUTED
 from verdigris.session import AsyncSession
 from verdigris.testing.loops import finish

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
 
 #: What a session factory of the application says about sessions, and a substitute says too.
 COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")

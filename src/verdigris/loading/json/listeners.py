@@ -8,8 +8,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
-from verdigris._sync_sessions import ExplicitFlushSession
-from verdigris.engine.listening import foreign
+from verdigris.lean.listening import foreign
+from verdigris.lean.sync_sessions import ExplicitFlushSession
 from verdigris.loading.json.schema import InPython
 
 if TYPE_CHECKING:

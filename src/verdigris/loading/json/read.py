@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from sqlalchemy import Executable, Select, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from verdigris._shapes import shape_of
 from verdigris.errors import ConfigurationError, sqlstate_of
+from verdigris.lean.shapes import shape_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer, answer_of, spelled
 from verdigris.loading.json.compiled import Call, Compiled, Given
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.loading.json.planner import Options
 
 log = logging.getLogger("verdigris.loading")

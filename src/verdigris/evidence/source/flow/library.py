@@ -115,7 +115,7 @@ class Library:
             found = self.source.types.reach(node, scope.parent or scope.module.scope)
             if isinstance(found, External) and found.dotted in {
                 "verdigris.Database.transactional",
-                "verdigris.engine.Database.transactional",
+                "verdigris.database.Database.transactional",
             }:
                 return True
         return False

@@ -22,10 +22,10 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.util import greenlet_spawn, immutabledict
 
-from verdigris._following import SELECT, UnsentError, answering, following
-from verdigris._making import NOT_MADE, columns_of, maker_of
-from verdigris._read_only import writes
-from verdigris._shapes import shape_of
+from verdigris.engine.read_only import writes
+from verdigris.lean.following import SELECT, UnsentError, answering, following
+from verdigris.lean.making import NOT_MADE, columns_of, maker_of
+from verdigris.lean.shapes import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.elements import BindParameter
 
-    from verdigris._following import Fetched, Following
-    from verdigris._making import Columns, Maker
+    from verdigris.lean.following import Fetched, Following
+    from verdigris.lean.making import Columns, Maker
 
 _KEPT = 500  # shapes that were used last, and up to as many of those before them; as many that are being learnt
 _SEVERAL = 2  # rows, which loading makes as fast

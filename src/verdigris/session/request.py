@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from verdigris._resolve import commit_or_resolve
 from verdigris.errors import ConfigurationError
+from verdigris.session.resolve import commit_or_resolve
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from types import TracebackType
 
-    from verdigris.engine import Database
+    from verdigris.database import Database
     from verdigris.session import AsyncSession
 
 _NAMED = "method", "route", "fastapi"  # what a request is named by

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from verdigris._background import background
-from verdigris._commit import is_stored
+from verdigris.engine.commit import is_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
 from sqlalchemy.orm.session import _SessionCloseState
 
-from verdigris._listeners import OF_CLOSE, OF_COMMIT
-from verdigris._sync_sessions import ReadSession
+from verdigris.lean.listeners import OF_CLOSE, OF_COMMIT
+from verdigris.lean.sync_sessions import ReadSession
 
 _PLAIN = frozenset({Session, ReadSession})
 _HOME = vars(orm_session)

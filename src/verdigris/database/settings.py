@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from verdigris.concurrency import Retry
-from verdigris.engine.levels import known_level
+from verdigris.database.levels import known_level
 from verdigris.errors import ConfigurationError
 from verdigris.performance.queries import SLOW
 

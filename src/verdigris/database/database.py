@@ -12,27 +12,27 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
-from verdigris._request import RequestUnit, until_answered
-from verdigris._sync_sessions import ExplicitFlushSession
 from verdigris.concurrency import NO_RETRY, Budget, Retry
-from verdigris.engine import lifecycle
-from verdigris.engine.build import build, lacking, take_over
-from verdigris.engine.gathering import SideBySide
-from verdigris.engine.lane import Lane
-from verdigris.engine.lean import LeanReads
-from verdigris.engine.options import not_adopted
+from verdigris.database import lifecycle
+from verdigris.database.build import build, lacking, take_over
+from verdigris.database.gathering import SideBySide
+from verdigris.database.options import not_adopted
+from verdigris.database.reading import Reading
+from verdigris.database.replicas import Replicas
+from verdigris.database.settings import USUAL, Settings
+from verdigris.database.units import Units
+from verdigris.database.url import address
 from verdigris.engine.pool import Pool
-from verdigris.engine.reading import Reading
-from verdigris.engine.replicas import Replicas
 from verdigris.engine.secrecy import without_frames
-from verdigris.engine.settings import USUAL, Settings
-from verdigris.engine.units import Units
-from verdigris.engine.url import address
 from verdigris.errors import ConfigurationError
+from verdigris.lean.lane import Lane
+from verdigris.lean.reads import LeanReads
+from verdigris.lean.sync_sessions import ExplicitFlushSession
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.performance.timing import measure
 from verdigris.session import AsyncSession
+from verdigris.session.request import RequestUnit, until_answered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.util import get_cls_kwargs
 
-from verdigris.engine.settings import Settings
+from verdigris.database.settings import Settings
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:

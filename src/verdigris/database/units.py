@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from verdigris._resolve import Resolver
 from verdigris.concurrency import Attempts, Budget, Retry, as_unit, checked_attempts, checked_unit, run_unit
-from verdigris.engine.levels import known_level
+from verdigris.database.levels import known_level
+from verdigris.session.resolve import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-    from verdigris.engine.gathering import SideBySide
-    from verdigris.engine.replicas import Replicas
-    from verdigris.engine.settings import Settings
+    from verdigris.database.gathering import SideBySide
+    from verdigris.database.replicas import Replicas
+    from verdigris.database.settings import Settings
     from verdigris.session import AsyncSession
 
     Unit = Callable[[AsyncSession], Awaitable["T"]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from types import CodeType
 
-    from verdigris._after_commit import AfterCommit
+    from verdigris.session.effects import AfterCommit
 
     Method = Callable[..., Coroutine[Any, Any, Any]]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
 
-from verdigris._read_only import READS
+from verdigris.engine.read_only import READS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

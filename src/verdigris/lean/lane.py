@@ -17,9 +17,9 @@ import asyncpg
 from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris.engine.coalescing import MOST, Together
 from verdigris.engine.pool import Pool
 from verdigris.errors.classify import met_database
+from verdigris.lean.coalescing import MOST, Together
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -256,10 +256,10 @@ def raise_as_session(
     """Raise an error of asyncpg as a session's statement would: translated, heard by listeners, the pool renewed."""
     pooled: Any = connection.connection
     try:
-        pooled.dbapi_connection._handle_exception(error)  # noqa: SLF001 - the adapter's own translation
+        pooled.dbapi_connection._handle_exception(error)  # the adapter's own translation
     except Exception as translated:  # noqa: BLE001 - raised again, wrapped
         known = isinstance(translated, connection.dialect.loaded_dbapi.Error)
-        connection._handle_dbapi_exception(  # noqa: SLF001 - the one place that knows the listeners and the pool
+        connection._handle_dbapi_exception(  # the one place that knows the listeners and the pool
             translated,
             statement if known else None,
             tuple(arguments),

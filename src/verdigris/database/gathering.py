@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.pool import NullPool, QueuePool
 
 from verdigris.concurrency import gather
-from verdigris.engine import sizing
+from verdigris.database import sizing
 from verdigris.engine.pool import Pool
 
 if TYPE_CHECKING:

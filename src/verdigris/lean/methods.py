@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
-from verdigris._closing import close_at_once, closes_at_once, nothing_to_commit
-from verdigris._listeners import OF_TRANSACTION
-from verdigris.engine import ending
-from verdigris.engine.lean import NOT_RUN
+from verdigris.lean import ending
+from verdigris.lean.closing import close_at_once, closes_at_once, nothing_to_commit
+from verdigris.lean.listeners import OF_TRANSACTION
+from verdigris.lean.reads import NOT_RUN
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from verdigris._background import finished, running
 from verdigris._places import place_in, request_in
-from verdigris.engine import sizing
+from verdigris.database import sizing
 from verdigris.engine.pool import Pool
 from verdigris.errors import RetryLevel, classify
 from verdigris.errors.classify import FAILURES

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from verdigris._background import background
-from verdigris._commit import is_unknown
+from verdigris.engine.commit import is_unknown
 from verdigris.errors import OutcomeUnknownError, TransactionLostError, sqlstate_of
 from verdigris.errors.classify import FAILURES
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
 
-from verdigris import _lean
-from verdigris._after_commit import AfterCommit
-from verdigris._closing import close_at_once, closes_at_once
-from verdigris._guard import Guard, gone, guarded
 from verdigris._places import Place
-from verdigris.engine.ending import closes_lean
 from verdigris.errors import ConfigurationError
+from verdigris.lean import methods
+from verdigris.lean.closing import close_at_once, closes_at_once
+from verdigris.lean.ending import closes_lean
+from verdigris.session.effects import AfterCommit
+from verdigris.session.guard import Guard, gone, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType, TracebackType
 
-    from verdigris.engine.lean import LeanReads
+    from verdigris.lean.reads import LeanReads
 
 log = logging.getLogger("verdigris")
 _FACTORIES = ("sqlalchemy.", "verdigris.")
@@ -54,10 +54,10 @@ class Transaction(_AsyncSessionTransaction):
         assert isinstance(session, AsyncSession)  # noqa: S101 - as above
         return session.lean is not None
 
-    start = guarded(_lean.start)
+    start = guarded(methods.start)
     commit = guarded(_AsyncSessionTransaction.commit)
     rollback = guarded(_AsyncSessionTransaction.rollback)
-    _leave = guarded(_lean.leave, waits=True)
+    _leave = guarded(methods.leave, waits=True)
 
     async def __aexit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -125,9 +125,9 @@ class AsyncSession(_AsyncSession):
         log.warning("%s; write `async with db.session() as session:`", what)
 
     if not TYPE_CHECKING:  # for types they are SQLAlchemy's, with all overloads
-        execute = guarded(_lean.execute)
-        scalar = guarded(_lean.scalar)
-        get = guarded(_lean.get)
+        execute = guarded(methods.execute)
+        scalar = guarded(methods.scalar)
+        get = guarded(methods.get)
     scalars = guarded(_AsyncSession.scalars)
     stream = guarded(_AsyncSession.stream)
     stream_scalars = guarded(_AsyncSession.stream_scalars)
@@ -138,11 +138,11 @@ class AsyncSession(_AsyncSession):
     flush = guarded(_AsyncSession.flush)
     connection = guarded(_AsyncSession.connection)
     run_sync = guarded(_AsyncSession.run_sync)
-    commit = guarded(_lean.commit)
+    commit = guarded(methods.commit)
     rollback = guarded(_AsyncSession.rollback)
     invalidate = guarded(_AsyncSession.invalidate, waits=True)
     reset = guarded(_AsyncSession.reset, waits=True)
-    _close = guarded(_lean.close, waits=True)
+    _close = guarded(methods.close, waits=True)
     if hasattr(_AsyncSession, "merge_all"):  # SQLAlchemy 2.1
         merge_all = guarded(_AsyncSession.merge_all)
         delete_all = guarded(_AsyncSession.delete_all)

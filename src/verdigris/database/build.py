@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
-from verdigris.engine import events, sizing, tls
+from verdigris.database import sizing
+from verdigris.database.options import misspelt
+from verdigris.database.settings import USUAL
+from verdigris.engine import events, tls
 from verdigris.engine.dialect import adapt
 from verdigris.engine.driver import DriverSettings
 from verdigris.engine.limits import connector, server_limits
-from verdigris.engine.options import misspelt
 from verdigris.engine.pool import Pool, adopt
 from verdigris.engine.secrecy import Password, without_frames
-from verdigris.engine.settings import USUAL
 from verdigris.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from verdigris.engine.settings import Settings
-    from verdigris.engine.url import Address
+    from verdigris.database.settings import Settings
+    from verdigris.database.url import Address
 
 _PATIENCE = 10.0  # seconds that a client or proxy commonly waits for an answer
 

@@ -21,7 +21,7 @@ from verdigris.errors import PoolExhaustedError, classify
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from verdigris.engine.lane import Lane
+    from verdigris.lean.lane import Lane
 
     _Reader = tuple[Sequence[Any], asyncio.Future[Any]]  # the arguments, and who waits for the value
 

@@ -18,10 +18,10 @@ from asyncpg.transaction import Transaction, TransactionState
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris._listeners import OF_BEGIN
-from verdigris.engine.lane import raise_as_session
-from verdigris.engine.listening import every_connection_is_heard
 from verdigris.engine.pool import Pool
+from verdigris.lean.lane import raise_as_session
+from verdigris.lean.listeners import OF_BEGIN
+from verdigris.lean.listening import every_connection_is_heard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.orm import SessionTransaction
 
-    from verdigris.engine.lane import Lane
-    from verdigris.engine.listening import Listening
     from verdigris.engine.pool import Taken
+    from verdigris.lean.lane import Lane
+    from verdigris.lean.listening import Listening
 
 _AUTOCOMMIT = "autocommit"
 

@@ -21,15 +21,15 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris._closing import is_changed
-from verdigris._following import Fetched
-from verdigris._listeners import OF_BEGIN, OF_READS
-from verdigris._plans import Plans
-from verdigris._sync_sessions import ReadSession
-from verdigris.engine.lane import raise_as_session
-from verdigris.engine.listening import Listening, change_nothing, connection_is_heard, every_connection_is_heard
 from verdigris.engine.pool import Pool
-from verdigris.engine.transaction import begun
+from verdigris.lean.closing import is_changed
+from verdigris.lean.following import Fetched
+from verdigris.lean.lane import raise_as_session
+from verdigris.lean.listeners import OF_BEGIN, OF_READS
+from verdigris.lean.listening import Listening, change_nothing, connection_is_heard, every_connection_is_heard
+from verdigris.lean.plans import Plans
+from verdigris.lean.sync_sessions import ReadSession
+from verdigris.lean.transaction import begun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from sqlalchemy.engine import Connection, Result
 
-    from verdigris._plans import Plan
-    from verdigris.engine.lane import Lane
+    from verdigris.lean.lane import Lane
+    from verdigris.lean.plans import Plan
 
 _UNKNOWN = object()
 NOT_RUN: Any = object()  # nothing was done: SQLAlchemy shall run it

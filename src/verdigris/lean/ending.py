@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris._closing import is_changed
-from verdigris._commit import ToItsEnd
-from verdigris._listeners import OF_CLOSE, OF_COMMIT
+from verdigris.engine.commit import ToItsEnd
 from verdigris.engine.pool import Pool, driver_of
-from verdigris.engine.transaction import lean_transaction
+from verdigris.lean.closing import is_changed
+from verdigris.lean.listeners import OF_CLOSE, OF_COMMIT
+from verdigris.lean.transaction import lean_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
-    from verdigris.engine.transaction import LeanTransaction
+    from verdigris.lean.transaction import LeanTransaction
 
 
 async def commit_at_once(session: Session, finish: Callable[[], object] | None = None) -> bool:

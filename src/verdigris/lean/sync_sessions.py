@@ -17,7 +17,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 
-from verdigris._read_only import refuse, refuse_writes
+from verdigris.engine.read_only import refuse, refuse_writes
 from verdigris.errors import UnflushedError
 
 if TYPE_CHECKING:

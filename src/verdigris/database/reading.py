@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris import _lean
-from verdigris._guard import guarded
-from verdigris._read_only import READS
-from verdigris._sync_sessions import ReadSession
-from verdigris.engine.lane import Lane
-from verdigris.engine.lean import LeanReads
+from verdigris.database.replicas import Replica, Replicas, position_of
 from verdigris.engine.pool import Pool
-from verdigris.engine.replicas import Replica, Replicas, position_of
+from verdigris.engine.read_only import READS
 from verdigris.errors import RetryLevel, classify
 from verdigris.errors.classify import FAILURES
+from verdigris.lean import methods
+from verdigris.lean.lane import Lane
+from verdigris.lean.reads import LeanReads
+from verdigris.lean.sync_sessions import ReadSession
 from verdigris.session import AsyncSession
+from verdigris.session.guard import guarded
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
@@ -109,9 +109,9 @@ class _OnReplica(AsyncSession):
         return self
 
     if not TYPE_CHECKING:  # as in the class above
-        execute = guarded(_or_on_primary(_lean.execute))
-        scalar = guarded(_or_on_primary(_lean.scalar))
-        get = guarded(_or_on_primary(_lean.get))
+        execute = guarded(_or_on_primary(methods.execute))
+        scalar = guarded(_or_on_primary(methods.scalar))
+        get = guarded(_or_on_primary(methods.get))
     get_one = guarded(_or_on_primary(_AsyncSession.get_one))
     stream = guarded(_or_on_primary(_AsyncSession.stream))
 
