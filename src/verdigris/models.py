@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, MappedColumn, Mapper, RelationshipPr
 
 from verdigris._annotations import annotations_of
 from verdigris.errors import ConfigurationError
-from verdigris.lean.listeners import OF_LAZY_LOADS
+from verdigris.lean.session_listeners import OF_LAZY_LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
 from sqlalchemy.orm.session import _SessionCloseState
 
-from verdigris.lean.listeners import OF_CLOSE, OF_COMMIT
+from verdigris.lean.session_listeners import OF_CLOSE, OF_COMMIT
 from verdigris.lean.sync_sessions import ReadSession
 
 _PLAIN = frozenset({Session, ReadSession})

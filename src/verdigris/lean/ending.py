@@ -16,7 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 from verdigris.engine.commit import ToItsEnd
 from verdigris.engine.pool import Pool, driver_of
 from verdigris.lean.closing import is_changed
-from verdigris.lean.listeners import OF_CLOSE, OF_COMMIT
+from verdigris.lean.session_listeners import OF_CLOSE, OF_COMMIT
 from verdigris.lean.transaction import lean_transaction
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from sqlalchemy.orm.session import SessionTransactionState
 
 from verdigris.lean import ending
 from verdigris.lean.closing import close_at_once, closes_at_once, nothing_to_commit
-from verdigris.lean.listeners import OF_TRANSACTION
 from verdigris.lean.reads import NOT_RUN
+from verdigris.lean.session_listeners import OF_TRANSACTION
 
 if TYPE_CHECKING:
     from types import TracebackType

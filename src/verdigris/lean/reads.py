@@ -23,11 +23,16 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.pool import Pool
 from verdigris.lean.closing import is_changed
+from verdigris.lean.engine_listeners import (
+    EngineListeners,
+    change_nothing,
+    connection_is_heard,
+    every_connection_is_heard,
+)
 from verdigris.lean.following import Fetched
 from verdigris.lean.lane import raise_as_session
-from verdigris.lean.listeners import OF_BEGIN, OF_READS
-from verdigris.lean.listening import Listening, change_nothing, connection_is_heard, every_connection_is_heard
 from verdigris.lean.plans import Plans
+from verdigris.lean.session_listeners import OF_BEGIN, OF_READS
 from verdigris.lean.sync_sessions import ReadSession
 from verdigris.lean.transaction import begun
 
@@ -71,7 +76,7 @@ class LeanReads:
         self._lane = lane
         self._plans = Plans(engine)
         self._keys: dict[Any, Any] = {}  # of each class that was asked for by key: its column, if it is that simple
-        self._binds: dict[Engine, Listening] = {}
+        self._binds: dict[Engine, EngineListeners] = {}
         self._begins = True
 
     @cached_property
@@ -200,12 +205,12 @@ class LeanReads:
             and not bind._should_log_info()  # `echo`
         )
 
-    def _listening(self, bind: Any) -> Listening:
+    def _listening(self, bind: Any) -> EngineListeners:
         known = self._binds.get(bind)
         if known is None or known.options is not bind._execution_options:
             if len(self._binds) >= _BINDS:
                 self._binds.clear()
-            known = self._binds[bind] = Listening(bind, self._engine)
+            known = self._binds[bind] = EngineListeners(bind, self._engine)
         return known
 
     async def _connection(self, session: Any) -> Connection:

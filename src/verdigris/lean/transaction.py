@@ -19,9 +19,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.pool import Pool
+from verdigris.lean.engine_listeners import every_connection_is_heard
 from verdigris.lean.lane import raise_as_session
-from verdigris.lean.listeners import OF_BEGIN
-from verdigris.lean.listening import every_connection_is_heard
+from verdigris.lean.session_listeners import OF_BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from verdigris.engine.pool import Taken
+    from verdigris.lean.engine_listeners import EngineListeners
     from verdigris.lean.lane import Lane
-    from verdigris.lean.listening import Listening
 
 _AUTOCOMMIT = "autocommit"
 
@@ -114,7 +114,7 @@ def lean_transaction(session: Any) -> LeanTransaction | None:
     return held
 
 
-async def begun(session: Any, listening: Listening) -> LeanTransaction | None:
+async def begun(session: Any, listening: EngineListeners) -> LeanTransaction | None:
     """Return a session's transaction for a lean read, on a connection of the pool; None if SQLAlchemy shall begin it.
 
     Raises what checking out a connection raises.
@@ -133,7 +133,7 @@ async def begun(session: Any, listening: Listening) -> LeanTransaction | None:
     return held
 
 
-def _suits(session: Any, listening: Listening) -> bool:
+def _suits(session: Any, listening: EngineListeners) -> bool:
     """Tell whether nobody could tell that SQLAlchemy does not begin a session's transaction itself."""
     owner, bind = session._transaction, session.bind
     if owner is not None and (owner._parent is not None or not owner.is_active or owner._connections):

@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
-from verdigris.lean.listening import foreign
+from verdigris.lean.engine_listeners import foreign
 from verdigris.lean.sync_sessions import ExplicitFlushSession
 from verdigris.loading.json.schema import InPython
 

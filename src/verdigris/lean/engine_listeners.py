@@ -45,7 +45,7 @@ def foreign(listeners: Iterable[Any]) -> bool:
     return False
 
 
-class Listening:
+class EngineListeners:
     """Who has a say in what is run on one engine; `options` are the ones that it was judged with."""
 
     __slots__ = ("_begin", "_connect", "_statements", "options", "plain")

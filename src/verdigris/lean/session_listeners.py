@@ -15,7 +15,7 @@ _NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the w
 OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"
 
 
-class Listeners:
+class SessionListeners:
     """Those who listen to events of a session, by the events' names: the lists that SQLAlchemy keeps and changes.
 
     A session's own dispatcher is made when it is first asked for, which costs more than everything that is asked of it
@@ -51,8 +51,8 @@ def _matter(listeners: Iterable[Any]) -> bool:
     return not all(hasattr(each, OF_LAZY_LOADS) for each in listeners)
 
 
-OF_BEGIN = Listeners("after_begin", "after_transaction_create")
-OF_TRANSACTION = Listeners("after_transaction_create")
-OF_COMMIT = Listeners("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
-OF_CLOSE = Listeners("persistent_to_detached", "pending_to_transient", "after_transaction_end")
-OF_READS = Listeners("do_orm_execute", "loaded_as_persistent")
+OF_BEGIN = SessionListeners("after_begin", "after_transaction_create")
+OF_TRANSACTION = SessionListeners("after_transaction_create")
+OF_COMMIT = SessionListeners("before_commit", "after_commit", "after_transaction_create", "after_transaction_end")
+OF_CLOSE = SessionListeners("persistent_to_detached", "pending_to_transient", "after_transaction_end")
+OF_READS = SessionListeners("do_orm_execute", "loaded_as_persistent")
