@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import threading
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
@@ -199,3 +201,24 @@ async def test_a_pool_that_is_sized_at_the_start_is_recorded_as_it_was_then(tmp_
 
 async def _wait_a_moment(session):
     await session.execute(text("SELECT pg_sleep(0.5)"))
+
+
+def test_a_connection_that_the_collector_returns_while_totals_are_added_up_does_not_stand_still(tmp_path):
+    def add_up():
+        with record(tmp_path) as recorder:
+            engine = create_engine(f"sqlite:///{tmp_path}/some.db")
+            cycle = [engine.connect()]
+            cycle.append(cycle)
+            del cycle
+            with recorder.ledger.lock:
+                gc.collect()
+            returned.extend(recorder.artefact().pools)
+            engine.dispose()
+
+    returned = []
+    thread = threading.Thread(target=add_up, daemon=True)
+
+    thread.start()
+    thread.join(10)
+
+    assert [pool.checkouts for pool in returned] == [1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from threading import Lock
+from threading import RLock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class Ledger:
     """Totals of ended scopes."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = RLock()  # the collector may return a connection, or a signal save, in the thread that holds it
         self.uses: defaultdict[tuple[Text, Spot | None], Use] = defaultdict(Use)
         self.repeats: defaultdict[tuple[Text, Spot | None, str], Peak] = defaultdict(Peak)
         self.lazies: defaultdict[tuple[str, str, Spot | None, Spot | None, str], LazyTotal] = defaultdict(LazyTotal)

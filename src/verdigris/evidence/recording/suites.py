@@ -6,7 +6,7 @@ pytest loads this module through PYTEST_PLUGINS; it was imported before, which P
 from __future__ import annotations
 
 from collections import Counter
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from verdigris.evidence.recording.artefact import Tests
@@ -31,7 +31,7 @@ class TestRun:
         self.cleanups: Counter[str] = Counter()
         self.shuffled = False
         self.plugins: tuple[str, ...] = ()
-        self._lock = Lock()
+        self._lock = RLock()  # as the ledger's
 
     def used(self, url: str) -> None:
         """Note which database the running test talks to."""
