@@ -49,6 +49,14 @@ def test_defaults_are_not_written_and_whole_numbers_are_read_as_times(tmp_path):
     assert isinstance(Recording.load(path).seconds, float)
 
 
+def test_what_no_file_can_hold_is_one_character_and_not_the_recording(tmp_path):
+    path = tmp_path / "recording.json"
+
+    replace(FULL, command=("python", "caf\udce9.py")).save(path)
+
+    assert Recording.load(path) == replace(FULL, command=("python", "caf?.py"))
+
+
 def test_an_unknown_field_is_left_alone(tmp_path):
     path = tmp_path / "recording.json"
     FULL.save(path)

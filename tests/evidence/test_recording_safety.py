@@ -222,3 +222,16 @@ def test_a_connection_that_the_collector_returns_while_totals_are_added_up_does_
     thread.join(10)
 
     assert [pool.checkouts for pool in returned] == [1]
+
+
+def test_a_statement_that_is_no_text_costs_the_others_nothing(tmp_path):
+    with record(tmp_path) as recorder:
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
+            with pytest.raises(UnicodeEncodeError):
+                connection.exec_driver_sql('select 1 as "\udcff"')
+            connection.exec_driver_sql("select 2")
+        engine.dispose()
+
+    assert [statement.count for statement in recorder.artefact().statements] == [1, 1]
+    assert recorder.artefact().recorder_errors == ()

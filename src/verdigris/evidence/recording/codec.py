@@ -31,11 +31,13 @@ class _MismatchError(Exception):
 
 
 def save(recording: Recording, path: Path | str) -> None:
-    """Write the recording beside its place and move it there."""
+    """Write the recording beside its place and move it there; half a surrogate pair, which no file can hold, as `?`."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=".recording-", delete=False) as file:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", errors="replace", dir=target.parent, prefix=".recording-", delete=False
+        ) as file:
             json.dump({"format": FORMAT, **encode(recording)}, file, ensure_ascii=False, separators=(",", ":"))
             file.write("\n")
         os.replace(file.name, target)  # noqa: PTH105 - the name is a str already

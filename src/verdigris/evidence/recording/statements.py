@@ -80,7 +80,7 @@ def _collapse(text: str) -> str:
 
 def fingerprint(normalised: str) -> str:
     """Return the short name of a normalised statement; letter case outside quotes does not matter."""
-    return blake2b(normalised.lower().encode(), digest_size=6).hexdigest()
+    return blake2b(normalised.lower().encode(errors="replace"), digest_size=6).hexdigest()
 
 
 def kind(sql: str) -> str:
