@@ -183,6 +183,18 @@ def test_a_user_who_may_read_little_gets_what_there_is(url):
         execute(url, "DROP ROLE modest")
 
 
+def test_a_user_from_whom_a_view_was_taken_is_told_what_to_grant(url):
+    execute(url, "DROP ROLE IF EXISTS modest; CREATE ROLE modest LOGIN PASSWORD 'geheim'")
+    execute(url, "REVOKE SELECT ON pg_catalog.pg_stat_activity FROM PUBLIC")
+    try:
+        with pytest.raises(DatabaseUnreachableError, match="permission denied for view pg_stat_activity") as caught:
+            inspect(f"postgresql://modest:geheim@{url.rpartition('@')[2]}")
+    finally:
+        execute(url, "GRANT SELECT ON pg_catalog.pg_stat_activity TO PUBLIC; DROP ROLE modest")
+
+    assert "GRANT SELECT ON pg_catalog." in caught.value.do[0]
+
+
 def test_it_can_be_asked_from_inside_an_event_loop(url):
     async def main():
         return inspect(url)

@@ -1,7 +1,8 @@
 """The live database as evidence: its catalogue, read without leaving a trace and within a time limit.
 
-One connection, one transaction: read-only, repeatable read, with timeouts of its own, rolled back at the end. What the
-user may not read, or what is not installed, is left out of the catalogue.
+One connection, one transaction: read-only, repeatable read, with timeouts of its own, rolled back at the end.
+pg_stat_statements is left out of the catalogue where it is not installed or may not be read; the views of PostgreSQL's
+own, which anyone may read unless somebody took that away, are needed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -36,6 +38,10 @@ T = TypeVar("T")
 TIMEOUT = 10.0
 _SCHEMES = frozenset({"postgresql", "postgres"})
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+_FORBIDDEN = "42501"  # insufficient_privilege
+_NAME = "Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://user:password@host/name"
+_ALLOW = "Let this user read it, which shows no row of data:   GRANT SELECT ON pg_catalog.<the view> TO <the user>"
+_LEAVE_OUT = "or leave it out:   verdigris check --evidence source"
 # What asyncpg reads from a URL; drivers' and SQLAlchemy's other options would reach the server as unknown settings.
 _OPTIONS = frozenset(
     {
@@ -70,7 +76,7 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
         raise DatabaseUnreachableError(
             f"{masked} was not asked: asyncpg is not installed here.",
             why="The database is read by asyncpg, whatever driver the application uses.",
-            do=('pip install "verdigris[fastapi]"', "or check without it:   verdigris check --evidence source"),
+            do=('pip install "verdigris[fastapi]"', _LEAVE_OUT),
         ) from error
     except Exception as error:  # noqa: BLE001 - a recorder's error never reaches the application
         reason = _reason(error, timeout)
@@ -79,10 +85,7 @@ def inspect(url: str, *, timeout: float = TIMEOUT) -> Catalogue:
         raise DatabaseUnreachableError(
             f"{masked} could not be asked.",
             why=reason,
-            do=(
-                "Name a database that is up:   VERDIGRIS_DATABASE_URL=postgresql://user:password@host/name",
-                "or leave it out:   verdigris check --evidence source",
-            ),
+            do=(_ALLOW if getattr(error, "sqlstate", None) == _FORBIDDEN else _NAME, _LEAVE_OUT),
         ) from (None if secrets else error)  # drivers repeat the URL in some of their messages
 
 
@@ -188,6 +191,9 @@ async def _read(connection: Any) -> Catalogue:
     server = await connection.fetchrow(queries.SERVER)
     settings = {row["name"]: row for row in await connection.fetch(queries.SETTINGS)}
     indexes = tuple(_index(row) for row in await connection.fetch(queries.INDEXES))
+    on_table: defaultdict[tuple[str, str], list[Index]] = defaultdict(list)  # for databases of thousands of tables
+    for index in indexes:
+        on_table[index.schema, index.table].append(index)
     figures = await _optional(connection, lambda: connection.fetch(queries.STATEMENTS))
     logged = float(settings["log_min_duration_statement"]["setting"])
     return Catalogue(
@@ -211,7 +217,7 @@ async def _read(connection: Any) -> Catalogue:
         statistics_since=server["statistics_since"],
         tables=tuple(_table(row) for row in await connection.fetch(queries.TABLES)),
         indexes=indexes,
-        foreign_keys=tuple(_foreign_key(row, indexes) for row in await connection.fetch(queries.FOREIGN_KEYS)),
+        foreign_keys=tuple(_foreign_key(row, on_table) for row in await connection.fetch(queries.FOREIGN_KEYS)),
         statements=tuple(_statement(row) for row in figures or ()),
         statements_known=figures is not None,
     )
@@ -249,13 +255,9 @@ def _index(row: Any) -> Index:
     return Index(**values)
 
 
-def _foreign_key(row: Any, indexes: tuple[Index, ...]) -> ForeignKey:
+def _foreign_key(row: Any, on_table: dict[tuple[str, str], list[Index]]) -> ForeignKey:
     columns = tuple(row["columns"])
-    serving = (
-        index.name
-        for index in indexes
-        if (index.schema, index.table) == (row["schema"], row["table"]) and index.serves(columns)
-    )
+    serving = (index.name for index in on_table[row["schema"], row["table"]] if index.serves(columns))
     return ForeignKey(
         schema=row["schema"],
         table=row["table"],
