@@ -43,14 +43,16 @@ def count(recording):
     return sum(statement.count for statement in recording.statements)
 
 
-@pytest.mark.parametrize(("how", "processes", "statements"), [("alone", 1, 5), ("fork", 2, 8), ("spawn", 2, 8)])
+@pytest.mark.parametrize(
+    ("how", "processes", "statements"), [("alone", 1, 5), ("fork", 2, 8), ("spawn", 2, 8), ("forkserver", 2, 8)]
+)
 def test_every_process_of_a_command_is_part_of_one_recording(output, how, processes, statements, capfd):
     code = run(script(how, "0"), output=output, root=RECORDED)
 
     recording = Recording.load(output)
     assert code == recording.exit_code == 0
     assert (recording.processes, count(recording)) == (processes, statements)
-    assert recording.engines[0].site == "script.py:13"
+    assert recording.engines[0].site == "script.py:14"
     assert recording.recorder_errors == ()
     assert f"{statements} statements in {output}" in capfd.readouterr().err
 
@@ -71,12 +73,14 @@ class Keeper(child.Keeper):
 child._EVERY = 0.01
 keeper = Keeper(recorder.Recorder("."), Path("."))
 keeper.follow_forks()
-keeper.watch()
+keeper.wait()
+keeper.recorder.begins()
 SAVING.wait()
 if os.fork() == 0:
     os._exit(not HELD.acquire(timeout=2))
 stuck = os.waitstatus_to_exitcode(os.wait()[1])
 SAVING.clear()
+keeper.recorder.begins()
 raise SystemExit(stuck or not SAVING.wait(2))
 """
 
@@ -87,7 +91,24 @@ def test_a_fork_waits_for_a_save_whose_locks_the_child_would_inherit_and_saving_
     assert subprocess.run([*PYTHON, FORK_WHILE_SAVING], env=environment, timeout=20, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("end", "code"), [("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_no_thread_of_the_recorder_is_there_that_python_would_warn_of_when_the_process_forks(output):
+    command = script("alone", "forks")
+    command.insert(1, "-Werror")
+
+    assert run(command, output=output, root=RECORDED) == 0
+
+    assert count(Recording.load(output)) == 8
+
+
+def test_what_a_program_did_before_it_became_another_one_is_recorded(output):
+    assert run(script("alone", "becomes"), output=output, root=RECORDED) == 0
+
+    recording = Recording.load(output)
+    assert (recording.processes, count(recording)) == (2, 10)
+
+
+@pytest.mark.parametrize(("end", "code"), [("at once", 3), ("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)])
 def test_the_exit_code_is_the_commands_and_a_crash_leaves_a_recording(output, end, code):
     assert run(script("alone", end), output=output, root=RECORDED) == code
 
@@ -207,6 +228,22 @@ def test_a_process_that_outlives_the_recording_is_left_in_peace(output, tmp_path
             break
         time.sleep(0.1)
     assert (tmp_path / "done").exists()
+
+
+def test_a_process_that_goes_on_after_the_recording_saves_nothing_any_more(output, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    program = f'"{sys.executable}" "{RECORDED / "script.py"}" alone "{tmp_path / "done"}"'
+
+    code = run(["sh", "-c", f"{program} & sleep 1; exit 0"], output=output, root=RECORDED)
+
+    assert code == 0
+    for _ in range(100):
+        if (tmp_path / "done").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "done").exists()
+    assert list(tmp_path.glob("verdigris-recording-*")) == []
 
 
 def test_pytest_with_every_warning_an_error_accepts_that_the_recorder_came_before_it(output, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -36,6 +37,20 @@ if __name__ == "__main__":
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         time.sleep(60)
+    elif end == "at once":
+        os._exit(3)
+    elif end == "becomes":
+        os.execv(sys.executable, [sys.executable, __file__, "alone", "0"])
+    elif end == "forks":
+        if os.fork() == 0:
+            child()
+            os._exit(0)
+        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    elif end.startswith(os.sep):
+        for _ in range(5):
+            asyncio.run(ask(1))
+            time.sleep(0.5)
+        pathlib.Path(end).touch()
     elif end == "raise":
         raise RuntimeError(end)
     elif end == "kill":

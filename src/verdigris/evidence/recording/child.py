@@ -1,7 +1,7 @@
 """The recorder inside a process that `verdigris record` began: started by sitecustomize, saved on every way out.
 
-A process saves when it ends, when SIGTERM or SIGHUP would end it, and every second or so in between: what a SIGKILL
-takes is at most that.
+A process saves when it ends, when SIGTERM or SIGHUP would end it, when it becomes another program, and every second or
+so in between: what a SIGKILL takes is at most that. There is no thread of ours before there is something to save.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import verdigris
-from verdigris.evidence.recording.patches import Arrivals
 from verdigris.evidence.recording.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType, ModuleType
+    from types import FrameType
 
 DIRECTORY = "VERDIGRIS_RECORDING"
 ROOT = "VERDIGRIS_RECORDING_ROOT"
@@ -50,11 +50,14 @@ class Keeper:
     def save(self, *, final: bool = True) -> None:
         """Save what was seen so far; never raises. Unless it is the last time, only if there is anything new."""
         recorder = self.recorder
-        seen = (sum(state.statements for state in list(recorder.engines.states.values())), self._requests())
-        is_idle = not recorder.engines.states and not seen[1] and not recorder.troubles and recorder.tests is None
+        states = list(recorder.engines.states.values())
+        seen = (sum(state.created + state.connects + state.statements for state in states), self._requests())
+        is_idle = not states and not seen[1] and not recorder.troubles and recorder.tests is None
         if is_idle and final:
             self._tell_idle()
-        if is_idle or (seen == self._saved and not final) or not self._lock.acquire(timeout=_PATIENCE):
+        if is_idle or (seen == self._saved and not final) or not self.directory.is_dir():
+            return  # where the directory is gone the recording is over, and this process outlived it
+        if not self._lock.acquire(timeout=_PATIENCE):
             return
         try:
             recorder.artefact().save(self.path)
@@ -66,17 +69,27 @@ class Keeper:
 
     def _tell_idle(self) -> None:
         """Leave word that a Python ran here that did nothing to record, and whether it imported SQLAlchemy."""
-        with suppress(OSError):
+        with suppress(OSError):  # the directory may be gone
             self.path.with_suffix(IMPORTED if "sqlalchemy" in sys.modules else IDLE).touch()
 
-    def watch(self) -> None:
-        """Save now and then from a thread of its own."""
-        self._ending = threading.Event()
-        self._watcher = threading.Thread(
-            target=self._watch, args=(self._ending,), name="verdigris-recording", daemon=True
-        )
-        with suppress(RuntimeError):  # the interpreter ends: the last save is to come
-            self._watcher.start()
+    def wait(self) -> None:
+        """Save now and then, from a thread of its own, as soon as there is something to save.
+
+        Until then there is no thread: Python warns of a fork beside threads, and in 3.13 counts those after it.
+        """
+        self.recorder.begins = self._begin
+
+    def _begin(self) -> None:
+        with self._forking:
+            if self.recorder.begins is None:
+                return  # another thread was first
+            self.recorder.begins = None
+            self._ending = threading.Event()
+            self._watcher = threading.Thread(
+                target=self._watch, args=(self._ending,), name="verdigris-recording", daemon=True
+            )
+            with suppress(RuntimeError):  # the interpreter ends: the last save is to come
+                self._watcher.start()
 
     def follow_forks(self) -> None:
         """Let no thread of ours run while the process forks, and save the child's recording beside its parent's.
@@ -94,7 +107,7 @@ class Keeper:
             self._watcher.join(_PATIENCE)
 
     def _go_on(self) -> None:
-        self.watch()
+        self.wait()
         self._forking.release()
 
     def _forked(self) -> None:
@@ -103,7 +116,8 @@ class Keeper:
         self._lock = threading.Lock()
         self._forking = threading.RLock()
         self.recorder.forget()
-        self.watch()
+        self._saved = (0, 0)
+        self.wait()
 
     def _name(self) -> Path:
         return self.directory / f"{os.getpid()}-{token_hex(4)}.json"
@@ -132,11 +146,12 @@ def start() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         _save_on(name, keeper.save)
     keeper.follow_forks()
-    Arrivals({"multiprocessing.util": lambda module: _save_after_fork(module, keeper)}).start()
+    for name in ("_exit", "execv", "execve"):  # every other exec of os calls one of the two
+        setattr(os, name, _saving_before(getattr(os, name), keeper))
     plugins = os.environ.get("PYTEST_PLUGINS", "")
     if _PLUGIN not in plugins:
         os.environ["PYTEST_PLUGINS"] = f"{plugins},{_PLUGIN}" if plugins else _PLUGIN
-    keeper.watch()
+    keeper.wait()
 
 
 def _accept_being_early() -> None:
@@ -159,10 +174,12 @@ def _save_on(name: str, save: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
-def _save_after_fork(util: ModuleType, keeper: Keeper) -> None:
-    """Save at the end of forked multiprocessing children, which leave without atexit."""
+def _saving_before(leave: Callable[..., Any], keeper: Keeper) -> Callable[..., Any]:
+    """Save before this process is gone without atexit: multiprocessing's forked children leave by `os._exit`."""
 
-    def registered(_: Any) -> None:
-        util.Finalize(None, keeper.save, exitpriority=0)
+    @wraps(leave)
+    def leaving(*args: Any, **kwargs: Any) -> Any:
+        keeper.save(final=False)
+        return leave(*args, **kwargs)
 
-    util.register_after_fork(keeper, registered)
+    return leaving

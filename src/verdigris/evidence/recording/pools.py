@@ -79,6 +79,8 @@ class PoolWatch:
 
     def _checked_out(self, pool: Any, fairy: Any, waited: int) -> None:
         recorder = self.recorder
+        if recorder.begins is not None:
+            recorder.begins()
         state: EngineState | None = pool._dialect.__dict__.get(KEY)  # noqa: SLF001 - a pool has no public way to its engine
         unit = recorder.units.unit()
         checkout = Checkout(state, unit, recorder.places.here())

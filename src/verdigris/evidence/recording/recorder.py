@@ -26,7 +26,7 @@ from verdigris.evidence.recording.transactions import TransactionWatch
 from verdigris.evidence.recording.units import Checkout, Failure, RequestState, Text, Unit, Units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from verdigris.evidence.recording.artefact import Recording
 
@@ -50,6 +50,7 @@ class Recorder:
         self.plans: dict[Text, str] = {}  # the first node of each EXPLAIN's answer
         self.tests: TestRun | None = None
         self.active_requests = 0
+        self.begins: Callable[[], None] | None = None  # told once, when there is something to record
         self.troubles: dict[tuple[str, str], int] = {}
         self.executions = ExecutionWatch(self)
         self.transactions = TransactionWatch(self)

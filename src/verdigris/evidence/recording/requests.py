@@ -67,6 +67,8 @@ class RequestWatch:
         request.units.append(unit)
         token = recorder.units.current.set(unit)
         recorder.active_requests += 1
+        if recorder.begins is not None:
+            recorder.begins()
         try:
             await original(request.app, request.scope, self._receiving(request, receive), self._sending(request, send))
         except BaseException as error:
