@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: How many limits of one statement get a text of their own, and up to which size.
 LITERAL_LIMITS = 8
 LARGEST_LITERAL = 10_000
+TOO_DEEP = "its depth: the statement is nested more deeply than SQLAlchemy's compiler goes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,12 @@ class Compiled:
         self._limit = self._index(statement._limit_clause)  # noqa: SLF001 - said in no other way
         self._offset = self._index(statement._offset_clause)  # noqa: SLF001
         self.locks = statement._for_update_arg is not None  # noqa: SLF001
-        self._begin()
-
-    def _begin(self) -> None:
-        self._version = self.version
-        self.bound = self._compile(None, starts_at_zero=False)
         self._texts: dict[tuple[int | None, bool], Text] = {}
+        self._version = self.version
+        try:
+            self.bound = self._compile(None, starts_at_zero=False)
+        except RecursionError:
+            raise InPython(TOO_DEEP) from None
 
     @property
     def sql(self) -> str:
@@ -134,7 +136,9 @@ class Compiled:
     def text(self, given: Given, params: Mapping[str, Any]) -> Text:
         """Return the text that serves these values."""
         if self.version is not self._version:  # known since the first connection
-            self._begin()
+            self._version, self._texts = self.version, {}
+            with suppress(RecursionError):  # further down the stack than at first: that text serves, too
+                self.bound = self._compile(None, starts_at_zero=False)
         if self._limit is None and self._offset is None:
             return self.bound
         limit = None if self._limit is None else given.value(self._limit, params)
@@ -145,7 +149,11 @@ class Compiled:
         if found is None:
             if len(self._texts) >= LITERAL_LIMITS:
                 return self.bound
-            found = self._texts[limit, first] = self._compile(limit, starts_at_zero=first)
+            try:
+                found = self._compile(limit, starts_at_zero=first)
+            except RecursionError:  # as above
+                found = self.bound
+            self._texts[limit, first] = found
         return found
 
     @property
