@@ -108,7 +108,10 @@ def test_what_a_program_did_before_it_became_another_one_is_recorded(output):
     assert (recording.processes, count(recording)) == (2, 10)
 
 
-@pytest.mark.parametrize(("end", "code"), [("at once", 3), ("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("at once", 3), ("as a worker", 128 + signal.SIGTERM), ("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)],
+)
 def test_the_exit_code_is_the_commands_and_a_crash_leaves_a_recording(output, end, code):
     assert run(script("alone", end), output=output, root=RECORDED) == code
 

@@ -39,6 +39,10 @@ if __name__ == "__main__":
         time.sleep(60)
     elif end == "at once":
         os._exit(3)
+    elif end == "as a worker":  # uvicorn's under gunicorn sets the default and ends itself by the signal that it got
+        assert signal.getsignal(signal.SIGTERM) is signal.signal(signal.SIGTERM, signal.SIG_DFL) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.raise_signal(signal.SIGTERM)
     elif end == "becomes":
         os.execv(sys.executable, [sys.executable, __file__, "alone", "0"])
     elif end == "forks":

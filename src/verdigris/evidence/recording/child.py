@@ -31,6 +31,7 @@ IDLE, IMPORTED = ".idle", ".imported"  # what a process leaves that has nothing 
 _PLUGIN = "verdigris.evidence.recording.suites"
 _EVERY = 1.0  # seconds
 _SHARE = 50  # at most this part of the time goes into saving
+_ENDING = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT")  # what ends a program by default, and is sent to end one
 _PATIENCE = 5.0  # seconds for a save that goes on elsewhere
 
 
@@ -143,8 +144,7 @@ def start() -> None:
     recorder.start()
     keeper = Keeper(recorder, directory)
     atexit.register(keeper.save)
-    for name in ("SIGTERM", "SIGHUP"):
-        _save_on(name, keeper.save)
+    _save_on_signals(keeper.save)
     keeper.follow_forks()
     for name in ("_exit", "execv", "execve"):  # every other exec of os calls one of the two
         setattr(os, name, _saving_before(getattr(os, name), keeper))
@@ -159,19 +159,32 @@ def _accept_being_early() -> None:
     verdigris.__doc__ = f"{verdigris.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def _save_on(name: str, save: Callable[[], None]) -> None:
-    """Save before a signal that would end the process does so; one that the program handles is its own affair."""
-    number = getattr(signal, name, None)
-    if number is None or signal.getsignal(number) is not signal.SIG_DFL:
-        return
+def _save_on_signals(save: Callable[[], None]) -> None:
+    """Save before a signal that would end the process does so; one that the program handles is its own affair.
+
+    A program that asks, or sets the default itself as the workers of servers do, finds the signals as they were.
+    """
+    numbers = {getattr(signal, name) for name in _ENDING if hasattr(signal, name)}
+    assign, ask = signal.signal, signal.getsignal
 
     def handle(received: int, _frame: FrameType | None) -> None:
         save()
-        signal.signal(received, signal.SIG_DFL)
+        assign(received, signal.SIG_DFL)
         os.kill(os.getpid(), received)
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(number, handle)
+    def assigning(signalnum: Any, handler: Any) -> Any:
+        ours = handler == signal.SIG_DFL and signalnum in numbers
+        before = assign(signalnum, handle if ours else handler)
+        return signal.SIG_DFL if before is handle else before
+
+    def asking(signalnum: Any) -> Any:
+        handler = ask(signalnum)
+        return signal.SIG_DFL if handler is handle else handler
+
+    signal.signal, signal.getsignal = wraps(assign)(assigning), wraps(ask)(asking)
+    for number in numbers:
+        if ask(number) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+            assign(number, handle)
 
 
 def _saving_before(leave: Callable[..., Any], keeper: Keeper) -> Callable[..., Any]:
