@@ -108,6 +108,31 @@ def test_what_a_program_did_before_it_became_another_one_is_recorded(output):
     assert (recording.processes, count(recording)) == (2, 10)
 
 
+SIGNAL_WHILE_SAVING = """
+import os, signal
+from sqlalchemy import create_engine
+from verdigris.evidence.recording import child, recorder
+
+class Recorder(recorder.Recorder):
+    def artefact(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().artefact()
+
+child.Recorder = Recorder
+child.start()
+create_engine("sqlite://")
+"""
+
+
+def test_a_signal_that_comes_while_the_last_save_is_made_waits_for_it(tmp_path):
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], "VERDIGRIS_RECORDING": str(tmp_path)}
+
+    ended = subprocess.run([*PYTHON, SIGNAL_WHILE_SAVING], env=environment, timeout=20, check=False)
+
+    assert ended.returncode == -signal.SIGTERM
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [("at once", 3), ("as a worker", 128 + signal.SIGTERM), ("3", 3), ("raise", 1), ("kill", 128 + signal.SIGKILL)],

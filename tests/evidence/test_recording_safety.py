@@ -10,6 +10,7 @@ from unittest.mock import AsyncMock, create_autospec
 
 import pytest
 from sqlalchemy import create_engine, event, select, text
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -235,3 +236,27 @@ def test_a_statement_that_is_no_text_costs_the_others_nothing(tmp_path):
 
     assert [statement.count for statement in recorder.artefact().statements] == [1, 1]
     assert recorder.artefact().recorder_errors == ()
+
+
+def test_the_first_connection_of_one_engine_hides_no_statement_of_another_of_the_same_line(tmp_path, monkeypatch):
+    initialize = SQLiteDialect_pysqlite.initialize
+    threads = []
+
+    def select_one(engine):
+        with engine.connect() as connection:
+            connection.execute(text("select 1"))
+        engine.dispose()
+
+    def initialize_while_another_works(dialect, connection):
+        initialize(dialect, connection)
+        if not threads:
+            threads.append(threading.Thread(target=select_one, args=(engines[1],)))
+            threads[0].start()
+            threads[0].join()
+
+    monkeypatch.setattr(SQLiteDialect_pysqlite, "initialize", initialize_while_another_works)
+    with record(tmp_path) as recorder:
+        engines = [create_engine("sqlite://") for _ in range(2)]
+        select_one(engines[0])
+
+    assert [engine.statements for engine in recorder.artefact().engines] == [2]

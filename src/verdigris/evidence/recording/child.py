@@ -39,10 +39,13 @@ class Keeper:
     """Saves one process's recording under a name of its own."""
 
     def __init__(self, recorder: Recorder, directory: Path) -> None:
+        self.end: Callable[[int], None] = signal.raise_signal
         self.recorder = recorder
         self.directory = directory
         self._saved: tuple[int, int] | None = None
         self._lock = threading.Lock()
+        self._saving = False  # in the main thread, which is the one that handles signals
+        self._signal: int | None = None
         self._forking = threading.RLock()
         self._ending = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -50,6 +53,26 @@ class Keeper:
 
     def save(self, *, final: bool = True) -> None:
         """Save what was seen so far; never raises. Unless it is the last time, only if there is anything new."""
+        if threading.current_thread() is not threading.main_thread():
+            self._save(final=final)
+            return
+        self._saving = True
+        try:
+            self._save(final=final)
+        finally:
+            self._saving = False
+            if self._signal is not None:
+                self.end(self._signal)
+
+    def end_by(self, number: int) -> None:
+        """Save and end by a signal; one that comes within a save, as a pool's to workers that end, waits for it."""
+        if self._saving:
+            self._signal = number
+            return
+        self.save()
+        self.end(number)
+
+    def _save(self, *, final: bool) -> None:
         recorder = self.recorder
         states = list(recorder.engines.states.values())
         seen = (sum(state.created + state.connects + state.statements for state in states), self._requests())
@@ -144,7 +167,7 @@ def start() -> None:
     recorder.start()
     keeper = Keeper(recorder, directory)
     atexit.register(keeper.save)
-    _save_on_signals(keeper.save)
+    _save_on_signals(keeper)
     keeper.follow_forks()
     for name in ("_exit", "execv", "execve"):  # every other exec of os calls one of the two
         setattr(os, name, _saving_before(getattr(os, name), keeper))
@@ -159,7 +182,7 @@ def _accept_being_early() -> None:
     verdigris.__doc__ = f"{verdigris.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def _save_on_signals(save: Callable[[], None]) -> None:
+def _save_on_signals(keeper: Keeper) -> None:
     """Save before a signal that would end the process does so; one that the program handles is its own affair.
 
     A program that asks, or sets the default itself as the workers of servers do, finds the signals as they were.
@@ -168,7 +191,9 @@ def _save_on_signals(save: Callable[[], None]) -> None:
     assign, ask = signal.signal, signal.getsignal
 
     def handle(received: int, _frame: FrameType | None) -> None:
-        save()
+        keeper.end_by(received)
+
+    def end(received: int) -> None:
         assign(received, signal.SIG_DFL)
         os.kill(os.getpid(), received)
 
@@ -181,6 +206,7 @@ def _save_on_signals(save: Callable[[], None]) -> None:
         handler = ask(signalnum)
         return signal.SIG_DFL if handler is handle else handler
 
+    keeper.end = end
     signal.signal, signal.getsignal = wraps(assign)(assigning), wraps(ask)(asking)
     for number in numbers:
         if ask(number) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():

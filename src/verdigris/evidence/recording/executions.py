@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from verdigris.evidence.recording import statements
 from verdigris.evidence.recording.failures import failed
 from verdigris.evidence.recording.keys import KEY, ORIGIN
+from verdigris.evidence.recording.places import whose
 from verdigris.evidence.recording.units import Cell, InsertCell, Text
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class ExecutionWatch:
         def executed(  # noqa: PLR0917 - keywords cost time here
             cursor: Any, statement: str, parameters: Any, context: Any, elapsed: int, call: Call | None = None
         ) -> None:
-            if state.muted:
+            if state.muted and whose() in state.muted:
                 return
             try:
                 unit = get_unit()

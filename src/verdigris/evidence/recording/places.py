@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -68,6 +69,11 @@ class Spot:
             if start <= self.lasti < end and line is not None:
                 return line
         return self.code.co_firstlineno
+
+
+def whose() -> tuple[int, int]:
+    """Return the thread and greenlet that run, by their identities."""
+    return get_ident(), id(getcurrent())
 
 
 class Places:

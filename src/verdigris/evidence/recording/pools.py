@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.failures import failed
 from verdigris.evidence.recording.keys import KEY, LOOP
-from verdigris.evidence.recording.places import getcurrent
+from verdigris.evidence.recording.places import getcurrent, whose
 from verdigris.evidence.recording.units import Checkout, EngineState
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ class PoolWatch:
     def _initialize(self, state: EngineState, original: Any) -> Any:
         def initialize(connection: Any) -> Any:
             start = perf_counter_ns()
-            state.muted += 1  # the dialect's own questions are not the application's
+            state.muted.add(me := whose())  # the dialect's own questions are not the application's
             try:
                 return original(connection)
             finally:
-                state.muted -= 1
+                state.muted.discard(me)
                 self._spend(perf_counter_ns() - start)
 
         return initialize

@@ -231,7 +231,7 @@ class EngineState:
         self.facts = facts
         self.is_async = bool(facts["is_async"])
         self.spot = spot
-        self.muted = 0
+        self.muted: set[tuple[int, int]] = set()  # threads and greenlets in which the dialect asks for itself
         self.engines: list[weakref.ref[Any]] = []
         self.clear()
 
