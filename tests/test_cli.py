@@ -290,6 +290,27 @@ def test_several_recordings_are_one(project, capsys):
     assert "recording (6 tests)" in out
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_recording_of_another_version_or_one_that_lacks_something_says_so(again, project, capsys):
+    from verdigris.evidence.recording.artefact import RecorderError, Recording
+
+    Recording(verdigris="0.0.9").save(project / "old.json")
+    Recording(verdigris=__version__, recorder_errors=(RecorderError("a statement", "ValueError: x", 3),)).save(
+        "new.json"
+    )
+    given = ("check", *PRE_PING, "--recording", "old.json", "--recording", "new.json")
+    if again:
+        run(capsys, *given)
+
+    _, out, _ = run(capsys, *given)
+
+    told = " ".join(out.split())
+    assert f"old.json was recorded by verdigris 0.0.9, and {__version__} reads it" in told
+    assert "Record it again: verdigris record --output old.json -- CMD" in told
+    assert "new.json may lack something: the recorder failed 3 times, first at a statement: ValueError: x" in told
+    assert told.count("was recorded by") == 1
+
+
 def test_a_recording_that_changed_is_read_again(project, capsys):
     recording(project / "run.json", pre_ping=True)
     assert run(capsys, "check", *PRE_PING, "--recording", "run.json")[0] == 0

@@ -42,6 +42,7 @@ class Judged:
     unread: tuple[Unread, ...]
     boxes: tuple[BoxReport, ...]
     suppressions: tuple[Suppression, ...]
+    notices: tuple[str, ...] = ()  # about the recordings
 
 
 def key(root: Path, exclude: tuple[str, ...], *settings: object, also: Iterable[Path] = ()) -> str | None:
@@ -134,6 +135,7 @@ def _plain(judged: Judged) -> dict[str, Any]:
         "suppressions": [
             [_at(item.place), item.names, item.reason, item.first, item.last, item.at] for item in judged.suppressions
         ],
+        "notices": judged.notices,
     }
 
 
@@ -158,6 +160,7 @@ def _judged(plain: Any) -> Judged:
             Suppression(Place(*at), tuple(names), reason, first, last, line)
             for at, names, reason, first, last, line in plain["suppressions"]
         ),
+        tuple(plain["notices"]),
     )
 
 

@@ -72,6 +72,7 @@ def check(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Report:
     known = None if plan.baseline is None else baseline.read(plan.baseline)
     judged = _remembered(plan, tell)
     decided, notices = _suppressed(judged)
+    notices[:0] = judged.notices
     report = Report(
         version=__version__,
         root=plan.shown,
@@ -142,7 +143,7 @@ def _judge(plan: Plan, tell: Callable[[str], None]) -> Judged:
     from verdigris.evidence import Evidence
     from verdigris.evidence.source import Source
 
-    recording = _recording(plan.recordings)
+    recording, notices = _recording(plan.recordings)
     if plan.database_url is not None:
         tell("asking the database")
     database = None if plan.database_url is None else _database(plan.database_url)
@@ -159,6 +160,7 @@ def _judge(plan: Plan, tell: Callable[[str], None]) -> Judged:
         tuple(source.unread),
         tuple(masked_box(replace(box, findings=tuple(sorted(box.findings, key=_order)))) for box in found),
         tuple(comment for path, text in texts for comment in scan(path, text)),
+        notices,
     )
 
 
@@ -166,17 +168,12 @@ def _order(finding: Finding) -> tuple[str, int, int]:
     return order(finding.place)
 
 
-def _recording(paths: tuple[Path, ...]) -> Recording | None:
+def _recording(paths: tuple[Path, ...]) -> tuple[Recording | None, tuple[str, ...]]:
     if not paths:
-        return None
-    from verdigris.evidence.recording.artefact import Recording
+        return None, ()
+    from verdigris.checker.recordings import read
 
-    recordings = [Recording.load(path) for path in paths]
-    if len(recordings) == 1:
-        return recordings[0]
-    from verdigris.evidence.recording.merge import merge
-
-    return merge(recordings)
+    return read(paths)
 
 
 def _database(url: str) -> Catalogue:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+import verdigris
 from verdigris.evidence.recording import artefact, statements
 from verdigris.evidence.recording.histogram import quantile
 from verdigris.evidence.recording.ledger import Ledger
@@ -73,7 +74,7 @@ class _Builder:
             built["query_times"] = artefact.QueryTimes()
         return replace(
             self.flow(),
-            verdigris=_version("verdigris") or _own_version(),
+            verdigris=verdigris.__version__,
             python=platform.python_version(),
             versions={name: found for name in _PACKAGES if name in sys.modules and (found := _version(name))},
             root=recorder.root.name,
@@ -453,9 +454,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _own_version() -> str:
-    import verdigris
-
-    return verdigris.__version__
