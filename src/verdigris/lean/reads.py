@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy
-from sqlalchemy import Select, inspect, select
+from sqlalchemy import inspect, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Mapper, Session
@@ -33,6 +33,7 @@ from verdigris.lean.following import Fetched
 from verdigris.lean.lane import raise_as_session
 from verdigris.lean.plans import Plans
 from verdigris.lean.session_listeners import OF_BEGIN, OF_READS
+from verdigris.lean.shapes import is_select
 from verdigris.lean.sync_sessions import ReadSession
 from verdigris.lean.transaction import begun
 
@@ -128,7 +129,7 @@ class LeanReads:
         return await self._first(session, statement, *found, alone=alone)
 
     def _plan(self, session: Session, statement: Any) -> tuple[Plan, Sequence[Any]] | None:
-        if type(statement) is not Select or statement._execution_options or not self._undisturbed(session):
+        if not is_select(type(statement)) or statement._execution_options or not self._undisturbed(session):
             return None
         return self._plans.find(statement, session)
 

@@ -8,9 +8,10 @@ identity of their parts, in a tenth of the time. Everything else keeps SQLAlchem
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
+from sqlalchemy import Select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, UnaryExpression
@@ -18,8 +19,6 @@ from sqlalchemy.sql.sqltypes import _resolve_value_to_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
-
-    from sqlalchemy import Select
 
 T = TypeVar("T")
 _KNOWN = frozenset({
@@ -40,6 +39,7 @@ _KNOWN = frozenset({
 _MOST_KEPT = 4096
 _kept: dict[int, object] = {}  # loader options that live as long as this process, by their identity
 _NOTHING: tuple[Any, ...] = ()
+_selects: dict[type, bool] = {Select: True}
 
 
 class _Ref(ref[Any]):
@@ -57,6 +57,26 @@ def keep(option: T) -> T:
     if len(_kept) < _MOST_KEPT:
         _kept[id(option)] = option
     return option
+
+
+def is_select(kind: type) -> bool:
+    """Tell whether a class of statements is `Select`, or only adds methods to it, as those of SQLModel do."""
+    known = _selects.get(kind)
+    if known is None:
+        known = _selects[kind] = _adds_methods_only(kind)
+    return known
+
+
+def _adds_methods_only(kind: type) -> bool:
+    """Tell what `inherit_cache` tells SQLAlchemy; a class that is compiled in its own way has private names."""
+    own = vars(kind)
+    return (
+        issubclass(kind, Select)
+        and own.get("inherit_cache") is True
+        and "__visit_name__" not in own
+        and all(name.endswith("__") for name in own if name.startswith("_"))
+        and all(base is Generic or is_select(base) for base in kind.__bases__)
+    )
 
 
 def shape_of(statement: Select[Any]) -> tuple[Hashable, list[BindParameter[Any]]] | None:

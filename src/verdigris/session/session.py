@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
+from sqlalchemy.util import EMPTY_DICT
 
 from verdigris._places import Place
 from verdigris.errors import ConfigurationError
@@ -23,8 +24,10 @@ from verdigris.session.effects import AfterCommit
 from verdigris.session.guard import Guard, gone, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType, TracebackType
+
+    from sqlalchemy import Executable
 
     from verdigris.lean.reads import LeanReads
 
@@ -128,6 +131,24 @@ class AsyncSession(_AsyncSession):
         execute = guarded(methods.execute)
         scalar = guarded(methods.scalar)
         get = guarded(methods.get)
+
+    async def exec(
+        self,
+        statement: Executable,
+        *,
+        params: Any = None,
+        execution_options: Mapping[str, Any] = EMPTY_DICT,
+        bind_arguments: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run a statement as SQLModel's session does: its `select()` of one entity or column gives values, not rows.
+
+        Any other statement gives what `execute()` does, SQLAlchemy's own `select()` of one entity too.
+        """
+        result = await self.execute(
+            statement, params, execution_options=execution_options, bind_arguments=bind_arguments
+        )
+        return result.scalars() if _is_of_scalar(statement) else result
+
     scalars = guarded(_AsyncSession.scalars)
     stream = guarded(_AsyncSession.stream)
     stream_scalars = guarded(_AsyncSession.stream_scalars)
@@ -184,6 +205,12 @@ class AsyncSession(_AsyncSession):
         if self.guard.closed:
             raise gone(self.info)
         super().add_all(instances)
+
+
+def _is_of_scalar(statement: object) -> bool:
+    """Tell whether a statement is one of SQLModel's `select()` with one argument; SQLModel need not be there."""
+    kinds = type(statement).__mro__
+    return any(kind.__name__ == "SelectOfScalar" and kind.__module__.startswith("sqlmodel.") for kind in kinds)
 
 
 def after_commit(session: _AsyncSession, hook: Callable[[], object]) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from sqlalchemy import Float, LargeBinary, Numeric, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.library.json.models import Order
@@ -121,3 +131,42 @@ async def test_values_keep_their_types(database_url, model):
     assert [[type(value) for value in vars(one).values()] for one in found] == [
         [type(value) for value in vars(one).values()] for one in expected
     ]
+
+
+class Counted(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    remark: str | None = Field(None, alias="note")
+    _made: int = PrivateAttr(0)
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        self._made = 1
+
+
+class Book(BaseModel):
+    items: list[Counted]
+    total: int
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**{**data, "total": 0})
+
+
+async def test_an_init_that_pydantic_does_not_call_for_rows_is_not_called(db):
+    statement = select(Order).order_by(Order.id)
+    wanted = await by_loading(db, statement, list[Counted])
+
+    read = db.json_read(statement, list[Counted])
+    found = await db.fetch(statement, list[Counted])
+
+    assert read.fallback is None
+    assert (await read()).body == TypeAdapter(list[Counted]).dump_json(wanted, by_alias=True)
+    assert [(each.id, each.remark, each._made) for each in found] == [(each.id, each.remark, 0) for each in wanted]
+    assert any(each.remark for each in found)
+
+
+async def test_the_init_of_a_page_is_called(db):
+    page = await db.json(select(Order).order_by(Order.id).limit(2), Book)
+
+    assert json.loads(page.body)["total"] == 0

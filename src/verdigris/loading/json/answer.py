@@ -14,7 +14,7 @@ from sqlalchemy import inspect
 from verdigris.errors import ConfigurationError
 from verdigris.loading.json.planner import Options, Planner
 from verdigris.loading.json.schema import Field as SchemaField
-from verdigris.loading.json.schema import InPython, Reader, function
+from verdigris.loading.json.schema import InPython, Reader, function, refuse_init
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,6 +184,8 @@ def _page(reader: Reader, schema: Schema, rows: Rows, options: Options) -> tuple
     found: list[Schema] = []
     members = []
     model = reader.model(schema)
+    if schema.get("custom_init") and reader.purpose == "dump":
+        refuse_init(schema["cls"])
     for field in model.fields:
         try:
             bare, nullable, _ = reader.unrooted(field.schema)

@@ -26,7 +26,7 @@ from verdigris.loading.json.nodes import (
     Variant,
     nullable,
 )
-from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function, readable
+from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function, readable, refuse_init
 from verdigris.loading.json.types import Unsupported, encode, is_json
 
 if TYPE_CHECKING:
@@ -90,9 +90,22 @@ class Planner:
     ) -> Object:
         """Return the node of a model whose fields are found, each by its attribute paths, in what is read."""
         model = self.reader.model(schema)
+        self._refuse_making(model, has_init=schema.get("custom_init", False))
         asked = (Asked(field, field.schema, model, (*above, model), told) for field in model.fields)
         members = (self._member(each, find) for each in asked)
         return Object(model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+
+    def _refuse_making(self, model: Model, *, has_init: bool) -> None:
+        """Raise InPython where Pydantic does not make the model of a row's attributes alone.
+
+        An `__init__` has no say in that. It has one in making the same model of JSON, which it gets as keywords.
+        """
+        if hasattr(model.cls, "__mapper__"):
+            raise InPython(f"{model.cls.__name__} is a mapped class, whose objects are answers as they are")
+        if has_init and self.options.purpose == "load":
+            refuse_init(model.cls)
+            if any(field.sources != ((field.name,),) for field in model.fields):
+                raise InPython(f"{model.cls.__name__} has an __init__ that takes aliases")
 
     def _member(self, asked: Asked, find: Find) -> Member | None:
         field = asked.field

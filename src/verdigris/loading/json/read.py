@@ -11,7 +11,7 @@ from sqlalchemy import Executable, Select, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from verdigris.errors import ConfigurationError, sqlstate_of
-from verdigris.lean.shapes import shape_of
+from verdigris.lean.shapes import is_select, shape_of
 from verdigris.loading.json import loaded
 from verdigris.loading.json.answer import Answer, adapter, answer, answer_of, spelled
 from verdigris.loading.json.compiled import Call, Compiled, Given
@@ -105,7 +105,7 @@ class Reads:
         Raises ConfigurationError where the statement's rows are not those of one mapped class, or none can ever become
         the response model.
         """
-        shape = shape_of(statement) if type(statement) is Select else None
+        shape = shape_of(statement) if is_select(type(statement)) else None
         if shape is None:
             return self._find(statement, type_, options, translated=translated)
         simple = (shape[0], type_, spelled(type_), options, translated)

@@ -133,6 +133,8 @@ class Reader:
         while bare["type"] == "model" and bare.get("root_model"):
             cls = bare["cls"]
             self._refuse_code(bare, cls)
+            if bare.get("custom_init"):
+                refuse_init(cls)
             config = bare.get("config", {})
             bare, may_be_none = self.bare(bare["schema"])
             if may_be_none:
@@ -262,10 +264,15 @@ class Reader:
         if self.purpose == "load":
             return
         refuse_serializer(schema, cls.__name__)
-        if schema.get("custom_init"):
-            raise InPython(f"{cls.__name__} has an __init__ of its own")
         if schema.get("post_init") and not _only_private_attributes(cls):
             raise InPython(f"{cls.__name__} has a model_post_init")
+
+
+def refuse_init(cls: type) -> None:
+    """Raise InPython for an `__init__` of somebody's own; that of SQLModel does what Pydantic's does."""
+    made: Any = cls
+    if not made.__init__.__module__.startswith("sqlmodel."):
+        raise InPython(f"{cls.__name__} has an __init__ of its own")
 
 
 def readable(schema: Schema, config: Schema, *, is_json: bool) -> Schema:
