@@ -16,6 +16,29 @@ async def store(session: AsyncSession, rows: list[object]) -> None:
         {}
 """
 
+TAKEN = """
+from collections.abc import Iterator
+from sqlalchemy.orm import Session
+
+def get_db() -> Iterator[Session]: ...
+
+def copy_images(images: list[object]) -> None:
+    with next(get_db()) as db:
+        for image in images: db.merge(image)
+"""
+DECIDES = """
+from sqlalchemy.ext.asyncio import AsyncSession
+
+async def keep(session: AsyncSession, row: object) -> None:
+    session.add(row)
+    {}
+    await session.flush()
+
+async def store(session: AsyncSession, rows: list[object]) -> None:
+    for row in rows:
+        await keep(session, row)
+"""
+
 
 @pytest.mark.parametrize(
     ("each", "advised"),
@@ -30,3 +53,18 @@ def test_rows_that_may_be_there_already_are_advised_an_upsert_and_new_ones_add_a
     (finding,) = boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings
 
     assert advised in finding.fix
+
+
+def test_a_session_that_next_takes_out_of_its_generator_is_one(tmp_path):
+    (tmp_path / "app.py").write_text(TAKEN, "utf-8")
+
+    (finding,) = boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings
+
+    assert finding.place.line == 9
+
+
+@pytest.mark.parametrize("decides", ["if row is None: return", "if row is not None: await session.commit()"])
+def test_a_call_that_decides_whether_it_sends_is_no_row_a_round(tmp_path, decides):
+    (tmp_path / "app.py").write_text(DECIDES.format(decides), "utf-8")
+
+    assert not boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings

@@ -223,6 +223,8 @@ class Types:
     def call(self, node: ast.Call, scope: Scope, depth: int = 0) -> Type | None:
         """Return what a call gives: an instance of the class called, or what the function says it returns."""
         meaning = self.callee(node, scope, depth + 1)
+        if meaning is None and _first(node) and node.args:
+            return self.element(node.args[0], scope, depth + 1)
         if isinstance(meaning, Scope):
             if meaning.is_class:
                 return meaning
@@ -459,6 +461,11 @@ def _own_class(scope: Scope) -> Scope | None:
             return current.enclosing_class
         current = current.parent
     return None
+
+
+def _first(node: ast.Call) -> bool:
+    """`next(get_db())`: what a generator gives first."""
+    return isinstance(node.func, ast.Name) and node.func.id in {"next", "anext"}
 
 
 def _says_self(returns: ast.expr) -> bool:

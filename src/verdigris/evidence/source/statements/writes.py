@@ -162,20 +162,32 @@ class Writes:
         return None
 
     def _saves(self, call: ast.Call, scope: Scope) -> str | None:
-        """Name the function of the tree that a call reaches, if all it does is to add one object and to send it."""
+        """Name the function of the tree that a call reaches, if all it does is to add an object and to send it.
+
+        It may add what belongs to the object in a loop, and choose values with an `if`: it sends once a call.
+        """
         function = self.source.types.callee(call, scope)
         if not (isinstance(function, Scope) and function.is_function):
             return None
         body = function.node.body if isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)) else []
         plain = list(inside(body))
-        if any(isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.If, ast.Try, ast.AsyncWith)) for node in plain):
-            return None  # it looks, decides or retries: no plain insert
+        if any(isinstance(node, (ast.AsyncFor, ast.While, ast.Try, ast.AsyncWith)) for node in plain):
+            return None  # it looks or retries: no plain insert
+        if any(isinstance(node, (ast.For, ast.If)) and self._decides(node, function) for node in plain):
+            return None
         waits = [node.value for node in plain if isinstance(node, ast.Await)]
         if not all(self._on_session(node, function, _SENDS) for node in waits):
             return None  # it asks for something first
         adds = any(self._on_session(node, function, {"add"}) for node in plain)
         sends = any(self._on_session(node, function, _SENDS) for node in plain)
         return function.name if adds and sends else None
+
+    def _decides(self, block: ast.For | ast.If, scope: Scope) -> bool:
+        """Tell whether a block of a function settles if, or how often, the function sends."""
+        within = list(inside([*block.body, *block.orelse]))
+        if any(isinstance(node, (ast.Await, ast.Return, ast.Raise)) for node in within):
+            return True
+        return isinstance(block, ast.If) and any(self._on_session(node, scope, _ADDS | _SENDS) for node in within)
 
     def _each(self, sent: ast.AST, add: ast.AST, loop: ast.For, scope: Scope) -> bool:
         """Tell whether what is sent follows each add, not only the end of an inner loop full of them."""
