@@ -260,3 +260,51 @@ def test_the_first_connection_of_one_engine_hides_no_statement_of_another_of_the
         select_one(engines[0])
 
     assert [engine.statements for engine in recorder.artefact().engines] == [2]
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_texts_without_end_are_folded_in_a_session_that_never_closes_and_every_one_counts(tmp_path, monkeypatch, names):
+    monkeypatch.setattr("verdigris.evidence.recording.executions._TEXTS", 5)
+    with record(tmp_path) as recorder:
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
+            for number in range(100):
+                connection.exec_driver_sql(f"select {number} as {f'a{number}' if names else 'a'}")
+            (unit,) = recorder.units.alone
+            cells = len(unit.cells)
+        engine.dispose()
+
+    assert cells == (11 if names else 6)
+    assert sum(statement.count for statement in recorder.artefact().statements) == 100
+
+
+def test_a_long_text_is_kept_with_its_values_only_while_there_is_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("verdigris.evidence.recording.executions._KEPT", 1000)
+    with record(tmp_path) as recorder:
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
+            for number in range(10):
+                connection.exec_driver_sql(f"select '{number}{'x' * 600}'")
+        engine.dispose()
+
+    assert sum(len(text.sql) for text in recorder.texts.values()) < 2000
+    assert sum(statement.count for statement in recorder.artefact().statements) == 10
+
+
+async def test_tasks_on_a_connection_that_stays_open_are_forgotten_when_they_end(tmp_path, postgres, monkeypatch):
+    monkeypatch.setattr("verdigris.evidence.recording.units._MANY", 10)
+
+    async def ask(number):
+        await connection.execute(text("select cast(:number as int)"), {"number": number})
+
+    with record(tmp_path) as recorder:
+        recorder.units._many = 10
+        engine = create_async_engine(str(postgres.url))
+        async with engine.connect() as connection:
+            for number in range(200):
+                await asyncio.create_task(ask(number))
+            waiting = len(recorder.units.alone)
+        await engine.dispose()
+
+    assert waiting < 30
+    assert sum(statement.count for statement in recorder.artefact().statements) == 200

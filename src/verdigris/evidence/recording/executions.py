@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.recording.units import Checkout, EngineState, Unit
 
 _TEXTS = 20_000
+_KEPT = 50_000_000  # characters of them
 _MANY_ROWS = 100
 _CHUNK = 50  # an IN list this long is a batch, not one of many single reads
 
@@ -56,6 +57,7 @@ class ExecutionWatch:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self._kept = 0
 
     def overrides(self, state: EngineState) -> dict[str, Callable[[Any], Any]]:
         """Return what goes onto an engine's dialect."""
@@ -165,7 +167,9 @@ class ExecutionWatch:
 
     def _cell(self, unit: Unit, sql: str, spot: Spot | None, state: EngineState) -> Cell:
         text = self.recorder.texts.get(sql) or self._text(sql, state)
-        cell = unit.cells[sql, spot] = Cell(text)
+        cell = unit.cells.get((text.sql, spot))  # one is there if the text was folded
+        if cell is None:
+            cell = unit.cells[text.sql, spot] = Cell(text)
         if not unit.listed:
             self.recorder.units.list(unit)
         return cell
@@ -240,11 +244,14 @@ class ExecutionWatch:
 
     def _text(self, sql: str, state: EngineState) -> Text:
         texts = self.recorder.texts
-        if len(texts) >= _TEXTS:  # values written into the text: fold what differs only in them
-            short = statements.normalise(sql)
-            found = texts.get(short)
-            if found is None:
-                found = texts[short] = Text(sql, state)
-            return found
-        text = texts[sql] = Text(sql, state)
-        return text
+        if len(texts) < _TEXTS and self._kept < _KEPT:
+            self._kept += len(sql)
+            text = texts[sql] = Text(sql, state)
+            return text
+        short = statements.normalise(sql)  # values written into the text: fold what differs only in them
+        if short not in texts and len(texts) >= 2 * _TEXTS:  # and names, too
+            short = f"{statements.kind(sql)} …"
+        found = texts.get(short)
+        if found is None:
+            found = texts[short] = Text(short, state)
+        return found

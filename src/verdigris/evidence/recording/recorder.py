@@ -23,7 +23,7 @@ from verdigris.evidence.recording.requests import RequestWatch
 from verdigris.evidence.recording.sessions import SessionWatch
 from verdigris.evidence.recording.suites import TestRun
 from verdigris.evidence.recording.transactions import TransactionWatch
-from verdigris.evidence.recording.units import Checkout, Failure, RequestState, Text, Unit, Units
+from verdigris.evidence.recording.units import Checkout, Failure, RequestState, Text, Unit, Units, task_is_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +63,7 @@ class Recorder:
         self.copies = CopyWatch(self)
         self.started = datetime.now(UTC)
         self.clock = perf_counter()
+        self.units.crowded = self._fold_ended
         self._arrivals = Arrivals(
             {
                 "sqlalchemy": self.engines.attach,
@@ -138,6 +139,12 @@ class Recorder:
         elif request.goes_on and not request.ended:
             self.requests.name(request)
             self.ledger.part(unit, request)
+
+    def _fold_ended(self) -> None:
+        """Fold the units of tasks that ended while a session or connection of another task's stays open."""
+        for unit in list(self.units.alone):
+            if not unit.threaded and task_is_done(unit):
+                self.fold(unit)
 
     def leaked(self, request: RequestState, checkout: Checkout) -> None:
         """Count a connection that nobody returned before its request was over."""

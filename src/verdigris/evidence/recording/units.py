@@ -18,8 +18,11 @@ from verdigris.evidence.recording.facts import engine_facts
 from verdigris.evidence.recording.histogram import Histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from verdigris.evidence.recording.places import Spot
 
+_MANY = 1000  # units outside requests, from which on those of ended tasks are looked for
 _REMEMBERED = 1000  # distinct parameters of one statement in one scope; beyond, each counts as different
 
 
@@ -312,6 +315,8 @@ class Units:
     def __init__(self) -> None:
         self.current: ContextVar[Unit | None] = ContextVar("verdigris_recording_unit", default=None)
         self.alone: set[Unit] = set()  # those outside requests that have something to fold
+        self.crowded: Callable[[], None] | None = None  # told when they have become twice as many
+        self._many = _MANY
 
     def unit(self) -> Unit:
         """Return the unit of the running task or thread."""
@@ -337,6 +342,9 @@ class Units:
         """Remember a unit outside requests until it is folded."""
         unit.listed = True
         self.alone.add(unit)
+        if len(self.alone) > self._many and self.crowded is not None:
+            self.crowded()
+            self._many = max(_MANY, 2 * len(self.alone))
 
 
 def task_is_done(unit: Unit) -> bool:
