@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import threading
+import weakref
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
@@ -308,3 +309,15 @@ async def test_tasks_on_a_connection_that_stays_open_are_forgotten_when_they_end
 
     assert waiting < 30
     assert sum(statement.count for statement in recorder.artefact().statements) == 200
+
+
+def test_an_engine_that_is_dropped_is_freed(tmp_path):
+    with record(tmp_path) as recorder:
+        engine = create_engine("sqlite://")
+        dialect = weakref.ref(engine.dialect)
+        engine.dispose()
+        del engine
+        gc.collect()
+
+        assert dialect() is None
+        assert recorder.artefact().engines[0].created == 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.facts import engine_facts
 from verdigris.evidence.recording.keys import KEY
+from verdigris.evidence.recording.patches import Patches
 from verdigris.evidence.recording.units import EngineState
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.recording.recorder import Recorder
 
+_PATCHES = f"{KEY}_patches"  # what was put on a dialect, kept by the dialect
 _ALIKE = 20  # databases that are told apart for one line
 
 
@@ -27,6 +29,7 @@ class EngineWatch:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.states: dict[tuple[Any, ...], EngineState] = {}
+        self._dialects: weakref.WeakSet[Any] = weakref.WeakSet()  # an engine that is dropped must not live on in here
 
     def attach(self, sqlalchemy: ModuleType) -> None:
         """Start recording; the argument is the imported package."""
@@ -35,6 +38,7 @@ class EngineWatch:
         patches = self.recorder.patches
         patches.class_method(Dialect, "engine_created", self._engine_created)
         patches.method(Engine, "dispose", self._engine_dispose)
+        patches.later(self._restore)
         self.recorder.pools.attach(sqlalchemy)
 
     def forget(self) -> None:
@@ -93,10 +97,17 @@ class EngineWatch:
         dialect.__dict__[KEY] = state
         dialect.__dict__.setdefault("lane_executed", _unheard)  # a Database's, which may be made of the engine later
         recorder = self.recorder
-        recorder.patches.later(lambda: dialect.__dict__.pop(KEY, None))
+        patches = dialect.__dict__[_PATCHES] = Patches()
+        self._dialects.add(dialect)
         for watch in (recorder.executions, recorder.transactions, recorder.pools):
             for name, make in watch.overrides(state).items():
-                recorder.patches.method(dialect, name, make)
+                patches.method(dialect, name, make)
+
+    def _restore(self) -> None:
+        for dialect in list(self._dialects):
+            dialect.__dict__.pop(_PATCHES).restore()
+            dialect.__dict__.pop(KEY, None)
+        self._dialects.clear()
 
 
 def _unheard(*_: object) -> None:
