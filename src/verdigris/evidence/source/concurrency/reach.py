@@ -15,6 +15,7 @@ from verdigris.evidence.source.reading.calls import assigned_to
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.values import Known, Place
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Reaches:
         place = function.place
         route = self._routes.get(id(function.node))
         for decorator in function.decorators:
-            leaf = _leaf(decorator)
+            leaf = leaf_of(decorator, ast.Call)
             if leaf in CACHES:
                 return Reach(Frequency.ONCE, f"its result is kept by @{leaf}", place)
             if (
@@ -179,7 +180,7 @@ class Reaches:
         for call, node, name in self._passed.get(function.name, ()):
             if self.source.types.reach(node, call.scope) is not function:
                 continue
-            leaf = _leaf(call.node)
+            leaf = leaf_of(call.node, ast.Call)
             if name == "lifespan" or leaf in _ONCE or (leaf == "add_event_handler"):
                 found.append(Reach(Frequency.ONCE, "when the program starts", call.place))
         return found
@@ -238,9 +239,3 @@ def _tested(test: ast.expr) -> list[str]:
             return [ast.unparse(test)]
         case _:
             return []
-
-
-def _leaf(node: ast.expr) -> str:
-    while isinstance(node, ast.Call):
-        node = node.func
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.models.mapped import Column, Index, leaf_of
+from verdigris.evidence.source.models.mapped import Column, Index
 from verdigris.evidence.source.reading.modules import Scope
+from verdigris.evidence.source.reading.nodes import leaf_within
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _table_arguments(scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
         roots += [(node, method) for node in method.nodes() if isinstance(node, ast.Return)]
     for root, where in roots:
         for node in ast.walk(root):
-            if isinstance(node, ast.Call) and leaf_of(node.func) in {
+            if isinstance(node, ast.Call) and leaf_within(node.func) in {
                 "Index",
                 "UniqueConstraint",
                 "PrimaryKeyConstraint",
@@ -56,7 +57,7 @@ def _table_arguments(scope: Scope) -> Iterator[tuple[ast.Call, Scope]]:
 
 def _index_columns(call: ast.Call) -> tuple[str, ...]:
     """Read an index's columns: strings, attributes, `.desc()` and the like; the first string of Index is its name."""
-    arguments = call.args[1:] if leaf_of(call.func) == "Index" else call.args
+    arguments = call.args[1:] if leaf_within(call.func) == "Index" else call.args
     return tuple(name for name in map(column_named, arguments) if name)
 
 
@@ -80,7 +81,7 @@ def column_named(node: ast.expr) -> str:
             return name
         case ast.Call(func=ast.Attribute(value=base, attr="desc" | "asc" | "nulls_last" | "nulls_first")):
             return column_named(base)
-        case ast.Call(func=func, args=[first, *_]) if leaf_of(func) in {"desc", "asc", "text"}:
+        case ast.Call(func=func, args=[first, *_]) if leaf_within(func) in {"desc", "asc", "text"}:
             return column_named(first)
         case _:
             return ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Options
+from verdigris.evidence.source.reading.nodes import leaf_within
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -40,20 +41,7 @@ _PYTHON = {
 
 
 def _python_type(node: ast.expr) -> str | None:
-    return _PYTHON.get(leaf_of(node))
-
-
-def leaf_of(node: ast.expr) -> str:
-    """Return the last name of a dotted expression, of what it calls or subscribes; empty if there is none."""
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case ast.Call(func=func):
-            return leaf_of(func)
-        case ast.Subscript(value=value):
-            return leaf_of(value)
-        case _:
-            return ""
+    return _PYTHON.get(leaf_within(node))
 
 
 _NOT_NULL = re.compile(r"is not null|\.is_?not\(None\)|!= None", re.IGNORECASE)
@@ -115,7 +103,7 @@ class Column(Subject):
             return named
         for argument in self.arguments:
             node = argument.node
-            if isinstance(node, ast.Call) and leaf_of(node.func) == "ForeignKey":
+            if isinstance(node, ast.Call) and leaf_within(node.func) == "ForeignKey":
                 target = next((kw.value for kw in node.keywords if kw.arg == "column"), None) or next(
                     iter(node.args), None
                 )

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.models.indexes import indexes
-from verdigris.evidence.source.models.mapped import Column, Model, Relationship, leaf_of
+from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument, Options
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import leaf_within
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class Models:
                 and base.leaf in _BASES
             ):
                 return True
-            if isinstance(base, Scope) and any(leaf_of(decorator) == "as_declarative" for decorator in base.decorators):
+            if isinstance(base, Scope) and any(
+                leaf_within(decorator) == "as_declarative" for decorator in base.decorators
+            ):
                 return True
         return "__tablename__" in scope.bindings and any(True for _ in self._attributes(scope))
 
@@ -215,7 +218,7 @@ class Models:
         for scope in self.source.functions:
             for node in scope.nodes():
                 for target in node.targets if isinstance(node, ast.Assign) else ():
-                    own = isinstance(target, ast.Attribute) and leaf_of(target.value) in {"self", "cls"}
+                    own = isinstance(target, ast.Attribute) and leaf_within(target.value) in {"self", "cls"}
                     if isinstance(target, ast.Attribute) and target.attr == "lazy" and not own:
                         return scope.module.place(node)
         return None
@@ -237,7 +240,8 @@ class Models:
             elif last.kind == "function":
                 method = scope.member(name)
                 if method is not None and any(
-                    leaf_of(decorator) in {"declared_attr", "directive", "cascading"} for decorator in method.decorators
+                    leaf_within(decorator) in {"declared_attr", "directive", "cascading"}
+                    for decorator in method.decorators
                 ):
                     for node in method.nodes():
                         if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
@@ -318,7 +322,7 @@ class Models:
             place,
             model,
             name,
-            leaf_of(inner.func) if made == "Field" else str(made),
+            leaf_within(inner.func) if made == "Field" else str(made),
             mapped,
             ways,
             arguments,
@@ -433,7 +437,7 @@ class Models:
         meaning = self.source.names.resolve(node, scope)
         if isinstance(meaning, Scope) and meaning.is_class:
             return meaning.name
-        leaf = leaf_of(node)
+        leaf = leaf_within(node)
         return leaf if leaf in self.source.class_names and isinstance(node, ast.Name) and meaning is None else None
 
 
@@ -444,13 +448,13 @@ def _inner(annotation: ast.expr | None) -> ast.expr | None:
             annotation = ast.parse(annotation.value, mode="eval").body
         except (SyntaxError, ValueError):
             return None
-    if isinstance(annotation, ast.Subscript) and leaf_of(annotation.value) in _MAPPED:
+    if isinstance(annotation, ast.Subscript) and leaf_within(annotation.value) in _MAPPED:
         return annotation.slice
     return annotation
 
 
 def _leaf_of(annotation: ast.expr | None) -> str:
-    return leaf_of(annotation.value) if isinstance(annotation, ast.Subscript) else ""
+    return leaf_within(annotation.value) if isinstance(annotation, ast.Subscript) else ""
 
 
 def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
@@ -466,9 +470,9 @@ def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
     if isinstance(annotation, ast.Subscript):
         inner = annotation.slice
         last = inner.elts[-1] if isinstance(inner, ast.Tuple) and inner.elts else inner
-        if leaf_of(annotation.value) in _COLLECTIONS:
+        if leaf_within(annotation.value) in _COLLECTIONS:
             return True, _element(last, outer)[1]
-        if leaf_of(annotation.value) == "Optional":
+        if leaf_within(annotation.value) == "Optional":
             return _element(last, outer)
     return bool(outer), annotation
 

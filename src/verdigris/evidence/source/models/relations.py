@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned
-from verdigris.evidence.source.reading.nodes import parsed
+from verdigris.evidence.source.reading.nodes import leaf_of, parsed
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value
 
 if TYPE_CHECKING:
@@ -249,7 +249,11 @@ class Relations:
         for scope in self.source.names.lineage(owner.scope):
             for binding in scope.bindings.get("__table_args__", ()) if isinstance(scope, Scope) else ():
                 for node in ast.walk(binding.node):
-                    if isinstance(node, ast.Call) and _leaf(node.func) == "ForeignKeyConstraint" and len(node.args) > 1:
+                    if (
+                        isinstance(node, ast.Call)
+                        and leaf_of(node.func) == "ForeignKeyConstraint"
+                        and len(node.args) > 1
+                    ):
                         texts = [inner.value for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Constant)]
                         if any(self._refers(str(text), target) for text in texts):
                             return True
@@ -289,7 +293,7 @@ class Relations:
         for scope in self.source.names.lineage(owner.scope):
             for binding in scope.bindings.get(column.name, ()) if isinstance(scope, Scope) else ():
                 node = parsed(binding.annotation)
-                if isinstance(node, ast.Subscript) and _leaf(node.value) == "Mapped":
+                if isinstance(node, ast.Subscript) and leaf_of(node.value) == "Mapped":
                     return parsed(node.slice)
                 if node is not None and column.made == "Field":
                     return node
@@ -323,16 +327,12 @@ def _optional(node: ast.expr) -> bool:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _optional(left) or _optional(right)
         case ast.Subscript(value=base, slice=inner):
-            if _leaf(base) == "Optional":
+            if leaf_of(base) == "Optional":
                 return True
             arms = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return _leaf(base) == "Union" and any(_optional(arm) for arm in arms)
+            return leaf_of(base) == "Union" and any(_optional(arm) for arm in arms)
         case _:
             return False
-
-
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def _shared(mine: list[str], theirs: list[str]) -> int:

@@ -6,6 +6,8 @@ import ast
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.reading.nodes import leaf_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,13 +66,7 @@ def is_generator(function: Scope) -> bool:
 
 def is_kept(function: Scope) -> bool:
     """Tell whether a decorator keeps what a function returns."""
-    return any(_leaf(decorator) in CACHES for decorator in function.decorators)
-
-
-def _leaf(node: ast.expr) -> str:
-    while isinstance(node, ast.Call):
-        node = node.func
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return any(leaf_of(decorator, ast.Call) in CACHES for decorator in function.decorators)
 
 
 def short(node: ast.AST) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.names import External, Meaning, Names
+from verdigris.evidence.source.reading.nodes import leaf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,13 +53,13 @@ class Calls:
         for module in names.modules:
             for scope in module.scope.walk():
                 for node in scope.calls:
-                    self._by_leaf[_leaf(node.func)].append(Call(node, scope))
+                    self._by_leaf[leaf_of(node.func, ast.Subscript)].append(Call(node, scope))
                 for name, bindings in scope.bindings.items():
                     for binding in bindings:
                         if binding.origin is not None and binding.origin[1] not in {None, name}:
                             self._aliases[str(binding.origin[1])].add(name)
                         elif binding.kind == "value" and isinstance(binding.value, (ast.Name, ast.Attribute)):
-                            self._aliases[_leaf(binding.value)].add(name)
+                            self._aliases[leaf_of(binding.value, ast.Subscript)].add(name)
 
     def named(self, *leaves: str) -> Iterator[Call]:
         """Yield the calls whose last name is one of these or an alias of one."""
@@ -124,18 +125,6 @@ def depends_on_parameters(call: ast.Call, function: Scope) -> bool:
     if made_here:  # a local dictionary or URL may be made of parameters
         used |= {node.id for node in function.nodes() if isinstance(node, ast.Name)}
     return bool(used & own)
-
-
-def _leaf(node: ast.expr) -> str:
-    match node:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(attr=attr):
-            return attr
-        case ast.Subscript(value=value):
-            return _leaf(value)
-        case _:
-            return ""
 
 
 def assigned_to(call: Call) -> str | None:

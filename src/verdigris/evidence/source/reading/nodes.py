@@ -55,6 +55,18 @@ def children(node: ast.AST) -> list[ast.AST]:
     return found
 
 
+def leaf_of(node: ast.AST | None, *through: type[ast.Call | ast.Subscript]) -> str:
+    """Return the last name of a dotted expression, `through` calls or subscripts of it; "" if there is none."""
+    while isinstance(node, through):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def leaf_within(node: ast.AST | None) -> str:
+    """Return the last name of a dotted expression, or of what it calls or subscribes; "" if there is none."""
+    return leaf_of(node, ast.Call, ast.Subscript)
+
+
 def inside(nodes: Sequence[ast.AST], closed: frozenset[type[ast.AST]] = DEFINITIONS) -> Iterator[ast.AST]:
     """Yield nodes and what is inside them, in source order; those of a `closed` kind are yielded, but not entered."""
     stack = list(reversed(nodes))

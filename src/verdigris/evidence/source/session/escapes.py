@@ -12,7 +12,7 @@ from verdigris.evidence.source.reading.arguments import is_generator, short
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
-from verdigris.evidence.source.reading.nodes import DEFINITIONS, inside
+from verdigris.evidence.source.reading.nodes import DEFINITIONS, inside, leaf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Escapes:
                 yield Escape(f"{call.scope.key}:background", call.place, "background", name)
 
     def _is_background(self, call: Call) -> bool:
-        if _leaf(call.node.func) == "BackgroundTask":
+        if leaf_of(call.node.func) == "BackgroundTask":
             meaning = self.source.names.resolve(call.node.func, call.scope)
             return isinstance(meaning, External) and meaning.package in {"fastapi", "starlette"}
         if not isinstance(call.node.func, ast.Attribute):
@@ -75,7 +75,7 @@ class Escapes:
             return short(node)
         if isinstance(node, ast.Call):
             given = (*node.args, *(keyword.value for keyword in node.keywords))
-            leaf = _leaf(node.func)
+            leaf = leaf_of(node.func)
             if leaf == "partial" or leaf[:1].isupper():
                 return next((name for each in given if (name := self._carried(each, scope)) is not None), None)
         if isinstance(node, ast.Lambda):
@@ -228,7 +228,3 @@ def _leaves(loop: ast.AsyncFor) -> bool:
     """Tell whether a loop ends before its iterator does: by return or break at its own level."""
     other = DEFINITIONS | {ast.For, ast.AsyncFor, ast.While}
     return any(isinstance(node, (ast.Return, ast.Break)) for node in inside(loop.body, other))
-
-
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
-from verdigris.evidence.source.reading.nodes import inside
+from verdigris.evidence.source.reading.nodes import inside, leaf_of
 from verdigris.evidence.source.session.ends import Ends
 from verdigris.evidence.source.session.loads import Loads, receiver
 from verdigris.evidence.source.session.paths import Paths, Stale, State
@@ -74,7 +74,7 @@ class Expiry:
             return []
         found: list[StaleRead] = []
         for function in self.source.functions:
-            if function.is_async and any(_leaf(call.func) in names for call in function.calls):
+            if function.is_async and any(leaf_of(call.func) in names for call in function.calls):
                 found += _Walk(self, function).run()
         return found
 
@@ -185,7 +185,7 @@ class _Walk(Paths):
             self._report(f"read-after-{why.how}", value.id, value, why, state)
 
     def _call(self, call: ast.Call, state: State) -> None:
-        leaf = _leaf(call.func)
+        leaf = leaf_of(call.func)
         session = receiver(call, leaf)
         if session is not None and leaf in _OF_SESSIONS and self._is_session(call, session, state):
             state.sessions.setdefault(session, self.source.origins.everywhere)
@@ -351,7 +351,3 @@ def _calls(node: ast.AST) -> list[ast.Call]:
 
 def _given(call: ast.Call) -> set[str]:
     return {arg.id for arg in [*call.args, *(kw.value for kw in call.keywords)] if isinstance(arg, ast.Name)}
-
-
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

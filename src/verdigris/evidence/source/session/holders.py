@@ -9,6 +9,7 @@ from verdigris.evidence.source.reading.arguments import CACHES
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned
+from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.source.reading.types import self_assignments
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Holders:
                     if stated and self.source.types.session(node.value, scope) == "async":
                         yield ast.unparse(target), scope.module.place(node)
         for function in self.source.functions:
-            cached = any(_leaf(decorator) in CACHES for decorator in function.decorators)
+            cached = any(leaf_of(decorator, ast.Call) in CACHES for decorator in function.decorators)
             produced = self.source.types.produced(function) if cached and not function.is_async else None
             if produced is not None and self.source.types.session_type(produced) == "async":
                 yield f"{function.name}()", function.place
@@ -162,8 +163,3 @@ def _is_field(bindings: list[Binding]) -> bool:
 
 def _is_own(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in {"self", "cls"}
-
-
-def _leaf(node: ast.expr) -> str:
-    node = node.func if isinstance(node, ast.Call) else node
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

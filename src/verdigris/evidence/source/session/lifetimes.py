@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import is_generator, short
 from verdigris.evidence.source.reading.modules import Binding, Scope
+from verdigris.evidence.source.reading.nodes import leaf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ class Lifetimes:
         place = function.module.place(node)
         if isinstance(node, ast.Await):
             node = node.value
-        if isinstance(node, ast.Call) and _leaf(node.func) in {"anext", "__anext__", "next"}:
+        if isinstance(node, ast.Call) and leaf_of(node.func) in {"anext", "__anext__", "next"}:
             return Opening("next", place, short(node))
         if isinstance(node, ast.Name):
             found = function.lookup(node.id)
@@ -100,9 +101,9 @@ class Lifetimes:
             return Opening("unknown", place, f"`{name}` is not settled by the source")
         value = value.value if isinstance(value, ast.Await) else value
         if isinstance(value, ast.Call):
-            if _leaf(value.func) in _STACKS:
+            if leaf_of(value.func) in _STACKS:
                 return Opening("stack", place, short(value))
-            if _leaf(value.func) in {"anext", "__anext__", "next"}:
+            if leaf_of(value.func) in {"anext", "__anext__", "next"}:
                 return Opening("next", place, short(value))
             if self._makes_session(value, function):
                 closed = self._closed_after(name, function)
@@ -163,7 +164,7 @@ class Lifetimes:
         called = self.source.types.callee(call, function)
         if isinstance(called, Scope) and called.is_function:
             return any(isinstance(node, ast.Attribute) and node.attr in _CLOSING for node in called.nodes())
-        return True if "close" in _leaf(call.func) else None if called is not None else False
+        return True if "close" in leaf_of(call.func) else None if called is not None else False
 
     def _surely(self, call: ast.Call, name: str, attempt: ast.AST, function: Scope) -> bool:
         """Tell whether a closing call is awaited, and depends on no other condition than the session itself."""
@@ -209,7 +210,3 @@ def _mentions(node: ast.expr, name: str) -> bool:
 
 def _calls(statements: list[ast.stmt]) -> Iterator[ast.Call]:
     return (each for statement in statements for each in ast.walk(statement) if isinstance(each, ast.Call))
-
-
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
-from verdigris.evidence.source.statements.rounds import Loop, header, leaf, names
+from verdigris.evidence.source.reading.nodes import leaf_of
+from verdigris.evidence.source.statements.rounds import Loop, header, names
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
@@ -93,14 +94,14 @@ class Iterated:
             case ast.Subscript(value=base):
                 return self._is_few(base, scope, depth + 1) if depth < DEPTH else False
             case ast.Await(value=inner):
-                return isinstance(inner, ast.Call) and leaf(inner.func) in _CHUNKERS
+                return isinstance(inner, ast.Call) and leaf_of(inner.func) in _CHUNKERS
             case _:
                 return False
 
     def _is_few_call(self, func: ast.expr, args: list[ast.expr], scope: Scope, depth: int) -> bool:
-        name = leaf(func)
+        name = leaf_of(func)
         if name == "range":
-            return not (len(args) == 1 and isinstance(args[0], ast.Call) and leaf(args[0].func) == "len")
+            return not (len(args) == 1 and isinstance(args[0], ast.Call) and leaf_of(args[0].func) == "len")
         if name in _CHUNKERS or (name in _FIELDS and (name != "dict" or not args)):
             return True
         if name in _PASSING and args:
@@ -129,7 +130,7 @@ class Iterated:
         meaning = self.source.names.resolve(over, scope)
         if isinstance(meaning, External) or (isinstance(meaning, Scope) and meaning.is_class):
             return True  # the members of an enumeration, a constant of a library
-        if leaf(over).isupper() or _is_part(over):
+        if leaf_of(over).isupper() or _is_part(over):
             return True
         if not isinstance(meaning, Assigned) or depth > 3:
             return False
@@ -148,7 +149,7 @@ def _is_part(node: ast.Name | ast.Attribute) -> bool:
     if node.attr in _PARTS:
         return True
     owner = node.value.func if isinstance(node.value, ast.Call) else node.value
-    name = leaf(owner)
+    name = leaf_of(owner)
     return node.attr in _OWNED and (name in _OWNERS or (node.attr == "tables" and "meta" in name.lower()))
 
 

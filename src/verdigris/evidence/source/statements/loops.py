@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.source.statements.asking import Asking
 from verdigris.evidence.source.statements.iterated import Iterated
 from verdigris.evidence.source.statements.rounds import (
@@ -25,7 +26,6 @@ from verdigris.evidence.source.statements.rounds import (
     is_chained,
     is_exceptional,
     is_in_one_round,
-    leaf,
     rounds,
 )
 
@@ -132,8 +132,8 @@ class Loops:
         """Tell whether the coroutines that a loop makes are awaited together: `gather(*[load(x) for x in rows])`."""
         if isinstance(loop, (ast.For, ast.AsyncFor, ast.While)):
             return any(
-                isinstance(node, ast.Call) and leaf(node.func) in {"append", "create_task"} for node in rounds(loop)
-            ) and any(isinstance(node, ast.Call) and leaf(node.func) == "gather" for node in scope.nodes())
+                isinstance(node, ast.Call) and leaf_of(node.func) in {"append", "create_task"} for node in rounds(loop)
+            ) and any(isinstance(node, ast.Call) and leaf_of(node.func) == "gather" for node in scope.nodes())
         for ancestor in scope.module.ancestors(loop):
             if isinstance(ancestor, ast.Call):
                 meaning = self.source.names.resolve(ancestor.func, scope)
@@ -148,7 +148,7 @@ class Loops:
 def _is_gathered_later(name: str, scope: Scope) -> bool:
     return any(
         isinstance(node, ast.Call)
-        and leaf(node.func) == "gather"
+        and leaf_of(node.func) == "gather"
         and any(isinstance(inner, ast.Name) and inner.id == name for arg in node.args for inner in ast.walk(arg))
         for node in scope.nodes()
     )

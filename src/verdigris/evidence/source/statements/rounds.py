@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, TypeAlias
 
-from verdigris.evidence.source.reading.nodes import DEFINITIONS, inside
+from verdigris.evidence.source.reading.nodes import DEFINITIONS, inside, leaf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def counted(loop: ast.While) -> tuple[ast.expr, ast.expr] | None:
             pass
         case _:
             return None
-    if leaf(length.func) != "len" or len(length.args) != 1:
+    if leaf_of(length.func) != "len" or len(length.args) != 1:
         return None
     for node in inside(loop.body, _ELSEWHERE):
         match node:
@@ -64,15 +64,6 @@ def names(node: ast.AST) -> Iterator[str]:
             yield inner.id
 
 
-def leaf(node: ast.expr) -> str:
-    """Return the last part of a dotted name."""
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case _:
-            return ""
-
-
 def depends(sent: ast.Call | ast.Attribute, loop: Loop) -> bool:
     """Tell whether a query asks something else in each round: it mentions what the loop goes over."""
     target, _ = header(loop)
@@ -96,7 +87,7 @@ def is_in_one_round(sent: ast.AST, loop: Loop, function: Scope) -> bool:
     """
     target, over = header(loop)
     only = target.id if isinstance(target, ast.Name) else None
-    if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and leaf(over.func) == "items":
+    if isinstance(target, ast.Tuple) and isinstance(over, ast.Call) and leaf_of(over.func) == "items":
         only = target.elts[0].id if isinstance(target.elts[0], ast.Name) else None
     inner = sent
     for ancestor in function.module.ancestors(sent):

@@ -12,6 +12,7 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import leaf_within
 from verdigris.evidence.source.transactions.transactions import writes
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Uncommitted:
             if named or (isinstance(use.provider, Scope) and self._may_end(use.provider)):
                 return True
         for function in self.source.functions:
-            leaves = {_leaf(decorator) for decorator in function.decorators}
+            leaves = {leaf_within(decorator) for decorator in function.decorators}
             middleware = function.name in {"dispatch", "__call__"} and function.enclosing_class is not None
             if (middleware or leaves & {"middleware", "listens_for"}) and self._may_end(function):
                 return True
@@ -126,14 +127,14 @@ class Uncommitted:
                 if isinstance(node, (ast.AsyncWith, ast.With)):
                     next_ += [leaving for name in _LEAVES for leaving in self._by_name[name]]
                 elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
-                    ends = ends or _leaf(node) in _ENDS
+                    ends = ends or leaf_within(node) in _ENDS
                     next_ += self._meant(node, scope)
-            self._led[id(scope)] = ends or any(_leaf(each) in _ENDS for each in scope.decorators), next_
+            self._led[id(scope)] = ends or any(leaf_within(each) in _ENDS for each in scope.decorators), next_
         return self._led[id(scope)]
 
     def _meant(self, node: ast.Name | ast.Attribute, scope: Scope) -> list[Scope]:
         """Return what a name may run in the tree: called, handed over, or read as a property."""
-        named = self._by_name.get(_leaf(node), [])
+        named = self._by_name.get(leaf_within(node), [])
         if not named:
             return []
         call = scope.module.parents.get(node)
@@ -154,9 +155,3 @@ class Uncommitted:
             if scope.is_function or scope.is_class:
                 found[scope.name].append(scope)
         return found
-
-
-def _leaf(node: ast.expr) -> str:
-    while isinstance(node, (ast.Call, ast.Subscript)):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
