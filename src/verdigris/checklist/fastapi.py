@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from verdigris.evidence import Evidence
 
 OWN = "async with session_factory() as session:   # in what runs later, a session of its own"
+BEFORE = 'Depends(get_session, scope="function")   # FastAPI 0.121: it ends before the response begins'
 GIVE = "async with session_factory() as session:\n    yield session"
 AFTER_SINCE = 118  # FastAPI 0.118 moved the code after a dependency's yield behind the response
 
@@ -233,9 +234,13 @@ class Closed(Box[Subject]):
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Every escape is a finding; a dependency without one is proved."""
         if isinstance(subject, Escape):
-            related = ((subject.opened, "the generator"),) if subject.opened is not None else ()
+            bound = evidence.source.transactions.fastapi_bound
+            if subject.into == "kept" and bound is not None and bound <= AFTER_SINCE:
+                return subject.proof("FastAPI before 0.118 ends what yields before a stream begins")
+            what, fix = ("the stream", BEFORE) if subject.into == "kept" else ("the generator", OWN)
+            related = ((subject.opened, what),) if subject.opened is not None else ()
             return subject.finding(
-                subject.into, _ESCAPES[subject.into].format(subject.session), fix=OWN, related=related
+                subject.into, _ESCAPES[subject.into].format(subject.session), fix=fix, related=related
             )
         for request in evidence.recording.requests if evidence.recording is not None else ():
             if request.left_checked_out:
@@ -263,6 +268,7 @@ _ESCAPES = {
     "stream": "the body of the streaming response works with `{}`, and runs while the client reads",
     "endpoint": "the handler is a generator that works with `{}`: its body runs while the client reads",
     "next": "the session of `{}` is taken by anext(), and the generator behind it is never closed",
+    "kept": "since FastAPI 0.118 `{}` keeps its transaction, and a connection, until the client has read the stream",
     "loop": "a loop over `{}` is left early: the generator, and its session, stay open",
 }
 

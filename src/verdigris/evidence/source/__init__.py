@@ -47,6 +47,7 @@ from verdigris.evidence.source.session.holders import Holders
 from verdigris.evidence.source.session.lifetimes import Lifetimes
 from verdigris.evidence.source.session.openings import Openings
 from verdigris.evidence.source.session.origins import Origins
+from verdigris.evidence.source.session.streamed import Streamed
 from verdigris.evidence.source.statements.filters import Filters, Sought
 from verdigris.evidence.source.statements.loops import Loops, RowQuery
 from verdigris.evidence.source.statements.statements import LoaderOption, Statements
@@ -200,7 +201,8 @@ class Source:
     @cached_property
     def escapes(self) -> list[Escape]:
         """Every session of a request that something uses after it."""
-        return _distinct(self.escaping.every)
+        found = [*self.escaping.every, *Streamed(self).every()]
+        return _distinct(sorted(found, key=lambda escape: escape.place))
 
     @cached_property
     def test_suite(self) -> Population[Suite]:

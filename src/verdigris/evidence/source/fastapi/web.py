@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "websocket", "api_route", "websocket_route"}
 _PACKAGES = {"fastapi", "starlette"}
+DEPTH = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,48 @@ class Web:
         return found
 
     @cached_property
+    def _by_call(self) -> dict[int, Depends]:
+        return {id(use.call.node): use for use in self.depends}
+
+    def injected(self, function: Scope) -> Iterator[tuple[ast.arg, Depends]]:
+        """Yield the parameters of a function that FastAPI fills, and with what."""
+        around = function.parent or function.module.scope
+        for parameter in function.parameters:
+            given = (function.default(parameter.arg), parameter.annotation)
+            use = next((use for node in given for use in self._uses(node, around)), None)
+            if use is not None:
+                yield parameter, use
+
+    def around(self, route: Route) -> Iterator[Depends]:
+        """Yield what a route depends on besides its parameters: by its decorator, and by the routers around it."""
+        scope = route.function.parent or route.function.module.scope
+        yield from self._uses(route.option("dependencies"), scope)
+        router = route.decorator.func.value if isinstance(route.decorator.func, ast.Attribute) else None
+        if router is not None:
+            yield from self._of_router(router, scope)
+
+    def _of_router(self, router: ast.expr, scope: Scope, depth: int = 0) -> Iterator[Depends]:
+        meaning = self.source.names.resolve(router, scope)
+        if not isinstance(meaning, Assigned) or depth > DEPTH:
+            return
+        if isinstance(meaning.value, ast.Call):
+            yield from self._uses(keyword(meaning.value, "dependencies"), meaning.scope)
+        for call in self._mounts.get(meaning, ()):
+            yield from self._uses(keyword(call.node, "dependencies"), call.scope)
+            if isinstance(call.node.func, ast.Attribute):
+                yield from self._of_router(call.node.func.value, call.scope, depth + 1)
+
+    def _uses(self, node: ast.expr | None, scope: Scope, depth: int = 0) -> Iterator[Depends]:
+        """Yield each `Depends` in a default, an annotation or a list, through the names that stand for them."""
+        for inner in () if node is None else ast.walk(node):
+            if id(inner) in self._by_call:
+                yield self._by_call[id(inner)]
+            elif isinstance(inner, (ast.Name, ast.Attribute)) and depth < DEPTH:
+                meaning = self.source.names.resolve(inner, scope)
+                if isinstance(meaning, Assigned) and isinstance(meaning.value, (ast.Subscript, ast.List, ast.Call)):
+                    yield from self._uses(meaning.value, meaning.scope, depth + 1)
+
+    @cached_property
     def routes(self) -> list[Route]:
         """Every decorated handler of an application module."""
         return [route for scope in self.source.functions for route in self._routes(scope)]
@@ -128,7 +171,7 @@ class Web:
 
     def _full(self, own: Value, router: ast.expr, scope: Scope, depth: int = 0) -> Value:
         """Prepend the prefixes of the router and of the `include_router` calls that mount it (the first one found)."""
-        if not isinstance(own, Known) or depth > 6:
+        if not isinstance(own, Known) or depth > DEPTH:
             return own
         meaning = self.source.names.resolve(router, scope)
         if not isinstance(meaning, Assigned):

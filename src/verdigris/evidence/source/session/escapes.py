@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from verdigris.evidence.values import Place
 
 DEPTH = 4
-_STREAMS = {"StreamingResponse", "EventSourceResponse", "ServerSentEvent"}
+STREAMS = {"StreamingResponse", "EventSourceResponse", "ServerSentEvent"}
 
 
 @dataclass(frozen=True, slots=True)
 class Escape(Subject):
-    """A request's session used when the request is over; `into` is background, stream, endpoint, next or loop."""
+    """A request's session used when the request is over; `into` is background, stream, endpoint, next, loop or kept."""
 
     key: str
     place: Place
@@ -117,7 +117,7 @@ class Escapes:
 
     def _streams(self) -> Iterator[Escape]:
         """Yield the streaming responses whose body is a generator that holds the session of its function."""
-        for call, _ in self.source.calls.outside({"fastapi", "starlette", "sse_starlette"}, *sorted(_STREAMS)):
+        for call, _ in self.source.calls.outside({"fastapi", "starlette", "sse_starlette"}, *sorted(STREAMS)):
             function = call.scope.function
             if call.module.role is not Role.APPLICATION or function is None:
                 continue
