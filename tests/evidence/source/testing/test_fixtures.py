@@ -215,3 +215,37 @@ def test_tests_that_import_what_reaches_the_database_are_a_suite(tmp_path, test,
 
 def test_a_factorys_block_commits_what_tests_add(tmp_path):
     assert clinic(tmp_path, USING).leftovers.commits is not None
+
+
+SHARED = """
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop_test")
+
+@pytest_asyncio.fixture(scope="session")
+async def session():
+    async with AsyncSession(engine) as session:
+        yield session
+
+@pytest_asyncio.fixture({autouse})
+async def emptied(session: AsyncSession):
+    await session.execute(text("TRUNCATE orders"))
+
+@pytest_asyncio.fixture
+async def client({client}): ...
+
+async def test_first(session, emptied): ...
+async def test_second(session): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("autouse", "client", "seen"),
+    [("", "", []), ("autouse=True", "", ["emptied"]), ("", "emptied", ["emptied"])],
+)
+def test_what_only_some_of_the_tests_ask_for_empties_nothing_for_the_others(tmp_path, autouse, client, seen):
+    source = tree(tmp_path, {"tests/test_orders.py": SHARED.format(autouse=autouse, client=client)})
+
+    assert [fact.kind for fact in source.leftovers.cleaning] == seen

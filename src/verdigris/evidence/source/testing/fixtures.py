@@ -56,6 +56,7 @@ class Fixture:
     scope: str
     loop_scope: str | None
     place: Place
+    autouse: bool = False
 
     @property
     def wide(self) -> bool:
@@ -148,6 +149,7 @@ class Tests:
                 self._text(call, "scope", around) or "function",
                 self._text(call, "loop_scope", around),
                 function.place,
+                self._text(call, "autouse", around) == "True",
             )
 
     def _text(self, call: ast.Call | None, name: str, scope: Scope) -> str | None:

@@ -68,6 +68,8 @@ class Leftovers:
                 fixture.place,
                 f"{fixture.name} opens a savepoint on the session, which the first commit releases",
             )
+        elif self._left_out(fixture):
+            return
         elif not fixture.wide and (
             _CLEAN.search(source) or "drop_all" in source or ".delete()" in source or "delete(" in source
         ):
@@ -76,6 +78,37 @@ class Leftovers:
             engine.call.scope.function is fixture.function and _fresh(engine) for engine in self.tests.engines
         ):
             yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
+
+    def _left_out(self, fixture: Fixture) -> bool:
+        """Tell whether tests that share a session do without a fixture which each of them would have to name."""
+        if fixture.autouse or fixture.wide or fixture.name in self._asked_for:
+            return False
+        return any(
+            self._shared_sessions & (names := {parameter.arg for parameter in test.parameters})
+            and fixture.name not in names
+            for test in self.tests.functions
+            if test.name.startswith("test")
+        )
+
+    @cached_property
+    def _asked_for(self) -> frozenset[str]:
+        """The fixtures that other fixtures take, or a mark asks for."""
+        found = {parameter.arg for fixture in self.tests.fixtures for parameter in fixture.function.parameters}
+        for call in self.source.calls.named("usefixtures", "getfixturevalue"):
+            found |= {str(each.value) for each in call.node.args if isinstance(each, ast.Constant)}
+        return frozenset(found)
+
+    @cached_property
+    def _shared_sessions(self) -> frozenset[str]:
+        """The fixtures that give several tests one session."""
+        produced = self.source.types.produced
+        return frozenset(
+            fixture.name
+            for fixture in self.tests.fixtures
+            if fixture.wide
+            and (made := produced(fixture.function)) is not None
+            and self.source.types.session_type(made) is not None
+        )
 
     def _inside(self, function: Scope, depth: int = 0) -> list[ast.Call]:
         """Return the calls of a function, and of the functions of the tests that it calls."""
