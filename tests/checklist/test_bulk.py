@@ -68,3 +68,12 @@ def test_a_call_that_decides_whether_it_sends_is_no_row_a_round(tmp_path, decide
     (tmp_path / "app.py").write_text(DECIDES.format(decides), "utf-8")
 
     assert not boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings
+
+
+@pytest.mark.parametrize(
+    ("merged", "rows"), [("made = [row]; await session.merge(made)", 1), ("await session.merge(order)", 0)]
+)
+def test_the_same_object_merged_in_each_round_is_no_row_of_it(tmp_path, merged, rows):
+    (tmp_path / "app.py").write_text(APP.format(f"order = await session.get(Order, 1); {merged}"), "utf-8")
+
+    assert len(boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings) == rows

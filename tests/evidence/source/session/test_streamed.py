@@ -25,6 +25,8 @@ async def current_user(session: SessionDep):
 
 async def find(session: AsyncSession): ...
 
+async def archive() -> io.BytesIO: ...
+
 async def lines():
     yield "1"
 
@@ -74,6 +76,7 @@ def test_so_does_a_handler_that_asked_before_it_streams(tmp_path, body):
         "    if live:\n        return await find(session)\n    return StreamingResponse(lines())",
         "    await find(session)\n    await session.commit()\n    return StreamingResponse(lines())",
         "    await find(session)\n    return StreamingResponse(io.BytesIO(b''))",
+        "    await find(session)\n    body = await archive()\n    return StreamingResponse(body)",
     ],
 )
 def test_a_session_that_has_no_connection_when_the_stream_begins_keeps_none(tmp_path, body):

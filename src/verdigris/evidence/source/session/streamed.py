@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.modules import Scope
-from verdigris.evidence.source.reading.names import Assigned
+from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.source.session.escapes import STREAMS, Escape
 from verdigris.evidence.values import Known
 
@@ -51,6 +51,9 @@ class Streamed:
     def _is_made(self, call: Call) -> bool:
         """Tell whether a stream's body was complete before the response began: it is sent as any other response is."""
         body = call.node.args[0] if call.node.args else keyword(call.node, "content")
+        made = None if body is None else self.source.types.of(body, call.scope)
+        if isinstance(made, External) and made.leaf in _COMPLETE:
+            return True
         meaning = self.source.names.resolve(body, call.scope) if isinstance(body, ast.Name) else None
         body = meaning.value if isinstance(meaning, Assigned) else body
         leaf = getattr(body.func, "attr", getattr(body.func, "id", "")) if isinstance(body, ast.Call) else ""

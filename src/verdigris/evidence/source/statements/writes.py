@@ -147,7 +147,7 @@ class Writes:
                 if _chained(loop, added, node):
                     continue
                 return node, f"{getattr(node.value.func, 'attr', '')}() after each add()"
-            if self._on_session(node.value, scope, {"merge"}):
+            if self._on_session(node.value, scope, {"merge"}) and _of_the_round(node.value, loop):
                 return node, MERGES
             if self._on_session(node.value, scope, {"execute", "exec", "scalar", "scalars"}) and self._inserts(
                 node.value, scope
@@ -156,10 +156,14 @@ class Writes:
             saved = None if _attempted(node, loop, scope) else self._saves(node.value, scope)
             if saved is not None:
                 return node, f"{saved}(), which adds and sends one"
-        for node in body:
-            if self._on_session(node, scope, {"merge"}) and self.source.types.session(node.func.value, scope) == "sync":  # type: ignore[attr-defined]  # _on_session saw an attribute call
-                return node, MERGES
-        return None
+        merged = next((node for node in body if self._merges(node, loop, scope)), None)
+        return None if merged is None else (merged, MERGES)
+
+    def _merges(self, node: ast.AST, loop: ast.For, scope: Scope) -> bool:
+        """Tell whether a loop merges its rows through a session that is not awaited."""
+        if not (isinstance(node, ast.Call) and self._on_session(node, scope, {"merge"})):
+            return False
+        return self.source.types.session(node.func.value, scope) == "sync" and _of_the_round(node, loop)  # type: ignore[attr-defined]  # _on_session saw an attribute call
 
     def _saves(self, call: ast.Call, scope: Scope) -> str | None:
         """Name the function of the tree that a call reaches, if all it does is to add an object and to send it.
@@ -350,6 +354,19 @@ def _attempted(node: ast.AST, loop: ast.For, scope: Scope) -> bool:
         if isinstance(ancestor, ast.Try):
             return True
     return False
+
+
+def _of_the_round(call: ast.Call, loop: ast.For) -> bool:
+    """Tell whether a call is given a row of its round: `merge(order)` in a loop over lines is one order each time."""
+    carried = {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
+    bound = [node for node in inside(loop.body) if isinstance(node, (ast.Assign, ast.For))]
+    for _ in range(3):
+        for node in bound:
+            value, targets = (node.iter, [node.target]) if isinstance(node, ast.For) else (node.value, node.targets)
+            if {inner.id for inner in ast.walk(value) if isinstance(inner, ast.Name)} & carried:
+                carried |= {name for target in targets for name in _kept_in(target)}
+    given = [inner for argument in call.args for inner in ast.walk(argument)]
+    return not call.args or any(isinstance(inner, ast.Name) and inner.id in carried for inner in given)
 
 
 def _loops(node: ast.AST, outermost: ast.For, scope: Scope) -> list[ast.AST]:
