@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.models.annotated import columns_of
 from verdigris.evidence.source.models.indexes import indexes
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.arguments import keyword
@@ -312,11 +313,12 @@ class Models:
             target = _inner(binding.annotation)
             if target is not None and self._class_named(target, scope) is not None:
                 return None
-            return Column(f"{model}.{name}", place, model, name, "annotation", True, (Options(),), (), evaluator, mixin)
+            ways, arguments = self._brought(binding, scope, (Options(),), ())
+            return Column(f"{model}.{name}", place, model, name, "annotation", True, ways, arguments, evaluator, mixin)
         if call is None:
             return None
         inner = self._sa_column(call, scope)
-        ways, arguments = self._call_options(inner, scope)
+        ways, arguments = self._brought(binding, scope, *self._call_options(inner, scope))
         return Column(
             f"{model}.{name}",
             place,
@@ -328,6 +330,19 @@ class Models:
             arguments,
             evaluator,
             mixin,
+        )
+
+    def _brought(
+        self, binding: Binding, scope: Scope, ways: tuple[Options, ...], arguments: tuple[Argument, ...]
+    ) -> tuple[tuple[Options, ...], tuple[Argument, ...]]:
+        """Add to a column what its annotation says of it; what the attribute itself says goes before."""
+        calls = columns_of(binding.annotation, scope, self.source.names)
+        brought = [self._call_options(call, where) for call, where in calls]
+        if not brought:
+            return ways, arguments
+        return tuple(under.merged(own) for each, _ in brought for under in each for own in ways), (
+            *arguments,
+            *brought[0][1],
         )
 
     def _sa_column(self, call: ast.Call, scope: Scope) -> ast.Call:
