@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
@@ -24,13 +24,20 @@ from verdigris.session.effects import AfterCommit
 from verdigris.session.guard import Guard, gone, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import FrameType, TracebackType
 
-    from sqlalchemy import Executable
+    from sqlalchemy import CursorResult, Executable, ScalarResult, UpdateBase
+    from sqlalchemy.engine import TupleResult
+    from sqlmodel.sql.expression import Select as SQLModelSelect  # for the types alone: it need not be there
+    from sqlmodel.sql.expression import SelectOfScalar
+
+    Params = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
     from verdigris.lean.reads import LeanReads
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 log = logging.getLogger("verdigris")
 _FACTORIES = ("sqlalchemy.", "verdigris.")
 
@@ -132,11 +139,51 @@ class AsyncSession(_AsyncSession):
         scalar = guarded(methods.scalar)
         get = guarded(methods.get)
 
+    @overload
+    async def exec(
+        self,
+        statement: SelectOfScalar[T],
+        *,
+        params: Params = None,
+        execution_options: Mapping[str, Any] = EMPTY_DICT,
+        bind_arguments: dict[str, Any] | None = None,
+    ) -> ScalarResult[T]: ...
+
+    @overload
+    async def exec(
+        self,
+        statement: SQLModelSelect[*Ts],
+        *,
+        params: Params = None,
+        execution_options: Mapping[str, Any] = EMPTY_DICT,
+        bind_arguments: dict[str, Any] | None = None,
+    ) -> TupleResult[tuple[*Ts]]: ...
+
+    @overload
+    async def exec(
+        self,
+        statement: UpdateBase,
+        *,
+        params: Params = None,
+        execution_options: Mapping[str, Any] = EMPTY_DICT,
+        bind_arguments: dict[str, Any] | None = None,
+    ) -> CursorResult[Any]: ...
+
+    @overload
     async def exec(
         self,
         statement: Executable,
         *,
-        params: Any = None,
+        params: Params = None,
+        execution_options: Mapping[str, Any] = EMPTY_DICT,
+        bind_arguments: dict[str, Any] | None = None,
+    ) -> Any: ...
+
+    async def exec(
+        self,
+        statement: Executable,
+        *,
+        params: Params = None,
         execution_options: Mapping[str, Any] = EMPTY_DICT,
         bind_arguments: dict[str, Any] | None = None,
     ) -> Any:
