@@ -77,3 +77,27 @@ async def rename(name: str) -> None:
 
     assert conclusion.verdict is Verdict.HOLDS
     assert conclusion.findings == ()
+
+
+FACTORIES = """from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+engine = create_async_engine("postgresql+asyncpg://h/d")
+Session = sessionmaker(bind=engine, class_=AsyncSession, expire_on_commit=False)
+
+async def get_session():
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        yield session
+"""
+
+
+def test_what_to_paste_for_sessions_of_sqlmodel_keeps_their_exec(tmp_path):
+    (tmp_path / "app.py").write_text(FACTORIES, "utf-8")
+
+    found = boxes()["session/async-sessionmaker"][1].conclude(Evidence(Source.read(tmp_path))).findings
+
+    assert {each.variant: each.fix.splitlines()[0].partition("   #")[0] for each in found} == {
+        "sessionmaker": "async_sessionmaker(bind=engine, class_=AsyncSession, expire_on_commit=False)",
+        "direct": "Session = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)",
+    }

@@ -45,15 +45,14 @@ class AsyncSessionmaker(Box[Factory | RanFactory]):
             return subject.finding(
                 "direct",
                 f"{subject.told} makes a session without a factory",
-                fix="Session = async_sessionmaker(engine, expire_on_commit=False)   # once, beside the engine\n"
-                "async with Session() as session: ...",
+                fix=f"{subject.as_factory}   # once, beside the engine\nasync with Session() as session: ...",
             )
         if subject.mode == "unknown":
             return subject.doubt(f"what `{subject.short}` makes is not settled: its class_ is not known")
         return subject.finding(
             "sessionmaker",
             f"`{subject.short}` is a synchronous sessionmaker that makes asynchronous sessions",
-            fix=subject.renamed("async_sessionmaker", "class_"),
+            fix=subject.renamed("async_sessionmaker"),
         )
 
 

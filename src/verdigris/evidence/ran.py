@@ -102,9 +102,14 @@ class RanFactory(Subject):
         """Return the option to add where it is made."""
         return f"{name}={value}"
 
-    def renamed(self, maker: str, *dropped: str) -> str:
+    def renamed(self, maker: str) -> str:
         """Return what to make it with instead."""
         return f"{maker}(...)"
+
+    @property
+    def as_factory(self) -> str:
+        """A factory of the sessions that are made by hand here."""
+        return "Session = async_sessionmaker(engine, expire_on_commit=False)"
 
 
 def with_unseen(engines: Population[Engine], evidence: Evidence) -> Population[Engine | RanEngine]:

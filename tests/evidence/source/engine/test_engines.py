@@ -279,6 +279,37 @@ def test_what_from_engine_adds_is_seen_wherever_the_engine_is_made(made, withdra
     assert all("from_engine" in verdicts[name].findings[0].fix for name in failing)
 
 
+BRANCHES = """
+from verdigris import Database
+if POOLER:
+    engine = create_async_engine("postgresql+asyncpg://h/d", poolclass=NullPool)
+{between}else:
+    engine = create_async_engine("postgresql+asyncpg://h/d", pool_size=5)
+{after}
+"""
+ADOPT = "db = Database.from_engine(engine)\n"
+EITHER = """
+from verdigris import Database
+engine = create_async_engine("postgresql+asyncpg://h/d") if POOLER else create_async_engine("postgresql+asyncpg://h/e")
+"""
+AGAIN = EITHER.replace("if POOLER else", "\nengine =")
+
+
+@pytest.mark.parametrize(
+    ("written", "adopted"),
+    [
+        (BRANCHES.format(between="", after=ADOPT), [True, True]),
+        (BRANCHES.format(between=f"    {ADOPT}", after=""), [False, False]),
+        (EITHER + ADOPT, [True, True]),
+        (AGAIN + ADOPT, [False, False]),
+    ],
+)
+def test_the_engine_of_each_branch_is_adopted_where_all_lead_to_from_engine(written, adopted, tmp_path):
+    source = tree(tmp_path, {"app.py": HEAD + written})
+
+    assert [engine.ours for engine in source.engines] == adopted
+
+
 def test_a_wrapper_that_tests_call_too_is_one_adopted_engine_of_the_application(tmp_path):
     source = tree(
         tmp_path,

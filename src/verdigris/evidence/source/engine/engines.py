@@ -12,7 +12,7 @@ from verdigris.evidence.source.reading.arguments import is_kept, keyword
 from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Frame, Options
 from verdigris.evidence.source.reading.files import Role
-from verdigris.evidence.source.reading.kept_values import forgotten
+from verdigris.evidence.source.reading.kept_values import alternatives, forgotten
 from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
@@ -227,7 +227,8 @@ def _adopted(source: Source) -> dict[int, Call]:
         if isinstance(given, ast.Attribute):
             found.update((id(made.value), call) for made in _kept_as(given, call))
         meaning = None if given is None else source.names.resolve(given, call.scope)
-        found[id(meaning.value if isinstance(meaning, Assigned) else given)] = call
+        made = alternatives(meaning, call.node) if isinstance(meaning, Assigned) else [given]
+        found.update((id(value), call) for value in made)
     return found
 
 

@@ -83,12 +83,18 @@ class Factory(Subject):
         arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
         return f"{ast.unparse(self.call.node.func)}({', '.join([*arguments, f'{name}={value}'])})"
 
-    def renamed(self, maker: str, *dropped: str) -> str:
-        """Return the call with another maker and without some options, to paste."""
-        arguments = [ast.unparse(arg) for arg in self.call.node.args]
-        kept = [kw for kw in self.call.node.keywords if kw.arg not in dropped]
-        arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
+    def renamed(self, maker: str) -> str:
+        """Return the call with another maker, to paste; its `class_` stays, as that of SQLModel alone has `exec()`."""
+        arguments = [ast.unparse(each) for each in (*self.call.node.args, *self.call.node.keywords)]
         return f"{maker}({', '.join(arguments)})"
+
+    @property
+    def as_factory(self) -> str:
+        """A factory of the sessions that are made by hand here, to paste."""
+        written = ast.unparse(self.call.node.func)
+        plain = self.maker.package == "sqlalchemy" and written.rpartition(".")[2] == self.maker.leaf
+        class_ = "" if plain else f"class_={written}, "
+        return f"Session = async_sessionmaker(engine, {class_}expire_on_commit=False)"
 
 
 def factories(source: Source) -> Iterator[Factory]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.source.reading.modules import Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.reading.calls import Call
+    from verdigris.evidence.source.reading.names import Assigned
 
 DEPTH = 3
 
@@ -90,3 +93,48 @@ def _uses(scope: Scope, name: str) -> bool:
 
 def _statement(call: Call) -> ast.stmt | None:
     return next((node for node in call.module.ancestors(call.node) if isinstance(node, ast.stmt)), None)
+
+
+def alternatives(meaning: Assigned, at: ast.Call) -> list[ast.expr]:
+    """Return the expressions of which a name holds one at a call: its only value, or those of the branches of an `if`.
+
+    None are returned where one of several assignments replaces another, or where the call is inside of a branch itself.
+    """
+    real = [binding for binding in meaning.bindings if binding.kind != "annotation"]
+    values = [each.value for each in real if each.kind == "value" and not each.unpacked and each.where is None]
+    found = [value for value in values if value is not None]
+    if len(found) != len(real) or (len(found) > 1 and not _one_in_each_branch(found, meaning.scope, at)):
+        return []
+    return [each for value in found for each in _either(value)]
+
+
+def _one_in_each_branch(values: list[ast.expr], scope: Scope, at: ast.Call) -> bool:
+    known = {id(value) for value in values}
+    for node in scope.nodes():
+        if not isinstance(node, ast.If) or node.lineno <= at.lineno <= (node.end_lineno or 0):
+            continue
+        held = [
+            sum(isinstance(each, (ast.Assign, ast.AnnAssign)) and id(each.value) in known for each in body)
+            for body in _bodies(node)
+        ]
+        if max(held) == 1 and sum(held) == len(values):
+            return True
+    return False
+
+
+def _bodies(node: ast.If) -> Iterator[list[ast.stmt]]:
+    """Yield the statements under `if`, each `elif` and `else`."""
+    yield node.body
+    match node.orelse:
+        case [ast.If() as other]:
+            yield from _bodies(other)
+        case last:
+            yield last
+
+
+def _either(value: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(value, ast.IfExp):
+        yield from _either(value.body)
+        yield from _either(value.orelse)
+    else:
+        yield value
