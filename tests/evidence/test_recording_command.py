@@ -108,6 +108,31 @@ def test_what_a_program_did_before_it_became_another_one_is_recorded(output):
     assert (recording.processes, count(recording)) == (2, 10)
 
 
+SIGNAL_TO_A_THREAD = """
+import multiprocessing, signal, threading, time
+from verdigris.evidence.recording import child
+
+def send():
+    time.sleep(0.3)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+child.start()
+lock = multiprocessing.Lock()
+lock.acquire()
+threading.Thread(target=send, daemon=True).start()
+with lock:
+    pass
+"""
+
+
+def test_a_signal_ends_a_worker_that_waits_for_a_lock_even_if_the_wait_did_not_notice_it(tmp_path):
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"], "VERDIGRIS_RECORDING": str(tmp_path)}
+
+    ended = subprocess.run([*PYTHON, SIGNAL_TO_A_THREAD], env=environment, timeout=20, check=False)
+
+    assert ended.returncode == -signal.SIGTERM
+
+
 SIGNAL_WHILE_SAVING = """
 import os, signal
 from sqlalchemy import create_engine

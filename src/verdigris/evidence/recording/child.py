@@ -19,11 +19,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import verdigris
+from verdigris.evidence.recording.patches import Arrivals
 from verdigris.evidence.recording.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, ModuleType
 
 DIRECTORY = "VERDIGRIS_RECORDING"
 ROOT = "VERDIGRIS_RECORDING_ROOT"
@@ -168,6 +169,7 @@ def start() -> None:
     keeper = Keeper(recorder, directory)
     atexit.register(keeper.save)
     _save_on_signals(keeper)
+    Arrivals({"multiprocessing.synchronize": _notice_signals}).start()
     keeper.follow_forks()
     for name in ("_exit", "execv", "execve"):  # every other exec of os calls one of the two
         setattr(os, name, _saving_before(getattr(os, name), keeper))
@@ -211,6 +213,21 @@ def _save_on_signals(keeper: Keeper) -> None:
     for number in numbers:
         if ask(number) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
             assign(number, handle)
+
+
+def _notice_signals(synchronize: ModuleType) -> None:
+    """Let waits for multiprocessing's locks end now and then, and go on.
+
+    A Pool ends its workers by SIGTERM while they wait for such a lock. A handler of Python's runs between two
+    instructions: where the signal comes just before the wait begins, or to another thread, it would never run.
+    """
+
+    def __enter__(lock: Any) -> bool:  # noqa: N807 - what it stands in for
+        while not lock._semlock.acquire(True, _EVERY):  # noqa: SLF001 - as the original, by position
+            continue
+        return True
+
+    synchronize.SemLock.__enter__ = __enter__  # type: ignore[attr-defined]  # a module is any module
 
 
 def _saving_before(leave: Callable[..., Any], keeper: Keeper) -> Callable[..., Any]:
