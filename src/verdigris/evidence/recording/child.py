@@ -227,7 +227,7 @@ def _notice_signals(synchronize: ModuleType) -> None:
             continue
         return True
 
-    synchronize.SemLock.__enter__ = __enter__  # type: ignore[attr-defined]  # a module is any module
+    synchronize.SemLock.__enter__ = __enter__
 
 
 def _saving_before(leave: Callable[..., Any], keeper: Keeper) -> Callable[..., Any]:
