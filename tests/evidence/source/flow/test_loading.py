@@ -186,3 +186,41 @@ def test_an_option_below_another_that_cannot_be_read_leaves_what_it_may_load_in_
     )
 
     assert found["Plan.owner"].state == "doubt"
+
+
+def test_what_a_query_leaves_empty_and_code_reads_on_a_condition_is_in_doubt(tmp_path: Path) -> None:
+    use = """
+        from sqlalchemy.orm import noload
+        from models import Plan, Usage
+
+        def usages(plan: Plan, given: list[Usage] | None):
+            {read}
+
+        async def one(session: AsyncSession, given: list[Usage] | None):
+            plan = await session.scalar(select(Plan).options(noload(Plan.usages)))
+            return usages(plan, given)
+        """
+    read = "return given if given is not None else plan.usages"
+
+    (tmp_path / "sure").mkdir()
+
+    assert reads(tmp_path, use.format(read=read))["Plan.usages"].state == "doubt"
+    assert reads(tmp_path / "sure", use.format(read="return plan.usages"))["Plan.usages"].state == "empty"
+
+
+def test_the_identity_map_may_hold_what_a_query_with_options_nobody_knows_has_loaded(tmp_path: Path) -> None:
+    use = """
+        from models import Plan, Usage
+        from elsewhere import options
+
+        async def one(session: AsyncSession):
+            plan = await session.scalar(select(Plan).options(OPTIONS))
+            used = await session.scalar(select(Usage).options(joinedload(Usage.plan)))
+            return used.plan.prices
+        """
+
+    (tmp_path / "known").mkdir()
+
+    assert reads(tmp_path, use.replace("OPTIONS", "*options()"))["Plan.prices"].state == "doubt"
+    known = reads(tmp_path / "known", use.replace("OPTIONS", "selectinload(Plan.usages)"))
+    assert known["Plan.prices"].state == "missing"

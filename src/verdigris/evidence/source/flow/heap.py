@@ -236,14 +236,20 @@ class Heap:
                         f"{relation.key} may be in the session already: another query loads its class{where}",
                         shape.origin,
                     )
+        return self._of_another_query(entity, shape, relation)
+
+    def _of_another_query(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict | None:
+        """Look for an object of the class that may be this one: what hangs on another is one of the session."""
         for number, other in self.cells.items():
             link = other.link(relation.name)
-            if number != entity.cell and other.model == shape.model and link is not None and link.how == "loaded":
-                return Verdict(
-                    State.DOUBT,
-                    f"another query in the same session loads {relation.key} ({other.origin})",
-                    shape.origin,
-                )
+            if number == entity.cell or other.model != shape.model:
+                continue
+            if link is not None and link.how == "loaded":
+                told = f"another query in the same session loads {relation.key} ({other.origin})"
+                return Verdict(State.DOUBT, told, shape.origin)
+            if entity.path and other.opened is not None and not other.silent:
+                told = f"another query in the same session may load {relation.key} ({other.origin}): {other.opened}"
+                return Verdict(State.DOUBT, told, shape.origin)
         return None
 
     def _is_way_back(self, entity: Entity, relation: Relation) -> bool:

@@ -37,6 +37,7 @@ from verdigris.evidence.source.flow.values import (
     alternatives,
     element,
 )
+from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
@@ -131,6 +132,9 @@ class Reads:
                 state=State.DOUBT,
                 reason="the code is prepared to find it missing, or only some of the ways that lead here load it",
             )
+        if frame.conditions and verdict.state is State.EMPTY and relation.lazy != Known("noload"):
+            reason = f"{verdict.reason}, on purpose, and whether it is read of that object depends on a condition"
+            verdict = replace(verdict, state=State.DOUBT, reason=reason)
         serving = Serving(
             owner, where, function.place, self._routes.get(function), start=self._start(machine, function)
         )
