@@ -231,3 +231,27 @@ def test_where_nothing_commits_reading_is_fine(tmp_path):
     )
 
     assert verdict(CommitOrRollback, tmp_path, ending("yield session"), route) is Verdict.HOLDS
+
+
+KEPT = """
+async def lifespan(app: FastAPI):
+    app.state.factory = {factory}
+    yield
+
+async def get_db(request: Request):
+    session = request.app.state.factory()
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "end", "expected"),
+    [
+        ("factory", "async with session: yield session", Verdict.HOLDS),
+        ("factory", "yield session", Verdict.FAILS),
+        ("elsewhere()", "yield session", Verdict.UNPROVEN),
+        ("factory if engine else None\n    app.state.factory = elsewhere()", "yield session", Verdict.UNPROVEN),
+    ],
+)
+def test_a_factory_is_known_by_what_the_application_keeps_in_its_state(factory, end, expected, tmp_path):
+    assert verdict(AsyncWith, tmp_path, KEPT.format(factory=factory, end=end)) is expected

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import Assigned, External, Meaning, Names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Type: TypeAlias = External | Scope
 DEPTH = 24
@@ -62,6 +65,7 @@ class Types:
         self._variables: dict[tuple[int, str], Type | None] = {}
         self._known: dict[tuple[ast.expr, Scope], Type | None] = {}
         self._cuts = 0
+        self._kept: dict[str, list[tuple[ast.expr, Scope]]] | None = None  # in the state of applications, by name
 
     def of(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
         """Return the class that an expression's value is an instance of.
@@ -105,9 +109,23 @@ class Types:
                 if isinstance(meaning, Assigned):
                     return self.variable(meaning, depth + 1)
                 owner = self.of(base, scope, depth + 1)
-                return None if owner is None else self.attribute(owner, attr, depth + 1)
+                own = None if owner is None else self.attribute(owner, attr, depth + 1)
+                return own or self._of_the_state(node, depth + 1)
             case _:
                 return None
+
+    def _of_the_state(self, node: ast.Attribute, depth: int) -> Type | None:
+        """Return what the tree keeps in an application's state: `app.state.factory = async_sessionmaker(engine)`."""
+        if not (isinstance(node.value, ast.Attribute) and node.value.attr == "state" and _is_app(node.value.value)):
+            return None
+        if self._kept is None:
+            self._kept = {}
+            for module in self.names.modules:
+                for scope in module.scope.walk() if ".state." in module.file.text else ():
+                    for name, value in _kept_in(scope):
+                        self._kept.setdefault(name, []).append((value, scope))
+        found = [self.of(value, scope, depth + 1) for value, scope in self._kept.get(node.attr, ())]
+        return found[0] if found and all(each == found[0] for each in found) else None
 
     def variable(self, meaning: Assigned, depth: int = 0) -> Type | None:
         """Return the type of a variable, parameter or class attribute from the first binding that settles it."""
@@ -461,6 +479,23 @@ def _own_class(scope: Scope) -> Scope | None:
             return current.enclosing_class
         current = current.parent
     return None
+
+
+def _is_app(node: ast.expr) -> bool:
+    """`app`, `request.app`, `self.app`: whose state outlives a request, as `request.state` does not."""
+    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return name.lower().endswith(("app", "application"))
+
+
+def _kept_in(scope: Scope) -> Iterator[tuple[str, ast.expr]]:
+    for node in scope.nodes():
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if value is not None else []  # type: ignore[attr-defined]  # an annotated assignment's
+        for target in targets:
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute) and value is not None:
+                owner = target.value
+                if owner.attr == "state" and _is_app(owner.value):
+                    yield target.attr, value
 
 
 def _first(node: ast.Call) -> bool:

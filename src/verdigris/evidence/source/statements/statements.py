@@ -142,6 +142,9 @@ class Statements:
 
     def model(self, node: ast.expr, scope: Scope) -> Model | None:
         """Return the mapped class that an expression names, through `aliased()` and annotated class variables."""
+        if isinstance(node, ast.Name) and node.id == "cls":  # of a classmethod in the mapped class itself
+            own = self.source.types.of(node, scope)
+            return self.source.models.of(own) if isinstance(own, Scope) else None
         return self._model(self.source.names.resolve(node, scope), 0)
 
     def _model(self, meaning: Meaning | None, depth: int) -> Model | None:
