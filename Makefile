@@ -57,7 +57,7 @@ suite: $(READY)
 # its SEED and FIRST: make sequences SEED=7 FIRST=31 SEQUENCES=1
 SEQUENCES ?= 1000
 sequences: $(READY)
-	@VERDIGRIS_EXAMPLES=$(SEQUENCES) VERDIGRIS_FIRST=$(FIRST) VERDIGRIS_SEED=$(SEED) $(BIN)/python -m pytest $(LONG) -q -vv tests/library/sessions $(ARGS)
+	@VERDIGRIS_EXAMPLES=$(SEQUENCES) VERDIGRIS_FIRST=$(FIRST) VERDIGRIS_SEED=$(SEED) $(BIN)/python -m pytest $(LONG) -q -vv tests/library/session/generated $(ARGS)
 
 check: $(READY) docs
 	@$(BIN)/ruff check
@@ -85,7 +85,7 @@ WORLDS ?= 60
 FIRST ?= 0
 SEED ?=
 equivalence: $(READY)
-	@VERDIGRIS_EXAMPLES=$(WORLDS) VERDIGRIS_FIRST=$(FIRST) $(if $(SEED),VERDIGRIS_SEED=$(SEED)) $(BIN)/python -m pytest $(LONG) -q -s tests/library/json/test_equivalence.py tests/library/json/test_types.py $(ARGS)
+	@VERDIGRIS_EXAMPLES=$(WORLDS) VERDIGRIS_FIRST=$(FIRST) $(if $(SEED),VERDIGRIS_SEED=$(SEED)) $(BIN)/python -m pytest $(LONG) -q -s tests/library/loading/json/test_equivalence.py tests/library/loading/json/test_types.py $(ARGS)
 
 bench-faults:
 	@benchmarks/faults/run $(ARGS)

@@ -37,7 +37,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/pre-ping",),
         "validates a connection before handing it out",
         "pool_pre_ping=False",
-        "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
+        "tests/library/engine/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -46,7 +46,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/pre-ping",),
         "turns pre-ping on for the engine it is given",
         "another poolclass on the engine",
-        "tests/library/test_engine.py::test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings",
     ),
     Guarantee(
         "verdigris.Database",
@@ -55,7 +55,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/async-driver",),
         "reads postgres:// and postgresql:// as postgresql+asyncpg:// and refuses every other driver",
         "none: another driver is refused at construction",
-        "tests/library/test_engine.py::test_every_spelling_of_postgresql_becomes_asyncpg",
+        "tests/library/engine/test_engine.py::test_every_spelling_of_postgresql_becomes_asyncpg",
     ),
     Guarantee(
         "verdigris.Database",
@@ -73,7 +73,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/pool-size",),
         "sizes its pool at start, by the number of workers, to half of what the server gives",
         "pool_size=N",
-        "tests/library/test_engine.py::test_the_pool_is_a_workers_share_of_half_the_connections",
+        "tests/library/engine/test_engine.py::test_the_pool_is_a_workers_share_of_half_the_connections",
     ),
     Guarantee(
         "verdigris.Database",
@@ -82,7 +82,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/pool-size",),
         "lets a request wait 3 s for a connection, then answers 503",
         "pool_timeout=SECONDS",
-        "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
+        "tests/library/engine/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
         "verdigris.Database",
@@ -91,7 +91,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("engine/recycle",),
         "replaces each connection after half an hour, jittered",
         "pool_recycle=-1",
-        "tests/library/test_engine.py::test_connections_do_not_expire_in_one_moment",
+        "tests/library/engine/test_engine.py::test_connections_do_not_expire_in_one_moment",
     ),
     Guarantee(
         "verdigris.Database",
@@ -100,7 +100,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("session/async-sessionmaker",),
         "has one async_sessionmaker as its attribute session",
         "a factory of your own on db.engine",
-        "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
+        "tests/library/engine/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
         "verdigris.Database",
@@ -109,7 +109,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("session/expire-on-commit",),
         "keeps objects readable after commit",
         "expire_on_commit=True",
-        "tests/library/test_session.py::test_attributes_stay_readable_after_commit",
+        "tests/library/session/test_session.py::test_attributes_stay_readable_after_commit",
     ),
     Guarantee(
         "verdigris.Database",
@@ -118,7 +118,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("session/autoflush",),
         "flushes before each query, as SQLAlchemy does",
         "autoflush=False",
-        "tests/library/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
+        "tests/library/engine/test_engine.py::test_the_engine_is_built_as_the_checklist_asks",
     ),
     Guarantee(
         "verdigris.Database",
@@ -127,7 +127,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("session/autoflush",),
         "refuses, with autoflush off, every statement that would miss or drop what was not flushed",
         "a session_class of your own",
-        "tests/library/test_session.py::test_without_autoflush_a_refresh_drops_nothing",
+        "tests/library/session/test_session.py::test_without_autoflush_a_refresh_drops_nothing",
     ),
     Guarantee(
         "verdigris.load",
@@ -136,7 +136,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/selectin-collections",),
         "loads every collection by selectinload",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
+        "tests/library/loading/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
     ),
     Guarantee(
         "verdigris.load",
@@ -145,7 +145,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/joined-single",),
         "joins single objects, by an outer join where there may be none",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
+        "tests/library/loading/test_loading.py::test_collections_are_selected_and_single_relationships_joined",
     ),
     Guarantee(
         "verdigris.load",
@@ -154,7 +154,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/all-loaded",),
         "loads every relationship that the response model reads",
         "a loader option of your own for the same relationship",
-        "tests/library/test_loading.py::test_a_page_of_orders_takes_two_statements_and_serialises",
+        "tests/library/loading/test_loading.py::test_a_page_of_orders_takes_two_statements_and_serialises",
     ),
     Guarantee(
         "verdigris.Database.json",
@@ -163,7 +163,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("loading/all-loaded",),
         "reads everything that its response model names, in one statement or through load()",
         "a loader option of your own on its statement",
-        "tests/library/json/test_read.py::test_whatever_the_statement_the_answer_is_the_one_of_pydantic",
+        "tests/library/loading/json/test_read.py::test_whatever_the_statement_the_answer_is_the_one_of_pydantic",
     ),
     Guarantee(
         "verdigris.Base",
@@ -190,7 +190,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("concurrency/session-per-task",),
         "refuses the second task that enters a session",
         "guard_tasks=False",
-        "tests/library/test_session.py::test_two_tasks_in_one_session_get_an_error_that_names_both",
+        "tests/library/session/test_session.py::test_two_tasks_in_one_session_get_an_error_that_names_both",
     ),
     Guarantee(
         "verdigris.Database.request_session",
@@ -199,7 +199,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("fastapi/commit-or-rollback",),
         "commits before the response leaves, and rolls back on any error",
         "a session of your own",
-        "tests/library/test_fastapi.py::test_the_transaction_is_committed_before_the_response_leaves_on_every_router",
+        "tests/library/fastapi/test_fastapi.py::test_the_transaction_is_committed_before_the_response_leaves_on_every_router",
     ),
     Guarantee(
         "verdigris.Database.request_session",
@@ -208,7 +208,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("fastapi/async-with",),
         "opens the session in a context that closes it, also when the request fails",
         "a dependency of your own",
-        "tests/library/test_fastapi.py::test_a_failing_handler_rolls_back_and_returns_its_connection",
+        "tests/library/fastapi/test_fastapi.py::test_a_failing_handler_rolls_back_and_returns_its_connection",
     ),
     Guarantee(
         "verdigris.Database.request_session",
@@ -217,7 +217,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("fastapi/yielded",),
         "yields the session and ends with the request, cancelled ones too",
         "a dependency of your own",
-        "tests/library/test_fastapi.py::test_a_cancelled_request_rolls_back_and_returns_its_connection",
+        "tests/library/fastapi/test_fastapi.py::test_a_cancelled_request_rolls_back_and_returns_its_connection",
     ),
     Guarantee(
         "verdigris.Database.request_session",
@@ -226,7 +226,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("fastapi/closed",),
         "closes the session for good before the answer leaves; what uses it later gets an error",
         "close_resets_only=True",
-        "tests/library/test_fastapi.py::test_without_the_route_class_the_error_comes_at_the_first_use_and_nothing_leaks",
+        "tests/library/fastapi/test_fastapi.py::test_without_the_route_class_the_error_comes_at_the_first_use_and_nothing_leaks",
     ),
     Guarantee(
         "verdigris.fastapi.install",
@@ -235,7 +235,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/handled",),
         "answers every database error by its SQLSTATE: 409, 422, 503 with Retry-After, never the SQL",
         "errors=False",
-        "tests/library/test_fastapi.py::test_a_database_error_becomes_a_problem_without_sql_or_values",
+        "tests/library/fastapi/test_fastapi.py::test_a_database_error_becomes_a_problem_without_sql_or_values",
     ),
     Guarantee(
         "verdigris.Database",
@@ -244,7 +244,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/rollback-then-raise",),
         "refuses to commit a transaction that an error has ended",
         "guard_commit=False",
-        "tests/library/test_session.py::test_a_commit_after_a_swallowed_error_is_refused_and_names_the_cause",
+        "tests/library/session/test_session.py::test_a_commit_after_a_swallowed_error_is_refused_and_names_the_cause",
     ),
     Guarantee(
         "verdigris.Database",
@@ -253,7 +253,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/connection-errors",),
         "gives up connecting after 5 s",
         "connect_timeout=None",
-        "tests/library/test_engine.py::test_connecting_to_a_black_hole_ends",
+        "tests/library/engine/test_engine.py::test_connecting_to_a_black_hole_ends",
     ),
     Guarantee(
         "verdigris.Database",
@@ -262,7 +262,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/connection-errors",),
         "gives up connecting after 5 s, a statement after 60 s, and waiting for a connection after 3 s",
         "command_timeout=None",
-        "tests/library/test_engine.py::test_a_statement_into_a_black_hole_ends_with_an_error_of_its_own",
+        "tests/library/engine/test_engine.py::test_a_statement_into_a_black_hole_ends_with_an_error_of_its_own",
     ),
     Guarantee(
         "verdigris.Database",
@@ -361,7 +361,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/connection-errors",),
         "gives up connecting after 5 s",
         "connect_timeout=None",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -370,7 +370,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/connection-errors",),
         "gives up connecting after 5 s, and a statement after 60 s",
         "command_timeout=None",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -379,7 +379,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("errors/retry-transient",),
         "repeats whole units of work (db.transaction)",
         "retry=False",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -388,7 +388,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/pool-metrics",),
         "measures the pool: size, use, overflow, waiting",
         "pool_metrics=False",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -397,7 +397,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/query-times",),
         "times every query by fingerprint and call site, and logs slow ones",
         "time_queries=False",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
     Guarantee(
         "verdigris.Database.from_engine",
@@ -406,7 +406,7 @@ GUARANTEES: tuple[Guarantee, ...] = (
         ("performance/explained",),
         "explains the reads that were slow",
         "explain_slow=False",
-        "tests/library/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
+        "tests/library/engine/test_engine.py::test_a_teams_own_engine_is_bounded_measured_and_repeats_its_units",
     ),
 )
 

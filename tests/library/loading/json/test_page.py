@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import aliased, with_loader_criteria
-from tests.library.json.models import Box, Employee, Line, Order
-from tests.library.json.test_read import ChiefOut, EmployeeOut, OrderOut, Page, PaidOut, by_loading
+from tests.library.loading.json.models import Box, Employee, Line, Order
+from tests.library.loading.json.test_read import ChiefOut, EmployeeOut, OrderOut, Page, PaidOut, by_loading
 
 AT_ONCE = "MATERIALIZED"
 alias = aliased(Order)

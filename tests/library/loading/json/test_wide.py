@@ -5,7 +5,7 @@ from pydantic import ConfigDict, create_model
 from sqlalchemy import ForeignKey, Integer, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column, relationship
-from tests.library.json.test_read import by_loading, written
+from tests.library.loading.json.test_read import by_loading, written
 
 from verdigris import Database, load
 

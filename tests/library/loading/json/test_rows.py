@@ -20,8 +20,8 @@ from sqlalchemy.orm import (
     selectinload,
     with_loader_criteria,
 )
-from tests.library.json.models import Customer, Line, Order, Profile
-from tests.library.json.test_read import CustomerOut, LineOut, Page
+from tests.library.loading.json.models import Customer, Line, Order, Profile
+from tests.library.loading.json.test_read import CustomerOut, LineOut, Page
 
 from verdigris import Database
 from verdigris.errors import ConfigurationError, NotFoundError

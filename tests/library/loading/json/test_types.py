@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ConfigDict, create_model
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.library.json.columns import Kind, kinds
-from tests.library.json.comparing import EXAMPLES, Source, Tally, adapter, dumped, examples, field_schema, same
+from tests.library.loading.json.columns import Kind, kinds
+from tests.library.loading.json.comparing import EXAMPLES, Source, Tally, adapter, dumped, examples, field_schema, same
 
 from verdigris.loading.json.types import Encoded, Unsupported, encode
 

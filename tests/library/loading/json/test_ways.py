@@ -23,7 +23,7 @@ from pydantic import (
 from sqlalchemy import Integer, Text, bindparam, event, func, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
-from tests.library.json.models import Base, City, Customer, Employee, Line, Order
+from tests.library.loading.json.models import Base, City, Customer, Employee, Line, Order
 
 from verdigris import Database
 from verdigris.errors import ConfigurationError, NotFoundError, UnflushedError

@@ -18,12 +18,12 @@ import sqlalchemy
 from pydantic import BaseModel, ConfigDict, create_model
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
-from tests.library.json.comparing import field_schema
+from tests.library.loading.json.comparing import field_schema
 
 from verdigris.loading.json import types
 from verdigris.loading.json.types import Encoded, Unsupported, encode
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PAGE = (ROOT / "docs/json-types.md").read_text()
 
 

@@ -11,12 +11,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from sqlalchemy import select
-from tests.library.json.models import Customer, Order
-from tests.library.json.test_read import by_loading
+from tests.library.loading.json.models import Customer, Order
+from tests.library.loading.json.test_read import by_loading
 
 from verdigris import Database
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs/json-types.md").read_text()
+PAGE = (Path(__file__).resolve().parents[4] / "docs/json-types.md").read_text()
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "alias_generator": (to_camel,),
     "allow_inf_nan": (False,),

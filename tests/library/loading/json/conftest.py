@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from tests.library.json import models
+from tests.library.loading.json import models
 
 from verdigris import Database
 

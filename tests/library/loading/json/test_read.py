@@ -20,7 +20,7 @@ from pydantic import (
 from sqlalchemy import bindparam, func, select, union
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased, joinedload, selectinload, with_loader_criteria
-from tests.library.json.models import Box, Customer, Employee, Engineer, Line, Order, Shelf
+from tests.library.loading.json.models import Box, Customer, Employee, Engineer, Line, Order, Shelf
 
 from verdigris import errors, load
 from verdigris.errors import NotFoundError

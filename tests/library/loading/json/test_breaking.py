@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import mapped_column, registry, relationship
-from tests.library.json.comparing import adapter
+from tests.library.loading.json.comparing import adapter
 
 from verdigris import Database, load
 

@@ -12,7 +12,7 @@ from sqlalchemy import CHAR, DateTime, ForeignKey, func, select, text
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.hybrid import Comparator, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship, remote
-from tests.library.json.comparing import of_the_orm
+from tests.library.loading.json.comparing import of_the_orm
 
 from verdigris import Database
 

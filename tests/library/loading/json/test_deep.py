@@ -4,7 +4,7 @@ import pytest
 from pydantic import ConfigDict, create_model
 from sqlalchemy import ForeignKey, bindparam, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from tests.library.json.test_read import by_loading
+from tests.library.loading.json.test_read import by_loading
 
 from verdigris import Database
 

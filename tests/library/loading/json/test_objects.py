@@ -20,8 +20,8 @@ from pydantic import (
 )
 from sqlalchemy import Float, LargeBinary, Numeric, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from tests.library.json.models import Order
-from tests.library.json.test_read import Aliased, LineOut, OrderOut, PaidOut
+from tests.library.loading.json.models import Order
+from tests.library.loading.json.test_read import Aliased, LineOut, OrderOut, PaidOut
 
 from verdigris import Database, load
 

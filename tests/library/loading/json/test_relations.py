@@ -21,7 +21,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
     with_polymorphic,
 )
-from tests.library.json.comparing import of_the_orm
+from tests.library.loading.json.comparing import of_the_orm
 
 from verdigris import Database, load
 

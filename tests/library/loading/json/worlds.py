@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy.ext.associationproxy import association_proxy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import column_property, mapped_column, registry, relationship, synonym
-from tests.library.json.columns import Kind, kinds
-from tests.library.json.comparing import examples
+from tests.library.loading.json.columns import Kind, kinds
+from tests.library.loading.json.comparing import examples
 
 T = TypeVar("T")
 #: Names that are hard on SQL; the attribute has a name of its own.

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import bindparam, select
-from tests.library.json.models import Order
+from tests.library.loading.json.models import Order
 
 from verdigris.errors import NotFoundError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, computed_field, model_validator
 from sqlalchemy import select
-from tests.library.json.comparing import of_the_orm
-from tests.library.json.models import Tag
+from tests.library.loading.json.comparing import of_the_orm
+from tests.library.loading.json.models import Tag
 
 
 class TagOut(BaseModel):

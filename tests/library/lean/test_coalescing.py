@@ -231,7 +231,7 @@ async def test_each_read_is_timed_where_it_was_asked_for(db):
 
     (query,) = db.queries
     assert query.count == 50
-    assert query.sites[0].place.startswith("tests/library/test_coalescing.py")
+    assert query.sites[0].place.startswith("tests/library/lean/test_coalescing.py")
 
 
 def test_it_goes_on_in_another_event_loop(database_url):

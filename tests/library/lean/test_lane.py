@@ -275,7 +275,7 @@ async def test_its_reads_are_timed_with_their_place_and_its_checkouts_counted(db
     query = list(db.queries)[-1]
 
     assert query.fingerprint == "SELECT ? + $1::int"
-    assert query.sites[0].place.startswith("tests/library/test_lane.py")
+    assert query.sites[0].place.startswith("tests/library/lean/test_lane.py")
     assert db.pool_status().checkouts == 1
 
 

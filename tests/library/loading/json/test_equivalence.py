@@ -17,8 +17,19 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 from sqlalchemy import inspect, select
 from sqlalchemy.exc import SQLAlchemyError
-from tests.library.json.comparing import EXAMPLES, LONG, REFUSED, SEED, Tally, adapter, alike, dumped, made_of, same
-from tests.library.json.worlds import Models, World
+from tests.library.loading.json.comparing import (
+    EXAMPLES,
+    LONG,
+    REFUSED,
+    SEED,
+    Tally,
+    adapter,
+    alike,
+    dumped,
+    made_of,
+    same,
+)
+from tests.library.loading.json.worlds import Models, World
 
 from verdigris import Database
 from verdigris.errors import ConfigurationError

@@ -9,8 +9,8 @@ from random import Random
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from tests.library.sessions.sequences import sequence
-from tests.library.sessions.sides import Base, OurSide, Side
+from tests.library.session.generated.sequences import sequence
+from tests.library.session.generated.sides import Base, OurSide, Side
 
 from verdigris import Database
 
