@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -55,6 +57,21 @@ def test_what_no_file_can_hold_is_one_character_and_not_the_recording(tmp_path):
     replace(FULL, command=("python", "caf\udce9.py")).save(path)
 
     assert Recording.load(path) == replace(FULL, command=("python", "caf?.py"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_or_device_is_written_to_and_stays_what_it_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(path.read_text()), daemon=True)
+    reader.start()
+
+    FULL.save(path)
+
+    assert path.is_fifo()
+    reader.join(10)
+    assert json.loads(read[0])["format"] == "verdigris recording"
 
 
 def test_an_unknown_field_is_left_alone(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import IO, Any, Union, get_args, get_origin, get_type_hints
 
 from verdigris.evidence.failure import EvidenceError
 from verdigris.evidence.recording.artefact import FORMAT, SCHEMA_VERSION, Recording
@@ -35,17 +35,25 @@ def save(recording: Recording, path: Path | str) -> None:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced: /dev/null
+            with target.open("w", encoding="utf-8", errors="replace") as device:
+                _write(recording, device)
+            return
         with NamedTemporaryFile(
             "w", encoding="utf-8", errors="replace", dir=target.parent, prefix=".recording-", delete=False
         ) as file:
-            json.dump({"format": FORMAT, **encode(recording)}, file, ensure_ascii=False, separators=(",", ":"))
-            file.write("\n")
+            _write(recording, file)
         os.replace(file.name, target)  # noqa: PTH105 - the name is a str already
     except OSError as error:
         reason = f"{type(error).__name__}: {error.strerror or error}"
         raise ArtefactError(
             f"The recording could not be written to {target}.", why=reason, do=("Name another file with --output.",)
         ) from error
+
+
+def _write(recording: Recording, file: IO[str]) -> None:
+    json.dump({"format": FORMAT, **encode(recording)}, file, ensure_ascii=False, separators=(",", ":"))
+    file.write("\n")
 
 
 def load(path: Path | str) -> Recording:
