@@ -21,6 +21,7 @@ class Globals:
         self.machine = machine
         self.source = machine.source
         self._variables: dict[str, Value] = {}
+        self._made: set[str] = set()  # those that hold objects
         self._known: dict[Scope | External, Value] = {}
 
     def meaning(self, found: object, name: str) -> Value:
@@ -43,8 +44,19 @@ class Globals:
             return Opaque(f"`{found.name}` is a variable of another function")
         if found.key not in self._variables:
             self._variables[found.key] = Opaque(f"`{found.name}` is defined in a circle")
-            self._variables[found.key] = self._assigned(found)
+            self._variables[found.key] = self._evaluated(found)
+        if found.key in self._made:
+            self.machine.trail.beyond += 1
         return self._variables[found.key]
+
+    def _evaluated(self, found: Assigned) -> Value:
+        trail, last = self.machine.trail, self.machine.last
+        before = self.machine.steps - trail.once
+        value = self._assigned(found)
+        trail.once = self.machine.steps - before
+        if self.machine.last > last:
+            self._made.add(found.key)
+        return value
 
     def _assigned(self, found: Assigned) -> Value:
         typed = self.machine.annotations.typed

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.flow.shapes import Link, Load, Shape
 from verdigris.evidence.source.flow.values import Entity, Many, Value
 from verdigris.evidence.source.models.relations import UNLOADABLE, Relation, Relations
 from verdigris.evidence.values import Known, Missing, Place, Unknown
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source.flow.trail import Trail
 
 
 class State(StrEnum):
@@ -39,12 +43,13 @@ class Heap:
     """Cells by number; copied at branches and joined after them."""
 
     relations: Relations
+    trail: Trail
     cells: dict[int, Shape] = field(default_factory=dict)
     hooked: str | None = None  # a session hook that may add loader options to any statement
 
     def copy(self) -> Heap:
         """Return an independent state."""
-        return Heap(self.relations, dict(self.cells), self.hooked)
+        return Heap(self.relations, self.trail, dict(self.cells), self.hooked)
 
     def join(self, others: list[Heap]) -> Heap:
         """Join the states of several ways through the code."""
@@ -54,7 +59,7 @@ class Heap:
                 mine = cells.get(number)
                 if mine is not shape:  # most are the same: they stand from before the ways parted
                     cells[number] = shape if mine is None else Shape.joined([mine, shape])
-        return Heap(self.relations, cells, self.hooked)
+        return Heap(self.relations, self.trail, cells, self.hooked)
 
     # -- objects ----------------------------------------------------------------------------------
 
@@ -228,6 +233,7 @@ class Heap:
         if relation.many == Known(False) and relation.lazy != Known("raise"):
             if self._is_way_back(entity, relation):
                 return Verdict(State.LOADED, f"{relation.key} is the object it was reached from", shape.origin)
+            self.trail.beyond += 1
             for other in self.cells.values():
                 if self._holds(other, relation.target) and other is not shape:
                     where = f" ({other.origin})" if other.origin is not None else ""
@@ -240,6 +246,7 @@ class Heap:
 
     def _of_another_query(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict | None:
         """Look for an object of the class that may be this one: what hangs on another is one of the session."""
+        self.trail.beyond += 1
         for number, other in self.cells.items():
             link = other.link(relation.name)
             if number == entity.cell or other.model != shape.model:

@@ -68,6 +68,7 @@ class Injection:
             return self.machine.annotations.value(
                 parameter.annotation, around, f"what `{parameter.arg}` is given is not settled"
             )
+        self.machine.trail.beyond += 1
         if id(provider) not in self._given:
             self._given[id(provider)] = Opaque(f"{provider.name}() depends on itself")
             self._given[id(provider)] = self._provided(provider, parameter, around)

@@ -14,6 +14,7 @@ from verdigris.evidence.source.flow.globals import Globals
 from verdigris.evidence.source.flow.heap import Heap
 from verdigris.evidence.source.flow.injection import Injection
 from verdigris.evidence.source.flow.library import Library
+from verdigris.evidence.source.flow.trail import DEPTH, Trail
 from verdigris.evidence.source.flow.values import (
     Func,
     Many,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.flow.reads import Reads
     from verdigris.evidence.source.reading.modules import Scope
 
-DEPTH = 14  # calls inside calls
 STEPS = 30_000  # expressions of one root
 _GUARD_ERRORS = {"MissingGreenlet", "DetachedInstanceError", "InvalidRequestError", "StatementError", "SQLAlchemyError"}
 
@@ -47,7 +47,8 @@ class Machine:
         """Begin with nothing loaded."""
         self.source = source
         self.reads = reads
-        self.heap = Heap(source.relations, hooked=reads.hooked)
+        self.trail = Trail()
+        self.heap = Heap(source.relations, self.trail, hooked=reads.hooked)
         self.annotations = Annotations(self)
         self.globals = Globals(self)
         self.expressions = Expressions(self)
@@ -67,9 +68,9 @@ class Machine:
         self.last += 1
         return self.last
 
-    def count(self) -> None:
+    def count(self, steps: int = 1) -> None:
         """Take a step; give up when there were too many."""
-        self.steps += 1
+        self.steps += steps
         if self.steps > STEPS:
             raise TooLargeError
 
@@ -84,19 +85,24 @@ class Machine:
     ) -> Value:
         """Run a function of the tree and return what it returns (a generator: what it yields)."""
         scope = function.scope
+        self.trail.enter(scope, len(self.stack))
         if len(self.stack) >= DEPTH or self.stack.count(scope) > 1:
+            self.trail.beyond += 1
             return self.annotations.returned(scope, f"{scope.name}() calls itself", function.bound)
         names = self._bound(function, arguments, keywords, opened=opened)
         memory = self.reads.memory
         key = memory.key(scope, names, function.closure, greenlet=self.greenlet > 0)
         if key is None:
-            return self._run(function, names)
+            if function.closure is not None or self.reads.collecting:
+                return self._run(function, names)
+            return self.reads.summaries.call(self, scope, names, lambda: self._run(function, names))
         if key not in memory.outcomes:
             if self.stack and not memory.matters(scope):
                 return self.annotations.returned(scope, f"{scope.name}() neither queries nor reads", function.bound)
             before, flushes = self.heap.copy(), self.flushes
             value = self._run(function, names)
             memory.keep(key, value, before, self.heap, flushed=self.flushes > flushes)
+            self.trail.beyond += 1  # recalled, it takes fewer steps and makes fewer objects
             return value
         outcome = memory.outcomes[key]
         value, self.last = memory.recall(outcome, self.heap, self.last)

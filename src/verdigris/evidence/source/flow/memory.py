@@ -155,7 +155,7 @@ class Memory:
 
     def key(self, scope: Scope, names: dict[str, Value], closure: object, *, greenlet: bool) -> Key | None:
         """Return what a call depends on, or None when it is given objects or functions of its caller."""
-        if closure is not None or any(not _closed(value) for value in names.values()):
+        if closure is not None or any(not closed(value) for value in names.values()):
             return None
         return (scope, tuple(names.items()), greenlet)
 
@@ -163,7 +163,7 @@ class Memory:
         """Give a remembered value again, with objects of its own; return it and the last number used."""
         renumbered = {old: number + index for index, (old, _) in enumerate(outcome.cells, 1)}
         for old, shape in outcome.cells:
-            heap.cells[renumbered[old]] = _renumbered_shape(shape, renumbered)
+            heap.cells[renumbered[old]] = renumbered_shape(shape, renumbered)
         return renumbered_value(outcome.value, renumbered), number + len(outcome.cells)
 
     def keep(self, key: Key, value: Value, before: Heap, after: Heap, *, flushed: bool) -> None:
@@ -210,7 +210,7 @@ def _aliases(shape: Shape) -> list[Entity]:
     return found
 
 
-def _closed(value: Value, depth: int = 0) -> bool:
+def closed(value: Value, depth: int = 0) -> bool:
     """Tell whether a value stands for itself: no object with a state, no function with variables."""
     if depth > 6:
         return False
@@ -218,15 +218,15 @@ def _closed(value: Value, depth: int = 0) -> bool:
         case Entity() | Awaitables() | Result():
             return False
         case Func(bound=bound, closure=closure):
-            return closure is None and (bound is None or _closed(bound, depth + 1))
+            return closure is None and (bound is None or closed(bound, depth + 1))
         case Many(element=element, held=held):
-            return _closed(element, depth + 1) and all(_closed(item, depth + 1) for item in held or ())
+            return closed(element, depth + 1) and all(closed(item, depth + 1) for item in held or ())
         case Row(values=values) | Either(values=values):
-            return all(_closed(item, depth + 1) for item in values)
+            return all(closed(item, depth + 1) for item in values)
         case Record(items=items, rest=rest):
-            return _closed(rest, depth + 1) and all(_closed(item, depth + 1) for _, item in items)
+            return closed(rest, depth + 1) and all(closed(item, depth + 1) for _, item in items)
         case Instance(fields=fields):
-            return all(_closed(item, depth + 1) for _, item in fields)
+            return all(closed(item, depth + 1) for _, item in fields)
         case _:
             return True
 
@@ -257,12 +257,13 @@ def renumbered_value(value: Value, numbers: dict[int, int]) -> Value:
             return value
 
 
-def _renumbered_shape(shape: Shape, numbers: dict[int, int]) -> Shape:
+def renumbered_shape(shape: Shape, numbers: dict[int, int]) -> Shape:
+    """Return a shape with the cells of the objects that were assigned to it renamed."""
     if not any(link.alias is not None or link.shape is not None for link in shape.links.values()):
         return shape
     links = {}
     for name, link in shape.links.items():
         alias = renumbered_value(link.alias, numbers) if link.alias is not None else None  # type: ignore[arg-type]  # links keep any value
-        inner = _renumbered_shape(link.shape, numbers) if link.shape is not None else None
+        inner = renumbered_shape(link.shape, numbers) if link.shape is not None else None
         links[name] = Link(link.how, link.certain, inner, alias, link.by)
     return replace(shape, links=links)

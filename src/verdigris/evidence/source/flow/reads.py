@@ -21,6 +21,7 @@ from verdigris.evidence.source.flow.heap import State, Verdict
 from verdigris.evidence.source.flow.memory import Memory
 from verdigris.evidence.source.flow.plan import models_in, touched
 from verdigris.evidence.source.flow.shapes import Link, Shape
+from verdigris.evidence.source.flow.summaries import Summaries
 from verdigris.evidence.source.flow.values import (
     Either,
     Entity,
@@ -109,8 +110,10 @@ class Reads:
         self.found: dict[str, Read] = {}
         self.strays: dict[str, list[tuple[Place, Place]]] = {}  # by name: the reads and their functions
         self.unfollowed: dict[str, Unfollowed] = {}
+        self.collecting = False  # reads on a field's behalf
         self.hooked = _hook(source)
         self.memory = Memory(source)
+        self.summaries = Summaries()
         self._routes = {route.function: route.key for route in source.web.routes}
 
     # -- code -------------------------------------------------------------------------------------
@@ -364,11 +367,11 @@ class Reads:
         """A property of the mapped class reads relationships on the field's behalf."""
         model = self.source.relations.models[entity.model]
         frame = Frame(model.scope, {})
-        collected, self.found = self.found, {}
+        outer, (self.found, self.collecting) = (self.found, self.collecting), ({}, True)
         value = machine.attributes.of(
             entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame
         )
-        inner, self.found = self.found, collected
+        inner, (self.found, self.collecting) = self.found, outer
         for read in inner.values():
             if read.state is not State.LOADED and serving.quiet:
                 serving.missing.append(read.relation.key)

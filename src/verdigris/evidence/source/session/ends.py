@@ -100,17 +100,18 @@ class Ends:
         if depth > DEPTH:
             return False
         for call in function.calls:
-            if not isinstance(call.func, ast.Attribute | ast.Name) or self._is_off(call, function, frame):
+            if not isinstance(call.func, ast.Attribute | ast.Name):
                 continue
-            if (
-                isinstance(call.func, ast.Attribute)
-                and call.func.attr == "commit"
-                and ast.unparse(call.func.value) in carriers
-            ):
-                return True
             leaf = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
-            if leaf not in self.committing or leaf == "commit":
+            commits = (
+                leaf == "commit" and isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in carriers
+            )
+            if not commits and (leaf == "commit" or leaf not in self.committing):
                 continue
+            if self._is_off(call, function, frame):  # asked last, for it judges every condition around the call
+                continue
+            if commits:
+                return True
             target = self.source.types.callee(call, function)
             if not (isinstance(target, Scope) and target.is_function) or target is function:
                 continue
