@@ -453,3 +453,26 @@ def test_it_starts_without_the_checker_the_library_or_any_dependency(arguments):
 
     modules = set(eval(ran.stdout.splitlines()[-1]))
     assert modules.isdisjoint({"sqlalchemy", "rich", "ast", "asyncio", "dataclasses", "verdigris.checklist.registry"})
+
+
+def test_a_check_is_not_searched_for_cycles_neither_after_it_nor_at_exit(project, tmp_path):
+    program = """
+import atexit, gc, sys
+from verdigris.cli import main
+searches = []
+gc.callbacks.append(lambda phase, info: searches.append(info["generation"]))
+atexit.register(lambda: print(searches, gc.get_freeze_count() > 0))
+sys.argv[1:] = ["check", "--no-cache", "-q", "--select", "engine/pre-ping"]
+main()
+"""
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stdout.splitlines()[-1] == "[] True"
