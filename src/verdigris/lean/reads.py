@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy
-from sqlalchemy import inspect, select
+from sqlalchemy import bindparam, inspect, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Mapper, Session
@@ -115,7 +115,8 @@ class LeanReads:
         if not self._undisturbed(session):
             return NOT_RUN
         if known.statement is None or type(ident) is not known.kind:
-            statement = select(entity).where(known.column == ident)
+            value = bindparam(None, ident, known.column.type, unique=True)  # of the column's type, not of the value's
+            statement = select(entity).where(known.column == value)
             return await self._get(session, statement, known, type(ident), alone=alone)
         return await self._first(session, known.statement, known.plan, (_Value(ident),), alone=alone)
 

@@ -321,6 +321,15 @@ async def test_get_is_the_one_of_sqlalchemy(db, lean):
     assert len(lean) >= 3
 
 
+async def test_a_key_of_another_type_fails_as_with_sqlalchemy_and_leaves_the_transaction_usable(db):
+    for session in (PlainSession(db.engine), db.session()):
+        async with session:
+            with pytest.raises(DBAPIError, match="invalid input for query argument"):
+                await session.get(Shelf, "1")
+
+            assert (await session.get(Shelf, 1)).id == 1
+
+
 BY_KEY = select(Book).where(Book.id == 10)
 
 
