@@ -224,3 +224,43 @@ def test_the_identity_map_may_hold_what_a_query_with_options_nobody_knows_has_lo
     assert reads(tmp_path, use.replace("OPTIONS", "*options()"))["Plan.prices"].state == "doubt"
     known = reads(tmp_path / "known", use.replace("OPTIONS", "selectinload(Plan.usages)"))
     assert known["Plan.prices"].state == "missing"
+
+
+def test_what_was_found_before_a_response_model_became_too_much_to_follow_stays(tmp_path: Path) -> None:
+    statements = "".join(f"        x{number} = 1 + {number}\n" for number in range(20_000))
+    code = """
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+app = FastAPI()
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    lines: Mapped[list["Line"]] = relationship()
+
+    @property
+    def total(self):
+STATEMENTS
+        return len(self.lines)
+
+class Line(Base):
+    __tablename__ = "lines"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+
+class OrderOut(BaseModel):
+    total: int
+
+@app.get("/orders", response_model=list[OrderOut])
+async def orders(db: AsyncSession):
+    found = (await db.execute(select(Order))).scalars().all()
+    print([order.lines for order in found])
+    return found
+""".replace("STATEMENTS", statements)
+    (tmp_path / "app.py").write_text(HEAD + code)
+
+    flow = Source.read(tmp_path).flow.reads
+
+    assert [read.relation.key for read in flow.found.values()] == ["Order.lines"]
+    assert [each.reason for each in flow.unfollowed.values()] == ["orders() and what it calls are too large to follow"]

@@ -47,28 +47,33 @@ class Flow:
                 self._route(route, reads, seen)
             for function in self.source.functions:
                 if function not in seen and not isinstance(function.node, ast.Lambda) and reads.memory.reads(function):
-                    self._run(function, reads, seen)
+                    with _bounded(function, reads):
+                        self._run(function, reads, seen)
         return reads
 
     def _route(self, route: Route, reads: Reads, seen: set[Scope]) -> None:
-        machine, value = self._run(route.function, reads, seen)
         scope = route.function.parent or route.function.module.scope
         made = self.source.schemas.type(route.response_model, scope)
-        if value is None or isinstance(made, PlainType):
-            return
-        with _deep():
-            reads.serve(machine, value, made, Serving(route.key, route.place, route.place, route.key))
+        with _bounded(route.function, reads):
+            machine, value = self._run(route.function, reads, seen)
+            if not isinstance(made, PlainType):
+                reads.serve(machine, value, made, Serving(route.key, route.place, route.place, route.key))
 
-    def _run(self, function: Scope, reads: Reads, seen: set[Scope]) -> tuple[Machine, Value | None]:
+    def _run(self, function: Scope, reads: Reads, seen: set[Scope]) -> tuple[Machine, Value]:
         machine = Machine(self.source, reads)
         machine.visited = seen
-        try:
-            return machine, machine.root(Func(function))
-        except TooLargeError:
-            reads.gave_up(function, f"{function.name}() and what it calls are too large to follow")
-        except RecursionError:
-            reads.gave_up(function, f"{function.name}() is nested too deeply to follow")
-        return machine, None
+        return machine, machine.root(Func(function))
+
+
+@contextmanager
+def _bounded(function: Scope, reads: Reads) -> Iterator[None]:
+    """Give a function up, with what was found so far, where it is too much to follow."""
+    try:
+        yield
+    except TooLargeError:
+        reads.gave_up(function, f"{function.name}() and what it calls are too large to follow")
+    except RecursionError:
+        reads.gave_up(function, f"{function.name}() is nested too deeply to follow")
 
 
 @contextmanager

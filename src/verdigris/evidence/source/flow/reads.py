@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ from verdigris.evidence.source.flow.values import (
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.flow.frames import Call
     from verdigris.evidence.source.flow.machine import Machine
@@ -367,11 +370,10 @@ class Reads:
         """A property of the mapped class reads relationships on the field's behalf."""
         model = self.source.relations.models[entity.model]
         frame = Frame(model.scope, {})
-        outer, (self.found, self.collecting) = (self.found, self.collecting), ({}, True)
-        value = machine.attributes.of(
-            entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame
-        )
-        inner, (self.found, self.collecting) = self.found, outer
+        with self._apart() as inner:
+            value = machine.attributes.of(
+                entity, name, ast.copy_location(ast.Name(name, ast.Load()), model.scope.node), frame
+            )
         for read in inner.values():
             if read.state is not State.LOADED and serving.quiet:
                 serving.missing.append(read.relation.key)
@@ -389,6 +391,16 @@ class Reads:
                     self.found[moved.key] = moved
         if not each.opaque:
             self.serve(machine, value, each.type, serving, depth + 1)
+
+    @contextmanager
+    def _apart(self) -> Iterator[dict[str, Read]]:
+        """Collect the reads of the block apart; those before it stay, whatever ends it."""
+        outer = self.found, self.collecting
+        self.found, self.collecting = {}, True
+        try:
+            yield self.found
+        finally:
+            self.found, self.collecting = outer
 
     def _validated_before(
         self, machine: Machine, entity: Entity, made: ModelType, before: Scope, serving: Serving, depth: int
