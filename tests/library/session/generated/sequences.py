@@ -71,7 +71,7 @@ WEIGHTS = {
     "block": 3,
     "nested_block": 3,
 }
-_BLOCKS = ("block", "nested_block")
+BLOCKS = ("block", "nested_block")
 
 
 def sequence(random: Random, length: int) -> list[Step]:
@@ -80,9 +80,9 @@ def sequence(random: Random, length: int) -> list[Step]:
 
 
 def _step(random: Random, depth: int) -> Step:
-    names = [name for name in WEIGHTS if depth < 2 or name not in _BLOCKS]
+    names = [name for name in WEIGHTS if depth < 2 or name not in BLOCKS]
     (name,) = random.choices(names, [WEIGHTS[name] for name in names])
-    if name in _BLOCKS:
+    if name in BLOCKS:
         within = tuple(_step(random, depth + 1) for _ in range(random.randint(0, 4)))
         return Step(name, (random.random() < 0.3,), within)
     return Step(name, (random.choice(IDS), random.choice(NAMES), random.randrange(1000)))

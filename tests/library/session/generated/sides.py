@@ -13,6 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship,
 from verdigris import after_commit
 from verdigris.errors import CommitRefusedError
 
+from .sequences import BLOCKS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,7 +60,7 @@ class Side:
         self.past: list[AsyncSession] = []  # that objects may still belong to
         self.objects: list[Any] = []
         self.nested: list[Any] = []
-        self.refused = False  # a COMMIT, by our own error
+        self.refused = False  # the end of a transaction or of a block, by an error of ours
 
     async def run(self, step: Step) -> Any:
         """Run an operation; return what is seen of its outcome, be it an error."""
@@ -69,7 +71,8 @@ class Side:
         except DBAPIError as error:
             return [type(error).__name__, type(error.orig).__name__, getattr(error.orig, "sqlstate", None)]
         except Exception as error:  # noqa: BLE001 - all are compared
-            self.refused = self.refused or isinstance(error, CommitRefusedError)
+            at_end = isinstance(error, PendingRollbackError) and step.name in BLOCKS
+            self.refused = self.refused or at_end or isinstance(error, CommitRefusedError)
             return [type(error).__name__]
 
     async def end(self) -> None:

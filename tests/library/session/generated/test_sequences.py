@@ -56,7 +56,9 @@ async def compared(db, plain, beside, number):
     try:
         for place, step in enumerate(steps):
             outcomes = [await side.run(step) for side in (ours, theirs)]
-            if ours.refused:  # documented: SQLAlchemy's COMMIT ends well there, and stores nothing
+            if (
+                ours.refused and outcomes[0] != outcomes[1]
+            ):  # documented: with SQLAlchemy it ends well, and stores nothing
                 return [*(step.name for step in steps[:place]), REFUSED]
             states = [await side.seen() for side in (ours, theirs)]
             if outcomes[0] != outcomes[1] or states[0] != states[1]:
