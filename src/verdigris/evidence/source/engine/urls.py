@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.engine.drivers import is_async
 from verdigris.evidence.source.reading.arguments import Argument, Frame, is_generator, keyword, short
+from verdigris.evidence.source.reading.attributes import self_assignments
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
-from verdigris.evidence.source.reading.types import self_assignments
 from verdigris.evidence.values import Known, Place, Unknown
 
 if TYPE_CHECKING:

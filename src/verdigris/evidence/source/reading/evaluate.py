@@ -10,14 +10,17 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, is_generator, keyword, short
+from verdigris.evidence.source.reading.attributes import self_assignments
 from verdigris.evidence.source.reading.mappings import DEPTH, Mappings
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import FIELD, Assigned, External, Names
-from verdigris.evidence.source.reading.types import Types, self_assignments
 from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
+
+if TYPE_CHECKING:
+    from verdigris.evidence.source.reading.types import Types
 
 __all__ = ["Argument", "Evaluator", "Frame", "Options"]
 

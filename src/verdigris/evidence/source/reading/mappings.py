@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, is_generator, short
+from verdigris.evidence.source.reading.attributes import self_assignments
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
-from verdigris.evidence.source.reading.types import self_assignments
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:

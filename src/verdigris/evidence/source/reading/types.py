@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from verdigris.evidence.source.reading.attributes import is_application, kept_in_states, self_assignments
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import Assigned, External, Meaning, Names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Type: TypeAlias = External | Scope
 DEPTH = 24
@@ -116,13 +114,15 @@ class Types:
 
     def _of_the_state(self, node: ast.Attribute, depth: int) -> Type | None:
         """Return what the tree keeps in an application's state: `app.state.factory = async_sessionmaker(engine)`."""
-        if not (isinstance(node.value, ast.Attribute) and node.value.attr == "state" and _is_app(node.value.value)):
+        if not (
+            isinstance(node.value, ast.Attribute) and node.value.attr == "state" and is_application(node.value.value)
+        ):
             return None
         if self._kept is None:
             self._kept = {}
             for module in self.names.modules:
                 for scope in module.scope.walk() if ".state." in module.file.text else ():
-                    for name, value in _kept_in(scope):
+                    for name, value in kept_in_states(scope):
                         self._kept.setdefault(name, []).append((value, scope))
         found = [self.of(value, scope, depth + 1) for value, scope in self._kept.get(node.attr, ())]
         return found[0] if found and all(each == found[0] for each in found) else None
@@ -449,29 +449,6 @@ class Types:
         return None
 
 
-def self_assignments(owner: Scope, name: str) -> list[tuple[ast.expr | None, ast.expr | None, Scope]]:
-    """Return value, annotation and method of each `self.name = …` (or `cls.name = …`) in a class."""
-    if owner.own is None:
-        owner.own = {}
-        for method in owner.scopes:
-            for node in method.nodes() if method.is_function else ():
-                if isinstance(node, ast.Assign):
-                    for target in node.targets:
-                        _note_own(owner.own, target, (node.value, None, method))
-                elif isinstance(node, ast.AnnAssign):
-                    _note_own(owner.own, node.target, (node.value, node.annotation, method))
-    return owner.own.get(name, [])
-
-
-def _note_own(
-    own: dict[str, list[tuple[ast.expr | None, ast.expr | None, Scope]]],
-    target: ast.expr,
-    assigned: tuple[ast.expr | None, ast.expr | None, Scope],
-) -> None:
-    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in {"self", "cls"}:
-        own.setdefault(target.attr, []).append(assigned)
-
-
 def _own_class(scope: Scope) -> Scope | None:
     current: Scope | None = scope
     while current is not None:
@@ -479,23 +456,6 @@ def _own_class(scope: Scope) -> Scope | None:
             return current.enclosing_class
         current = current.parent
     return None
-
-
-def _is_app(node: ast.expr) -> bool:
-    """`app`, `request.app`, `self.app`: whose state outlives a request, as `request.state` does not."""
-    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-    return name.lower().endswith(("app", "application"))
-
-
-def _kept_in(scope: Scope) -> Iterator[tuple[str, ast.expr]]:
-    for node in scope.nodes():
-        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if value is not None else []  # type: ignore[attr-defined]  # an annotated assignment's
-        for target in targets:
-            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute) and value is not None:
-                owner = target.value
-                if owner.attr == "state" and _is_app(owner.value):
-                    yield target.attr, value
 
 
 def _first(node: ast.Call) -> bool:

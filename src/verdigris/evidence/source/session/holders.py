@@ -6,11 +6,11 @@ import ast
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import CACHES
+from verdigris.evidence.source.reading.attributes import self_assignments
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned
 from verdigris.evidence.source.reading.nodes import leaf_of
-from verdigris.evidence.source.reading.types import self_assignments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -89,7 +89,7 @@ class Origins:
             member = self.source.names.class_attribute(owner, node.attr) if isinstance(owner, Scope) else None
             values = [binding.value for binding in member.bindings] if isinstance(member, Assigned) else []
             if isinstance(owner, Scope) and not values:
-                from verdigris.evidence.source.reading.types import self_assignments
+                from verdigris.evidence.source.reading.attributes import self_assignments
 
                 values = [value for value, _, _ in self_assignments(owner, node.attr)]
         return [self._makers[id(value)] for value in values if id(value) in self._makers]
