@@ -9,12 +9,15 @@ import contextlib
 
 import httpx
 import pytest
-from sqlalchemy import event, text
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import bindparam, event, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import eventually
 from tests.faults.service import Service
 from verdigris import Base, Database, bulk
+from verdigris.fastapi import ReadRouter, install
 from verdigris.lean.transaction import lean_transaction
 
 TAKE = text("UPDATE account SET balance = balance - 1 WHERE id = 1")
@@ -94,6 +97,42 @@ async def _lean(db):
 a_lean_transaction.prepare = _lean
 
 
+class AccountOut(BaseModel):
+    id: int
+    balance: int
+
+
+_accounts = select(Account).order_by(Account.id)
+
+
+async def json_reads(db):
+    """A list, one object and None, as text and as objects."""
+    await db.json(_accounts, list[AccountOut])
+    await db.json(_accounts.where(Account.id == 1), AccountOut | None)
+    await db.fetch(_accounts, list[AccountOut])
+
+
+async def json_reads_together(db):
+    """More at once than the pool has connections, so that those that wait go together."""
+    read = db.json_read(select(Account).where(Account.id == bindparam("key")), AccountOut)
+    await asyncio.gather(*[read(key=1 + number % 2) for number in range(12)])
+
+
+def _get(path):
+    async def request(db):
+        app, reads = FastAPI(), ReadRouter(db)
+        install(app, db)
+        reads.get("/read", response_model=list[AccountOut])(lambda: _accounts)
+        app.include_router(reads)
+        app.get("/streamed")(lambda: db.json_stream(_accounts, list[AccountOut]))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+            for _ in range(3):
+                assert len((await client.get(path)).json()) == 2
+
+    request.__name__ = f"a_request_{path[1:]}"
+    return request
+
+
 async def a_snapshot(db):
     async with db.read(snapshot=True) as session:
         await session.scalar(text("SELECT balance FROM account WHERE id = 1"))
@@ -152,12 +191,15 @@ SCENARIOS = [
     a_failing_unit,
     reads,
     a_lean_transaction,
+    json_reads,
+    json_reads_together,
     a_snapshot,
     a_stream,
     side_by_side,
     a_bulk_insert,
     a_start,
     *(_request(way) for way in ("plain", "route", "retried")),
+    *(_get(path) for path in ("/read", "/streamed")),
 ]
 FAST = {a_unit, a_begin_block, a_lean_transaction}
 
