@@ -87,3 +87,13 @@ def test_one_letter_of_an_option_is_told_the_option_that_begins_with_it(short, m
     assert main(["record", short, "run.json", "--", "true"]) == 2
 
     assert f"Did you mean `{meant}`?" in capsys.readouterr().err
+
+
+def test_a_python_that_is_too_old_is_told_so(project):
+    as_old = "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); "
+
+    ran = shell(f"""{sys.executable} -c "{as_old} runpy.run_module('verdigris', run_name='__main__')" """, project)
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("verdigris: Python 3.11 is the oldest that it runs on; ")
+    assert ran.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -246,6 +247,22 @@ def test_a_command_without_a_database_leaves_an_empty_recording_that_says_why(ou
 
     assert Recording.load(output).processes == 0
     assert f"Nothing was recorded: {why}" in capfd.readouterr().err
+
+
+def test_a_python_too_old_for_the_recorder_runs_as_it_would_and_the_closing_line_names_it(output, capfd):
+    injected = SOURCE / "verdigris/evidence/recording/injected/sitecustomize.py"
+    as_old = f"import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); runpy.run_path({str(injected)!r})"
+
+    code = run(
+        ["sh", "-c", f'"{sys.executable}" -I -c "{as_old}"; "{sys.executable}" -c pass'], output=output, root=RECORDED
+    )
+
+    told = capfd.readouterr().err
+    assert code == 0
+    assert "no process of the command imported SQLAlchemy. " in told
+    assert "Not recorded: 1 process of Python 3.9; the recorder needs 3.11 at least" in told
+    assert told.count("\n") == 2
+    ast.parse(injected.read_text(), feature_version=(3, 6))
 
 
 @pytest.mark.parametrize(

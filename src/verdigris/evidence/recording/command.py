@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _INJECTED = Path(__file__).with_name("injected")
+TOO_OLD = ".python"  # what a process leaves whose Python is too old; its version follows
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 
 
@@ -60,9 +62,10 @@ def run(argv: Sequence[str], *, output: Path, root: Path) -> int:
         )
         recording.save(output)
         told = summary(recording) if recording.processes else nothing(directory)
+        old = too_old(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    sys.stderr.write(f"{told} {output}\n")
+    sys.stderr.write(f"{told} {output}\n{old}")
     return code
 
 
@@ -81,11 +84,23 @@ def collect(directory: Path) -> Recording:
 def nothing(directory: Path) -> str:
     """Say why a recording holds nothing, ending as `summary` does: by what processes left that had nothing to save."""
     why = "no process of the command imported SQLAlchemy in a Python that reads PYTHONPATH"
+    if any(directory.glob(f"*{TOO_OLD}*")):
+        why = "no process of the command ran a Python that the recorder runs in"
     if any(directory.glob(f"*{IMPORTED}")):
         why = "the command imported SQLAlchemy, but made no engine and answered no request"
     elif any(directory.glob(f"*{IDLE}")):
         why = "no process of the command imported SQLAlchemy"
     return f"Nothing was recorded: {why}. The empty recording is"
+
+
+def too_old(directory: Path) -> str:
+    """Say which processes ran on a Python that cannot run the recorder; nothing where there were none."""
+    counts = Counter(path.name.partition(TOO_OLD)[2] for path in directory.glob(f"*{TOO_OLD}*"))
+    return "".join(
+        f"  Not recorded: {count} process{'es' * (count != 1)} of Python {version}; the recorder "
+        "needs 3.11 at least: run the command in an environment of one.\n"
+        for version, count in sorted(counts.items())
+    )
 
 
 def summary(recording: Recording) -> str:

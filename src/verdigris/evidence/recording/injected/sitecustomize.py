@@ -13,10 +13,14 @@ from importlib.machinery import PathFinder
 
 _HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - pathlib costs every process ten milliseconds
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))  # noqa: PTH120 - as above
+_OLDEST = (3, 11)  # what follows is read by every Python from 3.5
 
 
 def _record() -> None:
     if "VERDIGRIS_RECORDING" not in os.environ:
+        return
+    if sys.version_info < _OLDEST:
+        _tell_old(os.environ["VERDIGRIS_RECORDING"])
         return
     try:
         if importlib.util.find_spec("verdigris.evidence.recording.child") is None:
@@ -37,6 +41,16 @@ def _record() -> None:
     from verdigris.evidence.recording.child import start
 
     start()
+
+
+def _tell_old(directory: str) -> None:
+    """Leave word of a Python that cannot run the recorder; the command's closing line tells of all of them at once."""
+    name = "{}.python{}.{}".format(os.getpid(), *sys.version_info[:2])
+    try:
+        with open(os.path.join(directory, name), "w"):  # noqa: PTH118, PTH123 - as above
+            pass
+    except OSError:  # the recording is over, and this process outlived it
+        pass
 
 
 def _next() -> None:
