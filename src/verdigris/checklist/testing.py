@@ -157,10 +157,10 @@ class AsyncFixtures(Box[Subject]):
             return subject.finding(
                 fact.kind, fact.told, place=fact.place, fix=_FIXES[fact.kind], related=_others(fact, tests.loops)
             )
-        mode = tests.setting(subject.place.path if subject.place is not None else "", "asyncio_mode")
+        mode = tests.mode(subject.place.path if subject.place is not None else "")
         if tests.anyio:
             return subject.proof("anyio's plugin runs the async tests and fixtures")
-        return subject.proof(f"asyncio_mode is {mode or 'strict'}, and every async test and fixture fits it")
+        return subject.proof(f"asyncio_mode is {mode}, and every async test and fixture fits it")
 
 
 class Isolated(Box[Subject]):

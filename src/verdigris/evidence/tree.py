@@ -32,7 +32,7 @@ SKIPPED = frozenset(
     }
 )
 SETTINGS = re.compile(
-    r"^(pyproject\.toml|pytest\.ini|tox\.ini|setup\.cfg|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|.*requirements.*\.txt|(docker-)?compose.*\.ya?ml)$"
+    r"^(pyproject\.toml|\.?pytest\.(toml|ini)|tox\.ini|setup\.cfg|(.+\.)?[Mm]akefile|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|.*requirements.*\.txt|(docker-)?compose.*\.ya?ml)$"
 )
 
 

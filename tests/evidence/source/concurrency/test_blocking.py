@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from celery import shared_task
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -58,6 +58,8 @@ def test_an_async_function_that_waits_for_a_synchronous_driver_is_found(tmp_path
         "async def f():\n    return await run_in_threadpool(lambda: open_and_count())",
         "async def f():\n    async with AsyncLocal() as session:\n        return await session.run_sync(count)",
         "async def f(session: AsyncSession):\n    await session.execute(text('select 1'))\n    await session.commit()",
+        "async def f(session: Session):\n    await session.execute(text('select 1'))",
+        "async def f(e: Engine):\n    async with e.begin() as s:\n        await s.execute(text('select 1'))",
         "@asynccontextmanager\nasync def lifespan(app):\n    open_and_count()\n    yield\nFastAPI(lifespan=lifespan)",
         "@shared_task\nasync def f():\n    open_and_count()",
         "async def f(cache):\n    cache.get('a', 'b')\n    cache.execute('x')",

@@ -356,3 +356,16 @@ async def f(session: SessionDep):
 """
 
     assert found(tmp_path, body, ", expire_on_commit=False, autoflush=False") == []
+
+
+def test_a_change_that_was_committed_under_another_name_of_the_session_is_not_dropped(tmp_path):
+    body = """
+async def f(session: SessionDep, users: Users):
+    user = User(name="a")
+    users.session.add(user)
+    user.name = "b"
+    await session.commit()
+    await session.refresh(user)
+"""
+
+    assert found(tmp_path, body, ", expire_on_commit=False, autoflush=False") == []

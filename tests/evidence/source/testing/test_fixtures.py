@@ -58,6 +58,25 @@ def test_the_nearest_settings_of_pytest_are_the_tests(tmp_path):
     assert source.tests.setting("tests/test_orders.py", "asyncio_mode") == "auto"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", '[tool.pytest]\nasyncio_mode = "auto"\n'),
+        ("pytest.toml", '[pytest]\nasyncio_mode = "auto"\n'),
+        (".pytest.toml", '[pytest]\nasyncio_mode = "auto"\n'),
+        (".pytest.ini", "[pytest]\nasyncio_mode = auto\n"),
+        ("pytest.ini", "[pytest]\naddopts = -q --asyncio-mode=auto\n"),
+        ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = ["-q", "-o", "asyncio_mode=auto"]\n'),
+        ("Makefile", "test:\n\tpytest --asyncio-mode=auto\n"),
+        ("scripts/common.Makefile", "test:\n\tpytest -o asyncio_mode=auto\n"),
+    ],
+)
+def test_the_mode_of_async_tests_is_read_wherever_pytest_takes_it_from(tmp_path, name, text):
+    source = tree(tmp_path, {name: text, "tests/test_orders.py": TEST})
+
+    assert source.tests.loops == []
+
+
 def test_anyio_runs_what_pytest_asyncio_would_not(tmp_path):
     conftest = """
 import pytest

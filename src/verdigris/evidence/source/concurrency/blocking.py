@@ -75,7 +75,7 @@ def _sinks(source: Source) -> Iterator[tuple[Call, str]]:
         func = call.node.func
         if not isinstance(func, ast.Attribute) or call.module.role is not Role.APPLICATION:
             continue
-        if func.attr == "get" and len(call.node.args) < 2:
+        if (func.attr == "get" and len(call.node.args) < 2) or _awaited(call):
             continue
         found = source.types.of(func.value, call.scope)
         if found is None:
@@ -84,6 +84,13 @@ def _sinks(source: Source) -> Iterator[tuple[Call, str]]:
             yield call, f"`{ast.unparse(func)}()` on a synchronous Session"
         elif func.attr in _ENGINE and isinstance(found, External) and found.named("sqlalchemy", "Engine", "Connection"):
             yield call, f"`{ast.unparse(func)}()` on a synchronous {found.leaf}"
+
+
+def _awaited(call: Call) -> bool:
+    """Tell whether a call is awaited: what it is called on is asynchronous, whatever its annotation says."""
+    parent = call.module.parents.get(call.node)
+    around = call.module.parents.get(parent) if isinstance(parent, ast.withitem) else parent
+    return isinstance(around, (ast.Await, ast.AsyncWith))
 
 
 def _spread(source: Source, plain: dict[Scope, str], found: dict[Scope, list[tuple[Place, str]]]) -> None:

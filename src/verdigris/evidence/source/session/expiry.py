@@ -251,7 +251,8 @@ class _Walk(Paths):
 
     def _refresh(self, session: str, name: str, call: ast.Call, state: State) -> None:
         named = {each.value for arg in call.args[1:2] for each in ast.walk(arg) if isinstance(each, ast.Constant)}
-        if name in state.changed and not named and state.sessions[session].autoflush is False:
+        own = name in state.changed and state.held[name].session == session  # under another name, who flushed is open
+        if own and not named and state.sessions[session].autoflush is False:
             self._dropped(name, "refresh", call, state)
         state.changed.pop(name, None)
         if named and name in state.stale:

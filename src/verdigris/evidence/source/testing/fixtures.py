@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument
 from verdigris.evidence.source.reading.files import Role, role_of
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.testing import pytest_settings
 from verdigris.evidence.source.testing.borrowed import Borrowed
 from verdigris.evidence.values import Known, Place
 
@@ -183,13 +182,8 @@ class Tests:
     @cached_property
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
         """Settings of pytest by the file that holds them."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for path, text in self.source.files.settings.items():
-            name = path.rpartition("/")[2]
-            section = _toml(text) if name == "pyproject.toml" else _ini(name, text)
-            if section is not None:
-                found[path] = section
-        return found
+        read = ((path, pytest_settings.section(path, text)) for path, text in self.source.files.settings.items())
+        return {path: section for path, section in read if section is not None}
 
     def setting(self, path: str, name: str) -> str | None:
         """Return a setting of pytest as a test file sees it: from the nearest directory above that has any."""
@@ -198,7 +192,7 @@ class Tests:
         for where, section in self.settings.items():
             folder = where.rpartition("/")[0]
             if (not folder or path.startswith(folder + "/")) and len(folder) >= len(best):
-                best, worth = folder, str(section[name]) if name in section else None
+                best, worth = folder, pytest_settings.given(section, name)
         return worth
 
     @cached_property
@@ -221,13 +215,20 @@ class Tests:
         """What is wrong with the event loops of the tests."""
         return [*self._unmarked_fixtures(), *self._unmarked_tests(), *self._crossing()]
 
-    def _strict(self, path: str) -> bool:
-        return (self.setting(path, "asyncio_mode") or "strict") != "auto"
+    def mode(self, path: str) -> str:
+        """Return the mode in which pytest-asyncio runs a test file: auto, or strict."""
+        return "auto" if self._commanded_auto else self.setting(path, "asyncio_mode") or "strict"
+
+    @cached_property
+    def _commanded_auto(self) -> bool:
+        """Tell whether a Makefile or tox starts pytest in auto mode; which of the tests it means, it does not say."""
+        commands = (text for path, text in self.source.files.settings.items() if path.endswith(("akefile", "tox.ini")))
+        return any(pytest_settings.commanded(text, "asyncio_mode") == "auto" for text in commands)
 
     def _unmarked_fixtures(self) -> Iterator[Fact]:
         for fixture in self.fixtures:
             plain = fixture.maker == "pytest" and fixture.function.is_async
-            if plain and not self.anyio and self._strict(fixture.place.path):
+            if plain and not self.anyio and self.mode(fixture.place.path) != "auto":
                 yield Fact(
                     "plain",
                     fixture.place,
@@ -237,7 +238,7 @@ class Tests:
     def _unmarked_tests(self) -> Iterator[Fact]:
         hooked = any("pytest_collection_modifyitems" in module.file.text for module in self.modules)
         for test in self.async_tests:
-            if hooked or self.anyio or not self._strict(test.module.path) or self._marked(test):
+            if hooked or self.anyio or self.mode(test.module.path) == "auto" or self._marked(test):
                 continue
             yield Fact(
                 "unmarked",
@@ -303,23 +304,3 @@ class Tests:
             for each in self.fixtures
             if each.name == "event_loop"
         ][:1]
-
-
-def _toml(text: str) -> Mapping[str, Any] | None:
-    try:
-        section = tomllib.loads(text).get("tool", {}).get("pytest", {})
-    except (tomllib.TOMLDecodeError, AttributeError):
-        return None
-    return section.get("ini_options") if isinstance(section, dict) else None
-
-
-def _ini(name: str, text: str) -> Mapping[str, Any] | None:
-    section = {"pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}.get(name)
-    if section is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string(text)
-    except configparser.Error:
-        return None
-    return dict(parser[section]) if parser.has_section(section) else None
