@@ -191,9 +191,7 @@ class ConnectionErrors(Box[Subject]):
 
     def _limits(self, engine: Engine, evidence: Evidence) -> Judgement:
         limits = evidence.source.limits.of(engine)
-        fix = engine.with_option("connect_args", "{'timeout': 5, 'command_timeout': 60}", pool_timeout="3")
-        if engine.ours:
-            fix = engine.with_setting("command_timeout", "60.0")
+        fix = evidence.source.limits.edit(engine, limits)
         match limits.statement:
             case Missing():
                 return engine.finding(

@@ -351,7 +351,7 @@ def test_a_fix_keeps_what_was_written(tmp_path):
     [engine] = source.engines
 
     assert engine.with_option("pool_size", "10", pool_recycle="1800") == (
-        "create_async_engine('x://', echo=True, **more, pool_size=10, pool_recycle=1800)"
+        "create_async_engine('x://', echo=True, pool_size=10, **{**more, 'pool_recycle': 1800})"
     )
 
 

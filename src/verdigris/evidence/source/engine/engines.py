@@ -14,6 +14,7 @@ from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Fram
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.kept_values import alternatives, forgotten
 from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.paste import call_with
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ NONE_MADE = "no engine is made in the application's own files, though it uses SQ
 DATABASE = External("verdigris.Database")
 ADOPTING = "verdigris.Database.from_engine"
 UNPOOLED = {"NullPool", "StaticPool"}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAKERS = {
     "create_async_engine": "async",
     "async_engine_from_config": "async",
@@ -107,9 +109,13 @@ class Engine(Subject):
         return replace(self, key=key_of(self.made, "engine"), place=self.made.place, call=self.made)
 
     def given(self, name: str) -> bool | None:
-        """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled."""
+        """Tell whether an option is written at all, whatever its value, on every way in which this engine is pooled.
+
+        Where some ways have it and others do not, as those of a database without a pool, the latter have to be pooled.
+        """
         ways = self._pooling
-        if any(name not in way.values and way.open is None for way in ways):
+        lacking = [way for way in ways if name not in way.values and way.open is None]
+        if lacking and (len(lacking) == len(ways) or any(self._pooled(way) is True for way in lacking)):
             return False
         return True if all(name in way.values for way in ways) else None
 
@@ -175,12 +181,26 @@ class Engine(Subject):
         )
 
     def with_option(self, name: str, value: str, **more: str) -> str:
-        """Return the call that makes this engine with options set, to paste."""
-        return _with(self.call.node, {name: value, **more})
+        """Return the call that makes this engine with options set, to paste; a wrapper's own where it takes none."""
+        changed = {name: value, **more}
+        call = self.call if self._takes(*changed) else self.made
+        return call_with(call.node, changed, [key for key in changed if self._may_be_given(key)])
+
+    def _takes(self, *names: str) -> bool:
+        """Tell whether the call takes options that are not written there: one of the project's own may not."""
+        function = self.made.scope.function
+        if self.call is self.made or function is None or not isinstance(function.node, _FUNCTIONS):
+            return True
+        given = {each.arg for each in self.call.node.keywords} | {each.arg for each in function.parameters}
+        return function.node.args.kwarg is not None or given.issuperset(names)
+
+    def _may_be_given(self, name: str) -> bool:
+        """Tell whether `**options` give an option on some way, or may."""
+        return any(name in way.values or way.open is not None for way in self.ways)
 
     def with_setting(self, name: str, value: str) -> str:
         """Return the call that makes its Database with a setting, to paste."""
-        return _with((self.adopted or self.call).node, {name: value})
+        return call_with((self.adopted or self.call).node, {name: value})
 
     @property
     def variable(self) -> str | None:
@@ -195,14 +215,6 @@ class Engine(Subject):
     def short(self) -> str:
         """The last part of its key, as people call it."""
         return self.key.partition(":")[2] or self.key
-
-
-def _with(call: ast.Call, changed: Mapping[str, str]) -> str:
-    kept = [kw for kw in call.keywords if kw.arg not in changed]
-    arguments = [ast.unparse(arg) for arg in call.args]
-    arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
-    arguments += [f"{key}={text}" for key, text in changed.items()]
-    return f"{ast.unparse(call.func)}({', '.join(arguments)})"
 
 
 def engines(source: Source) -> Iterator[Engine]:

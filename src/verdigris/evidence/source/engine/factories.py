@@ -14,6 +14,7 @@ from verdigris.evidence.source.reading.calls import Call, depends_on_parameters
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.paste import call_with
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ class Factory(Subject):
 
     def with_option(self, name: str, value: str) -> str:
         """Return the call with an option set, to paste."""
-        kept = [kw for kw in self.call.node.keywords if kw.arg != name]
-        arguments = [ast.unparse(arg) for arg in self.call.node.args]
-        arguments += [f"{kw.arg}={ast.unparse(kw.value)}" if kw.arg else f"**{ast.unparse(kw.value)}" for kw in kept]
-        return f"{ast.unparse(self.call.node.func)}({', '.join([*arguments, f'{name}={value}'])})"
+        spread = any(name in way.values or way.open is not None for way in self.ways)
+        return call_with(self.call.node, {name: value}, [name] if spread else [])
 
     def renamed(self, maker: str) -> str:
         """Return the call with another maker, to paste; its `class_` stays, as that of SQLModel alone has `exec()`."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.source.reading.arguments import keyword
+from verdigris.evidence.source.reading.paste import dictionary_with
 from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.engine.engines import Engine
-    from verdigris.evidence.source.reading.evaluate import Options
+    from verdigris.evidence.source.reading.evaluate import Argument, Options
 
 _STATEMENT = ("command_timeout", "statement_timeout")
 _CONNECT = ("timeout", "connect_timeout")
+_Words: TypeAlias = "tuple[Mapping[str, str], Mapping[str, str]]"  # for connecting, for a statement
+_ASYNCPG: _Words = ({"timeout": "5"}, {"command_timeout": "60"})
+_PSYCOPG: _Words = ({"connect_timeout": "5"}, {"options": "'-c statement_timeout=60000'"})
+_WORDS: Mapping[frozenset[str], _Words] = {
+    frozenset({"psycopg", "psycopg_async"}): _PSYCOPG,
+    frozenset({"aiomysql", "asyncmy"}): (
+        {"connect_timeout": "5"},
+        {"init_command": "'SET SESSION max_execution_time = 60000'"},
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,31 @@ class TimeLimits:
         found = [self._of(engine, way) for way in engine.ways]
         connect, statement = agree([each.connect for each in found]), agree([each.statement for each in found])
         return Limits(connect, statement, found[0].told if found else "")
+
+    def edit(self, engine: Engine, limits: Limits) -> str:
+        """Return the call that makes an engine with the limits that it lacks, in its driver's words, to paste."""
+        if engine.ours:
+            return engine.with_setting("command_timeout", "60.0")
+        argued = [way.values["connect_args"] for way in engine.ways if "connect_args" in way.values]
+        connect, statement = self._words(engine, argued)
+        missing = {
+            **(connect if isinstance(limits.connect, Missing) else {}),
+            **(statement if isinstance(limits.statement, Missing) else {}),
+        }
+        among = next((each.node for each in argued if isinstance(each.node, ast.Dict)), None)  # of the `**options`
+        given = keyword(engine.call.node, "connect_args") or among
+        return engine.with_option("connect_args", dictionary_with(given, missing))
+
+    def _words(self, engine: Engine, argued: list[Argument]) -> _Words:
+        """Return how the engine's driver is told to give up; asyncpg's words where nobody knows which it is."""
+        texts = [] if engine.url is None else engine.urls.drivers(engine.url)
+        drivers = {(text.scheme or "").partition("+")[2] for text in texts}
+        for names, words in _WORDS.items():
+            if drivers & names and "asyncpg" not in drivers:
+                return words
+        given = {key for each in argued for inner in self.source.evaluator.dictionaries(each) for key in inner.values}
+        psycopg = "asyncpg" not in drivers and given & {"connect_timeout", "prepare_threshold", "options"}
+        return _PSYCOPG if psycopg else _ASYNCPG
 
     def _of(self, engine: Engine, way: Options) -> Limits:
         said = "connect_args" in way.values and engine.adopted is not None  # these come before what from_engine() adds

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from verdigris.evidence.source.reading.arguments import keyword
+from verdigris.evidence.source.reading.paste import dictionary_with
 from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -99,14 +101,16 @@ def _pooler(url: str) -> str | None:
 
 def with_cache_off(engine: Engine) -> str:
     """Return the call that makes an engine with asyncpg's statement cache off, other arguments kept, to paste."""
-    given = next((kw.value for kw in engine.call.node.keywords if kw.arg == "connect_args"), None)
-    items = {"'statement_cache_size'": "0"}
+    given = keyword(engine.call.node, "connect_args")
     if isinstance(given, ast.Dict):
         pairs = zip(given.keys, given.values, strict=True)
-        kept = {ast.unparse(key): ast.unparse(value) for key, value in pairs if key is not None}
-        kept.pop("'prepared_statement_name_func'", None)
-        items = {**kept, **items}
-    return engine.with_option("connect_args", "{" + ", ".join(f"{key}: {value}" for key, value in items.items()) + "}")
+        kept = [(key, value) for key, value in pairs if not _is_text(key, "prepared_statement_name_func")]
+        given = ast.Dict([key for key, _ in kept], [value for _, value in kept])
+    return engine.with_option("connect_args", dictionary_with(given, {"statement_cache_size": "0"}))
+
+
+def _is_text(node: ast.expr | None, text: str) -> bool:
+    return isinstance(node, ast.Constant) and node.value == text
 
 
 def is_off(cache: Value) -> bool:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Options
 from verdigris.evidence.source.reading.nodes import leaf_within
+from verdigris.evidence.source.reading.paste import assigned, call_with, dictionary_with
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class Column(Subject):
     arguments: tuple[Argument, ...]
     evaluator: Evaluator = field(repr=False)
     mixin: bool = False
+    statement: ast.AST | None = field(default=None, repr=False, compare=False)
+    call: ast.Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
 
     def option(self, name: str) -> Value:
         """Return a keyword of the column."""
@@ -86,6 +90,32 @@ class Column(Subject):
             or (self.annotated and nullable == Missing())
         )
         return f"{self.name}: Mapped[{python if never else f'{python} | None'}] = mapped_column({', '.join(arguments)})"
+
+    @property
+    def index_form(self) -> str:
+        """Return this column with an index, to paste."""
+        if self.made == "annotation":
+            return self._annotation_indexed()
+        if self.call is None:
+            arguments = [ast.unparse(argument.node) for argument in self.arguments]
+            for way in self.ways[:1]:
+                arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "index"]
+            return assigned(self.statement, self.name, f"{self.made}({', '.join([*arguments, 'index=True'])})")
+        inner = keyword(self.call, "sa_column")
+        if isinstance(inner, ast.Call):
+            return assigned(
+                self.statement, self.name, call_with(self.call, {"sa_column": call_with(inner, {"index": "True"})})
+            )
+        return assigned(self.statement, self.name, call_with(self.call, {"index": "True"}))
+
+    def _annotation_indexed(self) -> str:
+        statement = self.statement
+        if not isinstance(statement, ast.AnnAssign):
+            return f"{self.name}: Mapped[...] = mapped_column(index=True)"
+        if "Mapped[" in ast.unparse(statement.annotation):
+            return assigned(statement, self.name, "mapped_column(index=True)")
+        default = f"default={ast.unparse(statement.value)}, " if statement.value is not None else ""
+        return assigned(statement, self.name, f"Field({default}index=True)")
 
     @property
     def column_name(self) -> str:
@@ -131,6 +161,8 @@ class Relationship(Subject):
     arguments: tuple[Argument, ...]
     evaluator: Evaluator = field(repr=False)
     base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
+    statement: ast.AST | None = field(default=None, repr=False, compare=False)
+    call: ast.Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
 
     def option(self, name: str) -> Value:
         """Return a keyword of the relationship."""
@@ -152,19 +184,27 @@ class Relationship(Subject):
         """Return the call that makes this relationship with a loading strategy, to paste."""
         way = self.ways[0] if self.ways else Options()
         strategy = f'lazy="{lazy}"'
+        if self.call is not None and self.made != "backref":
+            return assigned(self.statement, self.name, self._call_with(self.call, lazy))
         if self.made == "backref":
             kept = [
                 f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"lazy", "name"}
             ]
             return f"backref=backref({', '.join([repr(self.name), *kept, strategy])})"
-        if self.made == "Relationship":
-            given = way.values.get("back_populates")
-            first = [f"back_populates={ast.unparse(given.node)}"] if given is not None else []
-            given_kwargs = f'sa_relationship_kwargs={{"lazy": "{lazy}"}}'
-            return f"{self.name} = Relationship({', '.join([*first, given_kwargs])})"
         arguments = [ast.unparse(argument.node) for argument in self.arguments]
         arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "lazy"]
-        return f"{self.name} = {self.made}({', '.join([*arguments, strategy])})"
+        return assigned(self.statement, self.name, f"{self.made}({', '.join([*arguments, strategy])})")
+
+    def _call_with(self, call: ast.Call, lazy: str) -> str:
+        """Return the call with a strategy; SQLModel takes SQLAlchemy's keywords, or its relationship, as a whole."""
+        spread = ["lazy"] if any("lazy" in way.values or way.open is not None for way in self.ways) else []
+        if self.made != "Relationship":
+            return call_with(call, {"lazy": f'"{lazy}"'}, spread)
+        inner = keyword(call, "sa_relationship")
+        if isinstance(inner, ast.Call):
+            return call_with(call, {"sa_relationship": call_with(inner, {"lazy": f'"{lazy}"'})})
+        given = keyword(call, "sa_relationship_kwargs")
+        return call_with(call, {"sa_relationship_kwargs": dictionary_with(given, {"lazy": repr(lazy)})})
 
     @property
     def lazy(self) -> Value:

@@ -314,7 +314,19 @@ class Models:
             if target is not None and self._class_named(target, scope) is not None:
                 return None
             ways, arguments = self._brought(binding, scope, (Options(),), ())
-            return Column(f"{model}.{name}", place, model, name, "annotation", True, ways, arguments, evaluator, mixin)
+            return Column(
+                f"{model}.{name}",
+                place,
+                model,
+                name,
+                "annotation",
+                True,
+                ways,
+                arguments,
+                evaluator,
+                mixin,
+                binding.node,
+            )
         if call is None:
             return None
         inner = self._sa_column(call, scope)
@@ -330,6 +342,8 @@ class Models:
             arguments,
             evaluator,
             mixin,
+            binding.node,
+            self._direct(call, scope),
         )
 
     def _brought(
@@ -351,6 +365,10 @@ class Models:
             if given.arg == "sa_column" and isinstance(given.value, ast.Call):
                 return given.value
         return call
+
+    def _direct(self, call: ast.Call | None, scope: Scope) -> ast.Call | None:
+        """Return a call that takes the maker's own keywords: none of a function of the project."""
+        return None if call is None or isinstance(self.source.names.resolve(call.func, scope), Scope) else call
 
     def _call_options(self, call: ast.Call, scope: Scope) -> tuple[tuple[Options, ...], tuple[Argument, ...]]:
         meaning = self.source.names.resolve(call.func, scope)
@@ -374,7 +392,19 @@ class Models:
         kind = mapped if mapped in {"WriteOnlyMapped", "DynamicMapped"} else made
         target, many = self._target(binding, scope, arguments, ways)
         return Relationship(
-            f"{model}.{name}", place, model, name, str(kind), target, many, ways, arguments, self.source.evaluator, base
+            f"{model}.{name}",
+            place,
+            model,
+            name,
+            str(kind),
+            target,
+            many,
+            ways,
+            arguments,
+            self.source.evaluator,
+            base,
+            binding.node,
+            self._direct(call, scope),
         )
 
     def _backref(self, owner: Relationship, scope: Scope) -> Relationship | None:

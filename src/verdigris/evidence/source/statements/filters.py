@@ -55,18 +55,7 @@ class Sought(Subject):
     @property
     def index_form(self) -> str:
         """The column with an index, to paste."""
-        text = self.column.annotated_form if self.column.made == "Column" else self._current
-        return text[:-1] + (", " if not text.endswith("(") and not text[:-1].endswith("(") else "") + "index=True)"
-
-    @property
-    def _current(self) -> str:
-        if self.column.made == "annotation":
-            return f"{self.column.name}: Mapped[...] = mapped_column()"
-        way = self.column.ways[0]
-        arguments = [ast.unparse(argument.node) for argument in self.column.arguments]
-        arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "index"]
-        maker = self.column.made if self.column.made != "annotation" else "mapped_column"
-        return f"{self.column.name} = {maker}({', '.join(arguments)})"
+        return self.column.index_form
 
 
 class Filters:
