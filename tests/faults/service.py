@@ -52,19 +52,20 @@ class Service:
 
             return retrying(**policy)(endpoint)
 
-        plain.post("/plain", response_model=None)(add)
+        for way in (plain.get, plain.post):
+            way("/plain", response_model=None)(add)
         routed.post("/route", response_model=None)(add)
         routed.post("/retried", response_model=None)(marked())
         routed.post("/idempotent", response_model=None)(marked(idempotent=True))
         self.app.include_router(plain)
         self.app.include_router(routed)
 
-    async def ask(self, way, work):
+    async def ask(self, way, work, method="POST"):
         """Send a request that does this work, and return the answer."""
         self.work = work
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return await client.post(f"/{way}")
+            return await client.request(method, f"/{way}")
 
 
 def come_back(answer):

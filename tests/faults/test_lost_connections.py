@@ -127,6 +127,17 @@ async def test_a_lost_answer_to_commit_answers_503_that_says_so_and_does_not_inv
     assert await whole()
 
 
+async def test_a_lost_answer_to_the_commit_of_a_get_answers_503_that_may_be_sent_again(service, proxy, whole, caplog):
+    proxy.commit(Fate.REPLY_LOST)
+
+    answer = await within(10, service.ask("plain", Work(), "GET"))
+
+    assert come_back(answer)
+    assert name_of(answer) == "connection-lost"
+    assert "GET /plain answered 503: connection-lost" in caplog.messages
+    assert await whole()
+
+
 async def test_a_lost_answer_to_commit_repeats_work_that_is_declared_idempotent(db, service, proxy, balance):
     async def settle(session):
         await session.execute(text("UPDATE account SET balance = 7 WHERE id = 1"))

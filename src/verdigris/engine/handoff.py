@@ -51,6 +51,16 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
             raise Full
         self.items.append(item)
 
+    def put_back(self, item: T) -> None:
+        """Put back what was waited for, for `get_nowait` to return next: for whoever shall get it in another way.
+
+        Nobody who waits is given it, and there is room for it: it belongs to the pool.
+        """
+        if self.use_lifo:
+            self.items.append(item)
+        else:
+            self.items.appendleft(item)
+
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as above
         self.put_nowait(item)  # a pool never waits for room
 
@@ -81,7 +91,7 @@ class HandOffQueue(AsyncAdaptedQueue[T]):
         except BaseException:
             if mine.done() and not mine.cancelled() and mine.exception() is None:
                 if not self._handed_over(mine.result()):  # it came in the moment of a cancellation: the next one's
-                    self.items.append(mine.result())  # also beyond the size: it belongs to the pool
+                    self.put_back(mine.result())
             else:
                 with suppress(ValueError):
                     self._waiting.remove(waiting)

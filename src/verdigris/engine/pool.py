@@ -204,7 +204,7 @@ class Pool(AsyncAdaptedQueuePool):
                 self.gauges.answered(began, got=got)
         driver = self._ready(record)
         if driver is None:
-            queue.put_nowait(record)
+            queue.put_back(record)  # not to the next in line: this one's turn has come, and `connect()` takes it
             return None
         self._hold(extras, record, driver, task)
         return self, record, driver

@@ -20,7 +20,7 @@ from verdigris._places import request_name
 from verdigris.concurrency import tried
 from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
 from verdigris.errors.classify import says_not_loaded
-from verdigris.errors.sqlstates import NOT_LOADED, TOO_SLOW
+from verdigris.errors.sqlstates import CONNECTION_LOST, NOT_LOADED, OUTCOME_UNKNOWN, TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
 log = logging.getLogger("verdigris")
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))  # by HTTP's definition
 _TRY_AGAIN_LATER, _INTERNAL_ERROR = 1013, 1011  # close codes of a websocket
 _HANDLED = (
     SQLAlchemyError,
@@ -54,7 +55,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
     columns = ConstraintColumns()
 
     async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
-        return await _answer(connection, error, classify(error))
+        return await _answer(connection, error, _as_asked(connection, classify(error)))
 
     async def _answer(connection: HTTPConnection, error: Exception, fault: Fault) -> Response | None:
         _tell(connection, fault, error)
@@ -72,7 +73,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         if fault is UNCLASSIFIED and isinstance(error, _OF_PYDANTIC) and any(map(_read_unloaded, error.errors())):
             fault = NOT_LOADED
         if fault is not UNCLASSIFIED:
-            return await _answer(connection, error, fault)
+            return await _answer(connection, error, _as_asked(connection, fault))
         others = (handlers.get(kind) for kind in type(error).__mro__[1:])
         other = next((each for each in others if each not in {None, answer_if_ours}), None)
         if other is None:
@@ -85,6 +86,13 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         handlers.setdefault(kind, answer)
     for perhaps in _PERHAPS_OURS:
         handlers.setdefault(perhaps, answer_if_ours)
+
+
+def _as_asked(connection: HTTPConnection, fault: Fault) -> Fault:
+    """Return what a fault is to this request: what only reads may be sent again, whatever became of its COMMIT."""
+    if fault.name == OUTCOME_UNKNOWN.name and connection.scope.get("method") in _SAFE:
+        return CONNECTION_LOST.at(fault.sqlstate)
+    return fault
 
 
 def _read_unloaded(found: Any) -> bool:
@@ -127,7 +135,8 @@ def _tell(connection: HTTPConnection, fault: Fault, error: Exception) -> None:
         hint = f"\n{_LOAD_IT}" if fault.name == NOT_LOADED.name else ""
         log.error("%s failed: %s%s", name, fault.name, hint, exc_info=error)
     elif fault.status > 500:
-        what, attempts = error if isinstance(error, VerdigrisError) else fault.name, tried(error)
+        own = isinstance(error, VerdigrisError) and classify(error).name == fault.name
+        what, attempts = error if own else fault.name, tried(error)
         log.warning("%s answered %d: %s%s", name, fault.status, what, f"; {attempts}" if attempts else "")
 
 

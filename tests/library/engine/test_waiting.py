@@ -5,6 +5,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
 from verdigris import Database
 from verdigris.engine.handoff import HandOffQueue
@@ -169,6 +170,20 @@ async def test_beyond_the_end_of_the_line_the_answer_is_503_with_retry_after(mak
     assert int(refused.headers["retry-after"]) >= 1
     assert done == [200, 200, 200]
     assert time.monotonic() - began < PATIENCE
+
+
+async def test_one_whose_turn_brings_a_dead_connection_gets_a_new_one_though_the_pool_has_filled(make):
+    db = make(pool_size=1, max_overflow=1)
+    await db.start()
+    dead, sound = [await greenlet_spawn(db.engine.sync_engine.pool.connect) for _ in range(2)]
+    waiting = asyncio.create_task(db.lane.fetch("SELECT 1 AS one"))
+    await asyncio.sleep(0.05)
+
+    dead.invalidate()  # to the one who waits, and before it runs
+    sound.close()  # the other one fills the pool
+
+    assert [row["one"] for row in await waiting] == [1]
+    assert (db.pool_status().in_use, db.pool_status().idle) == (0, 1)
 
 
 async def test_waits_that_are_served_have_one_timer_between_them(monkeypatch):
