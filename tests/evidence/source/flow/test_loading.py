@@ -172,6 +172,44 @@ def test_an_option_with_a_condition_of_its_own_below_another_loads_its_relations
     assert found["Usage.meter"].state == "loaded"
 
 
+def test_options_one_after_the_other_are_all_below_the_relationship_that_was_named_last(tmp_path: Path) -> None:
+    found = reads(
+        tmp_path,
+        """
+        from models import Plan, Usage
+
+        async def usage(session: AsyncSession, id: int) -> str:
+            below = selectinload(Usage.plan).options(selectinload(Plan.usages).joinedload(Usage.meter))
+            below = below.options(selectinload(Plan.owner)).joinedload(Plan.prices)
+            used = await session.scalar(select(Usage).options(below))
+            return used.plan.owner.name, used.plan.prices, [other.meter.id for other in used.plan.usages]
+        """,
+    )
+
+    assert {found[name].state for name in ("Plan.owner", "Plan.prices", "Usage.meter")} == {"loaded"}
+
+
+def test_options_of_an_insert_hold_for_what_it_returns_whichever_was_said_first(tmp_path: Path) -> None:
+    found = reads(
+        tmp_path,
+        """
+        from sqlalchemy import insert, update
+        from models import Plan, Usage
+
+        async def usage(session: AsyncSession) -> str:
+            statement = insert(Usage).values(id=1).options(joinedload(Usage.plan)).returning(Usage)
+            return (await session.scalar(statement)).plan.id
+
+        async def meter(session: AsyncSession) -> int:
+            statement = update(Usage).options(joinedload(Usage.plan)).values(id=1).returning(Usage)
+            return (await session.scalar(statement)).meter.id
+        """,
+    )
+
+    assert found["Usage.plan"].state == "loaded"
+    assert found["Usage.meter"].state == "missing"
+
+
 def test_an_option_below_another_that_cannot_be_read_leaves_what_it_may_load_in_doubt(tmp_path: Path) -> None:
     found = reads(
         tmp_path,
@@ -182,6 +220,34 @@ def test_an_option_below_another_that_cannot_be_read_leaves_what_it_may_load_in_
         async def usage(session: AsyncSession, id: int) -> str:
             used = await session.scalar(select(Usage).options(joinedload(Usage.plan).options(selectinload(more))))
             return used.plan.owner.name
+        """,
+    )
+
+    assert found["Plan.owner"].state == "doubt"
+
+
+def test_options_that_a_repository_was_made_with_leave_what_they_may_load_in_doubt(tmp_path: Path) -> None:
+    found = reads(
+        tmp_path,
+        """
+        from models import Plan
+
+        class Delegate:
+            def __init__(self, session: AsyncSession, options: list = []):
+                self.session = session
+                self.options = options
+
+            async def one(self, query):
+                for option in self.options:
+                    query = query.options(option)
+                return await self.session.scalar(query)
+
+        class Plans:
+            def __init__(self, session: AsyncSession):
+                self.delegate = Delegate(session, [selectinload(Plan.owner)])
+
+            async def owner(self) -> str:
+                return (await self.delegate.one(select(Plan))).owner.name
         """,
     )
 
@@ -224,6 +290,27 @@ def test_the_identity_map_may_hold_what_a_query_with_options_nobody_knows_has_lo
     assert reads(tmp_path, use.replace("OPTIONS", "*options()"))["Plan.prices"].state == "doubt"
     known = reads(tmp_path / "known", use.replace("OPTIONS", "selectinload(Plan.usages)"))
     assert known["Plan.prices"].state == "missing"
+
+
+def test_what_is_not_followed_may_fill_a_new_object_before_it_is_flushed_and_not_after(tmp_path: Path) -> None:
+    use = """
+        from forms import PlanForm
+        from models import Plan
+
+        async def one(session: AsyncSession, form: PlanForm):
+            plan = Plan()
+            session.add(plan)
+            {first}
+            {last}
+            return plan.prices
+        """
+    fills, flushes = "form.populate_obj(plan)", "await session.flush()"
+
+    (tmp_path / "after").mkdir()
+
+    assert reads(tmp_path, use.format(first=fills, last=flushes))["Plan.prices"].state == "doubt"
+    after = reads(tmp_path / "after", use.format(first=flushes, last=fills))
+    assert after["Plan.prices"].state == "missing"
 
 
 def test_what_was_found_before_a_response_model_became_too_much_to_follow_stays(tmp_path: Path) -> None:

@@ -219,10 +219,9 @@ class Library:
 
     def _unresolved(self, call: Call) -> Value:
         """A call that nothing settles: believe its annotation, of what it loads nothing is known."""
-        if call.awaited:
-            for argument in [*call.arguments, *call.keywords.values()]:
-                for entity in entities(argument):
-                    self._open(entity)
+        for argument in [*call.arguments, *call.keywords.values()]:
+            for entity in entities(argument):
+                self._open(entity, awaited=call.awaited)
         made = self.source.types.call(call.node, call.frame.scope)
         name = call.frame.scope.module.text(call.node.func)
         if isinstance(made, Scope):
@@ -233,7 +232,8 @@ class Library:
             else Opaque(f"what `{name}()` gives is not settled")
         )
 
-    def _open(self, entity: Entity) -> None:
+    def _open(self, entity: Entity, *, awaited: bool) -> None:
+        """Whoever awaits may load an object; whoever does not may still fill a new one: `form.populate_obj(order)`."""
         where, shape = self.machine.heap.locate(entity)
-        if shape.opened is None:
+        if shape.opened is None and (awaited or (shape.made and shape.fresh)):
             self.machine.heap.set(where, replace(shape, opened="it was passed to a function that is not followed"))

@@ -93,7 +93,7 @@ class Orm:
         if leaf == "select":
             return self.select(call.arguments, call)
         if leaf in _HOW:
-            return self._option(leaf, call, ())
+            return self._option(leaf, call, Option(()))
         if leaf in _COLUMNS:
             return Option(())
         if leaf == "Load":
@@ -132,7 +132,7 @@ class Orm:
 
     # -- loader options ---------------------------------------------------------------------------
 
-    def _option(self, name: str, call: Call, before: tuple[Load, ...]) -> Value:
+    def _option(self, name: str, call: Call, before: Option) -> Option:
         """Return `joinedload(A.b, ...)`, put at the end of a chain where there is one."""
         chain: list[Load] = []
         for index, argument in enumerate(call.arguments):
@@ -145,18 +145,16 @@ class Orm:
                 elif isinstance(arm, Const) and isinstance(arm.value, str):
                     chain += [Load(None, part, _HOW[name]) for part in arm.value.split(".")]
                 else:
-                    return Option(
-                        before,
-                        doubt=f"which relationship `{call.frame.scope.module.text(call.node)}` names is not settled",
-                    )
+                    told = f"which relationship `{call.frame.scope.module.text(call.node)}` names is not settled"
+                    return replace(before, doubt=before.doubt or told)
             if isinstance(argument, Const) is False and len(alternatives(argument)) > 1:
-                return Option(before, doubt="a loader option depends on a condition")
+                return replace(before, doubt=before.doubt or "a loader option depends on a condition")
         loads: tuple[Load, ...] = ()
         for load in reversed(chain):
             loads = (replace(load, below=loads),)
-        if not before:
-            return Option(loads)
-        return Option((*before[:-1], before[-1].chained(loads)))
+        if not before.loads:
+            return Option(loads, before.doubt, max(len(chain) - 1, 0))
+        return replace(before.beneath(loads), tip=before.tip + len(chain))
 
     def _narrowed(self, call: Call, index: int) -> Relation | None:
         """Return the relationship of `Order.lines.and_(...)`: whoever narrows it has loaded what the option names."""
@@ -170,13 +168,11 @@ class Orm:
     def option_method(self, owner: Option, name: str, call: Call) -> Value:
         """Return an option with more behind it."""
         if name in _HOW:
-            made = self._option(name, call, owner.loads)
-            return replace(made, doubt=owner.doubt or made.doubt) if isinstance(made, Option) else made
+            return self._option(name, call, owner)
         if name == "options":
             more = self.collect(call.arguments)
-            if not owner.loads:
-                return Option(more.loads, owner.doubt or more.doubt)
-            return Option((*owner.loads[:-1], _below(owner.loads[-1], more.loads)), owner.doubt or more.doubt)
+            made = owner.beneath(more.loads) if owner.loads else more
+            return replace(made, doubt=owner.doubt or more.doubt)
         return owner
 
     def collect(self, arguments: list[Value]) -> Option:
@@ -251,10 +247,13 @@ class Orm:
                 )
             return Opaque("what is selected is not settled")
         if name in {"with_only_columns", "returning"}:
-            return self.select(call.arguments, call)
+            made = self.select(call.arguments, call)
+            return self._with_options(made, statement.before) if isinstance(made, Statement) else made
         return Plain() if name in _LOSING else statement
 
     def _with_options(self, statement: Statement, option: Option) -> Statement:
+        if not statement.columns:  # of an insert(): they hold for what it returns, which may be said later
+            return replace(statement, before=self.collect([statement.before, option]))
         shapes: list[Shape | None] = []
         for index, shape in enumerate(statement.shapes):
             if shape is None:
@@ -346,10 +345,3 @@ class Orm:
                 if not dumped:
                     return f"`**{call.frame.scope.module.text(inner)}` may set relationships"
         return None
-
-
-def _below(load: Load, more: tuple[Load, ...]) -> Load:
-    """Put options beneath the last relationship of a chain."""
-    if load.below:
-        return replace(load, below=(*load.below[:-1], _below(load.below[-1], more)))
-    return replace(load, below=more)

@@ -25,11 +25,11 @@ class Load:
     below: tuple[Load, ...] = ()
     guarantee: str | None = None  # it comes with everything that a response model needs
 
-    def chained(self, last: tuple[Load, ...]) -> Load:
-        """Put options at the end of this chain."""
-        if not self.below:
-            return replace(self, below=last)
-        return replace(self, below=(*self.below[:-1], self.below[-1].chained(last)))
+    def at(self, depth: int, more: tuple[Load, ...]) -> Load:
+        """Put options beneath the relationship at a depth of this chain, beside those that are there."""
+        if not depth:
+            return replace(self, below=(*self.below, *more))
+        return replace(self, below=(*self.below[:-1], self.below[-1].at(depth - 1, more)))
 
 
 @dataclass(frozen=True, slots=True)

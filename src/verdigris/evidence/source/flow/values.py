@@ -66,12 +66,29 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """A loader option, or several; `tip` is how deep in the last one's chain the next would be put."""
+
+    loads: tuple[Load, ...]
+    doubt: str | None = None
+    tip: int = 0
+
+    def beneath(self, more: tuple[Load, ...]) -> Option:
+        """Put options beneath the relationship that was named last."""
+        return replace(self, loads=(*self.loads[:-1], self.loads[-1].at(self.tip, more)))
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
-    """A SELECT: its columns, and for each that is an entity what its options load."""
+    """A SELECT: its columns, and for each that is an entity what its options load.
+
+    An INSERT has no columns until it returns some; `before` are the options that it was given by then.
+    """
 
     columns: tuple[Value, ...]  # Klass of a mapped class, or Plain
     shapes: tuple[Shape | None, ...]
     legacy: bool = False  # session.query(...)
+    before: Option = Option(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +97,6 @@ class Result:
 
     columns: tuple[Value, ...]
     scalars: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A loader option, or several."""
-
-    loads: tuple[Load, ...]
-    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,7 @@ def either(values: list[Value]) -> Value:
     if not real:
         return flat[0] if len(flat) == 1 else Plain()
     statements = [arm for arm in real if isinstance(arm, Statement)]
-    if len(statements) == len(real) and len({arm.columns for arm in statements}) == 1:
+    if len(statements) == len(real) and len({(arm.columns, arm.before) for arm in statements}) == 1:
         return replace(
             statements[0],
             shapes=tuple(_joined(list(shapes)) for shapes in zip(*(arm.shapes for arm in statements), strict=True)),
@@ -239,8 +248,8 @@ def element(value: Value) -> Value:
             return either([element(arm) for arm in values])
         case Opaque():
             return value
-        case Record():
-            return Plain()
+        case Method(owner=Instance() | Opaque() | Outside(), name=name):
+            return Opaque(f"what `{name}` holds is not settled", silent=True)
         case _:
             return Plain()
 
