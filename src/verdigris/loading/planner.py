@@ -173,7 +173,7 @@ def _read(target: _Target) -> Iterator[tuple[str, tuple[type, ...], tuple[Touche
     """Yield what fields, paths and names read: a label, the models for the other side, what is touched."""
     problems: dict[type, refusals.Problem] = {}
     for model in target.schemas:
-        for each in shape.fields(model):
+        for each in shape.fields(model, of=target.mapper.class_):
             found = next((found for path in each.sources if (found := touched(target.mapper, path)) is not None), None)
             if found is None:
                 if each.required:

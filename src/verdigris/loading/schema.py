@@ -58,8 +58,13 @@ def models(annotation: Any) -> tuple[type, ...]:
     return tuple(dict.fromkeys(model for model, _ in _inside(annotation, "one")))
 
 
-def fields(model: type) -> tuple[Field, ...]:
-    """Return what is read from an object for `model`, inherited fields included."""
+def fields(model: type, of: type | None = None) -> tuple[Field, ...]:
+    """Return what is read from an object for `model`, inherited fields included.
+
+    A mapped class that is the model of its own objects, `of`, takes them as they are: with the names that they have.
+    """
+    if model is of and issubclass(model, BaseModel):
+        return tuple(Field(model, name, ((name,),), (), required=True, opaque=False) for name in model.model_fields)
     return tuple(_fields_of_model(model) if issubclass(model, BaseModel) else _fields_of_class(model))
 
 

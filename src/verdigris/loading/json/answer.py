@@ -179,7 +179,7 @@ def _models(reader: Reader, schema: Schema) -> tuple[type, ...]:
 
 def _page(reader: Reader, schema: Schema, rows: Rows, options: Options) -> tuple[tuple[PageMember, ...], Schema] | None:
     """Return the members of a page and the schema of its rows: a model with a list that is not the entity's own."""
-    if schema["type"] != "model":
+    if schema["type"] != "model" or hasattr(schema["cls"], "__mapper__"):
         return None
     found: list[Schema] = []
     members = []

@@ -6,7 +6,7 @@ import dis
 import inspect as python
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CHAR, BinaryExpression, ColumnClause, Date, DateTime, Enum, Interval, String
+from sqlalchemy import CHAR, BinaryExpression, ColumnClause, Date, DateTime, Enum, Interval, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import CITEXT, INTERVAL
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, QueryableAttribute
@@ -16,6 +16,8 @@ from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.sources import clause_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.orm import Mapper, SynonymProperty
 
 #: A hybrid without an expression of its own is run on the class, where a condition, a call or a division is not what it
@@ -102,13 +104,20 @@ def _differs_in_sql(step: BinaryExpression[Any]) -> bool:
     PostgreSQL takes blanks from the end of a CHAR, orders texts by the database's collation, knows an enum by its text,
     makes a moment of a day and a span, and adds a day to a moment by the clock of the session's time zone.
     """
-    types = [step.left.type, step.right.type]
+    types = [each for side in (step.left, step.right) for each in _behind(side.type)]
     if any(isinstance(type_, CHAR | Enum | CITEXT) for type_ in types):
         return True
     if operators.is_comparison(step.operator) and step.operator not in {operators.eq, operators.ne}:
         return any(isinstance(type_, String) for type_ in types)
     is_day = any(isinstance(type_, Date) or (isinstance(type_, DateTime) and type_.timezone) for type_ in types)
     return is_day and any(isinstance(type_, Interval | INTERVAL) for type_ in types)
+
+
+def _behind(type_: Any) -> Iterator[Any]:
+    """Yield a type and what it decorates: the server compares and adds the latter."""
+    yield type_
+    if isinstance(type_, TypeDecorator) and not isinstance(type_, Interval):
+        yield from _behind(type_.impl_instance)
 
 
 def _is_same_in_sql(function: Any) -> bool:

@@ -11,6 +11,7 @@ import pydantic_core
 from sqlalchemy.ext.associationproxy import AssociationProxy
 from sqlalchemy.ext.hybrid import hybrid_property
 
+from verdigris.loading.json import instances
 from verdigris.loading.json.attributes import expression, is_plain, may_be_none, refuse_listeners, refuse_overridden
 from verdigris.loading.json.nodes import (
     Case,
@@ -83,6 +84,8 @@ class Planner:
             return self._tagged(mapper, bare, above, optional=optional)
         if bare["type"] != "model":
             raise InPython(f"which {_said(bare)} a {mapper.class_.__name__} becomes is decided in Python")
+        if instances.is_of(bare, mapper):
+            return self._instance(mapper, bare, above)
         return self.model(bare, functools.partial(self._attribute, mapper=mapper), above, told)
 
     def model(
@@ -94,6 +97,23 @@ class Planner:
         asked = (Asked(field, field.schema, model, (*above, model), told) for field in model.fields)
         members = (self._member(each, find) for each in asked)
         return Object(model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+
+    def _instance(self, mapper: Mapper[Any], schema: Schema, above: tuple[Model, ...]) -> Object:
+        """Return the node of a mapped class that is the model of its own rows."""
+        name = mapper.class_.__name__
+        if self.options.purpose == "load":
+            raise InPython(f"{name} is a mapped class, whose objects are answers as they are")
+        if self.options.exclude_unset:
+            raise InPython(f"no field of a {name} that was loaded counts as set, so that nothing is left of it")
+        refuse_listeners(mapper)
+        model = instances.held(self.reader, mapper, schema)
+        asked = (Asked(field, field.schema, model, (*above, model)) for field in model.fields)
+        members = (self._member(each, functools.partial(self._held, mapper=mapper)) for each in asked)
+        return Object(model.cls, tuple(m for m in members if m is not None), self.options.exclude_none)
+
+    def _held(self, asked: Asked, _: Path, *, mapper: Mapper[Any]) -> Node:
+        """Return the node of what an object holds for a field."""
+        return self._value(asked.inside(instances.written(self.reader, mapper, asked.field)), mapper, asked.field.name)
 
     def _refuse_making(self, model: Model, *, has_init: bool) -> None:
         """Raise InPython where Pydantic does not make the model of a row's attributes alone.

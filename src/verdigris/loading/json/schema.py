@@ -111,13 +111,23 @@ class Reader:
             schema: Any = TypeAdapter(type_).core_schema
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
             raise InPython(f"Pydantic has no schema for {type_}: {error}") from error
-        return self._opened(schema)
+        return self.opened(schema)
+
+    def opened(self, schema: Any) -> Schema:
+        """Return a schema itself where it is a reference or stands beside definitions, which are taken in."""
+        while schema["type"] in {"definitions", "definition-ref"}:
+            if schema["type"] == "definitions":
+                self.definitions.update((each["ref"], each) for each in schema["definitions"])
+                schema = schema["schema"]
+            else:
+                schema = self.definitions[schema["schema_ref"]]
+        return dict(schema) if not isinstance(schema, dict) else schema
 
     def bare(self, schema: Schema) -> tuple[Schema, bool]:
         """Return a schema without the references, defaults and optionality around it, and whether None is a value."""
         nullable = False
         while True:
-            schema = self._opened(schema)
+            schema = self.opened(schema)
             if schema["type"] == "nullable":
                 nullable = True
             elif schema["type"] != "default" and not self._is_transparent(schema):
@@ -177,7 +187,7 @@ class Reader:
         """Return the model of a bare `model` schema; raises InPython where it is made or written by Python code."""
         cls: type[BaseModel] = schema["cls"]
         self._refuse_code(schema, cls)
-        inner = self._opened(schema["schema"])
+        inner = self.opened(schema["schema"])
         if inner["type"] != "model-fields":
             raise InPython(f"{cls.__name__} is validated by code of its own")
         if self.purpose == "dump" and inner.get("computed_fields"):
@@ -221,15 +231,6 @@ class Reader:
             return [self._inlined(each, above) for each in value]
         return value
 
-    def _opened(self, schema: Any) -> Schema:
-        while schema["type"] in {"definitions", "definition-ref"}:
-            if schema["type"] == "definitions":
-                self.definitions.update((each["ref"], each) for each in schema["definitions"])
-                schema = schema["schema"]
-            else:
-                schema = self.definitions[schema["schema_ref"]]
-        return dict(schema) if not isinstance(schema, dict) else schema
-
     def _is_transparent(self, schema: Schema) -> bool:
         """Whether a validator runs when objects are made from the answer, and has nothing to say about its text."""
         return self.purpose == "load" and schema["type"] == "function-after"
@@ -238,7 +239,7 @@ class Reader:
         label = f"{cls.__name__}.{name}"
         if self.purpose == "dump" and "serialization_exclude_if" in each:
             raise InPython(f"{label} is left out by a function of its own (exclude_if)")
-        schema, default = self._defaulted(each["schema"])
+        schema, default = self._defaulted(each["schema"], label)
         alias = each.get("serialization_alias") if self.purpose == "dump" and self.by_alias else None
         return Field(
             owner=cls.__name__,
@@ -250,12 +251,12 @@ class Reader:
             excluded=bool(each.get("serialization_exclude")) and self.purpose == "dump",
         )
 
-    def _defaulted(self, schema: Schema) -> tuple[Schema, Default | None]:
-        opened = self._opened(schema)
+    def _defaulted(self, schema: Schema, label: str) -> tuple[Schema, Default | None]:
+        opened = self.opened(schema)
         if opened["type"] != "default":
             return schema, None
         if self.purpose == "dump":
-            refuse_serializer(opened)
+            refuse_serializer(opened, label)
         if "default_factory" in opened:
             return opened["schema"], Default(factory=True)
         return opened["schema"], Default(opened["default"], validated=opened.get("validate_default"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from pydantic import ValidationError, create_model
-from sqlalchemy import CHAR, DateTime, ForeignKey, func, select, text
+from sqlalchemy import CHAR, DateTime, ForeignKey, String, TypeDecorator, func, select, text
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.hybrid import Comparator, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column, relationship, remote
@@ -92,6 +92,16 @@ class Lower(Comparator[str]):
         return func.lower(self.expression)
 
 
+class Word(TypeDecorator[str]):
+    impl = String
+    cache_ok = True
+
+
+class Moment(TypeDecorator[dt.datetime]):
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+
 class Item(Base):
     __tablename__ = "overridden_items"
 
@@ -104,6 +114,8 @@ class Item(Base):
     day: Mapped[dt.date]
     at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True))
     span: Mapped[dt.timedelta]
+    word: Mapped[str] = mapped_column(Word)
+    seen: Mapped[dt.datetime] = mapped_column(Moment)
 
     @hybrid_property
     def folded(self) -> str:
@@ -127,6 +139,8 @@ for _name, _read in {
     "is_new": lambda self: self.state == "NEW",
     "due": lambda self: self.at + self.span,
     "next": lambda self: self.day + self.span,
+    "is_early": lambda self: self.word < "a",
+    "later": lambda self: self.seen + self.span,
 }.items():
     setattr(Item, _name, hybrid_property(_read))
 
@@ -150,6 +164,8 @@ async def db(database_url):
             "day": dt.date(2024, 1, 1),
             "at": dt.datetime(2024, 3, 30, 12, tzinfo=dt.UTC),
             "span": dt.timedelta(1),
+            "seen": dt.datetime(2024, 3, 30, 12, tzinfo=dt.UTC),
+            "word": "Z",
         }
         session.add_all(
             [
@@ -184,6 +200,8 @@ COMPUTED = {
     "is_new": bool,
     "due": dt.datetime,
     "next": Any,
+    "is_early": bool,
+    "later": dt.datetime,
     "folded": str,
 }
 

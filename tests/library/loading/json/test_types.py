@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
 from pydantic import ConfigDict, create_model
+from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
 from tests.library.loading.json.columns import Kind, kinds
-from tests.library.loading.json.comparing import EXAMPLES, Source, Tally, adapter, dumped, examples, field_schema, same
+from tests.library.loading.json.comparing import (
+    EXAMPLES,
+    LONG,
+    Source,
+    Tally,
+    adapter,
+    dumped,
+    examples,
+    field_schema,
+    same,
+)
 
+from verdigris.loading.json.planner import Options, Planner
+from verdigris.loading.json.schema import InPython, Reader
 from verdigris.loading.json.types import Encoded, Unsupported, encode
 
 #: What a session may have set otherwise, and no encoding may depend on.
@@ -26,6 +42,9 @@ CONFIGS: tuple[ConfigDict, ...] = (
 )
 #: JSON is printed as the database keeps it: other white space, more digits, the same values.
 VALUES = {"json", "jsonb", "objects", "tags", "hstore"}
+#: Kinds of which each field of a table's own class is read in Python.
+IN_PYTHON = {"inet", "cidr"}
+_numbers = count()
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +145,72 @@ async def value(connection, table, n):
         return await connection.scalar(sa.select(table.c.v).where(table.c.n == n))
     except Exception as error:  # noqa: BLE001 - whatever it is, the loader path raises it too
         return error
+
+
+class Own(SQLModel, registry=registry()):
+    """The base of what is made here, so that no table comes into the metadata of others."""
+
+
+def table_of(annotation: Any, type_: Any, config: Any) -> Any:
+    """Return a class of SQLModel whose `f` has this annotation, over a column of this type."""
+    columns = {"n": Field(primary_key=True), "f": Field(sa_column=sa.Column("v", type_))}
+    said = {"__annotations__": {"n": int, "f": annotation}, "__module__": __name__, "model_config": config}
+    return type(Own)(f"T{next(_numbers)}", (Own,), {**columns, **said}, table=True)
+
+
+def node_of(table: Any) -> Any:
+    """Return what prints `f` of an object of a table's class; raises InPython."""
+    reader = Reader("dump")
+    found: Any = Planner(reader, Options()).object(sa.inspect(table), reader.of(table))
+    return next(member.node for member in found.members if member.key == "f")
+
+
+def held(table: Any, loaded: Any) -> str | None:
+    """Return what Pydantic prints of an object that holds this value, None where it cannot."""
+    instance = sa.inspect(table).class_manager.new_instance()
+    vars(instance).update(f=loaded)
+    whole = adapter(table)
+    try:
+        text = whole.dump_json(whole.validate_python(instance, from_attributes=True), warnings=False).decode()
+    except PydanticSerializationError:
+        return None
+    return text.removeprefix('{"f":').removesuffix("}")
+
+
+def fields(kind: Any):
+    """Yield the classes over a column that PostgreSQL prints, and the text of each."""
+    column = sa.column("v", kind.type)
+    for annotation in (*kind.fields, *kind.python):
+        for config in CONFIGS if LONG else CONFIGS[::4]:
+            table = table_of(annotation, kind.type, config)
+            try:
+                node = node_of(table)
+            except InPython:
+                continue
+            found: Any = encode(column, kind.type, node.schema, node.config)
+            yield annotation, config, table, found.sql
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
+async def test_a_column_of_a_table_is_printed_as_an_object_of_it_is(connection, kind):
+    table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True), sa.Column("v", kind.type))
+    tally, differences = Tally(), []
+
+    await filled(connection, table, kind)
+    loaded = {n: await value(connection, table, n) for n in await connection.scalars(sa.select(table.c.n))}
+    printable = list(fields(kind))
+    texts = [sa.cast(sql, sa.Text).label(f"_{number}") for number, (*_, sql) in enumerate(printable)]
+    for n, *printed in await connection.execute(sa.select(table.c.n, *texts).select_from(table)):
+        for (annotation, config, model, _), text in zip(printable, printed, strict=True):
+            got = "null" if text is None else text
+            want = None if isinstance(loaded[n], Exception) else held(model, loaded[n])
+
+            def is_equal(got: str = got, want: str | None = want) -> bool:
+                return same(got, want, as_values=kind.name in VALUES)
+
+            if tally.differs(got, want, is_equal):
+                differences.append((annotation, config, loaded[n], got, want))
+
+    print(f"{kind.name}: {tally}; {len(printable)} fields")
+    assert differences == []
+    assert printable or kind.name in IN_PYTHON

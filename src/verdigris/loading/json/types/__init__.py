@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Schema = Mapping[str, Any]
 
-__all__ = ["REFUSED", "Encoded", "Unsupported", "encode", "is_json"]
+__all__ = ["REFUSED", "Encoded", "Unsupported", "encode", "is_json", "is_same_kind"]
 
 
 def encode(
@@ -54,6 +54,28 @@ def is_json(type_: TypeEngine[Any]) -> bool:
         array: Any = value.type
         return is_json(array.item_type)
     return value.kind in {"int", "bool", "str", "json", "hstore"}
+
+
+def is_same_kind(type_: TypeEngine[Any], schema: Schema) -> bool:
+    """Whether what the ORM loads for a column of a type is of the kind that a schema is for, and stays as it is.
+
+    True too where only Python knows what is loaded, which `encode` says.
+    """
+    value = loaded(literal_column("NULL", type_), type_)
+    while schema["type"] == "nullable":
+        schema = schema["schema"]
+    if isinstance(value, Unsupported) or schema["type"] == "any":
+        return True
+    if value.kind == "json":
+        return schema["type"] in {"dict", "list"}
+    if schema["type"] == "literal":
+        return value.kind in {"str", "int"}
+    if value.kind == "list" and schema["type"] == "list":
+        array: Any = value.type
+        while schema["type"] == "list":
+            schema = schema["items_schema"]
+        return is_same_kind(array.item_type, schema)
+    return bool(_NATURAL.get(value.kind) == schema["type"])
 
 
 def _encoded(value: Loaded, wanted: Wanted) -> Encoded | Unsupported:

@@ -22,7 +22,10 @@ from sqlalchemy import (
     Time,
     TypeDecorator,
     Uuid,
+    case,
     cast,
+    func,
+    literal_column,
 )
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -51,6 +54,8 @@ def loaded(column: ColumnElement[Any], type_: TypeEngine[Any]) -> Loaded | Unsup
     variant = type_._variant_mapping.get("postgresql")  # noqa: SLF001 - with_variant() is asked in no other way
     if variant is not None:
         return loaded(column, variant)
+    if _is_moment_of_sqlmodel(type_):
+        return Loaded("datetime utc", _moment(column), DateTime(timezone=True))
     own = _own_code(type_)
     if own is not None:
         return Unsupported(f"{type(type_).__name__}.{own} is Python code")
@@ -75,6 +80,19 @@ def _own_code(type_: TypeEngine[Any]) -> str | None:
         if method is not None and not method.__module__.startswith("sqlalchemy."):
             return name
     return None
+
+
+def _is_moment_of_sqlmodel(type_: TypeEngine[Any]) -> bool:
+    """Whether this is what SQLModel makes of a `datetime`, whose Python code leaves a moment the moment that it is."""
+    process = getattr(type(type_), "process_result_value", None)
+    return type(type_).__name__ == "UTCDateTime" and getattr(process, "__module__", "") == "sqlmodel.sql.sqltypes"
+
+
+def _moment(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a `timestamptz` as it is, and a `timestamp`, which older releases of SQLModel made, as one in UTC."""
+    is_plain = func.pg_typeof(column) == literal_column("'timestamp'::regtype")
+    in_utc = func.timezone(literal_column("'UTC'", Text), cast(column, DateTime(timezone=False)))
+    return case((is_plain, in_utc), else_=cast(column, DateTime(timezone=True)))
 
 
 def _as(kind: Kind) -> Callable[[ColumnElement[Any], TypeEngine[Any]], Loaded | Unsupported]:
