@@ -64,6 +64,11 @@ class AsyncWith(Box[SessionDependency]):
                     place=opened.place,
                     fix=GIVE,
                 )
+            case "open" if subject.container:
+                return subject.doubt(
+                    f"{subject.short}: {opened.told}, unless the container goes on with it",
+                    settle="open it in async with",
+                )
             case "open" if subject.yields:
                 return subject.finding("open", f"{subject.short}: {opened.told}", place=opened.place, fix=GIVE)
             case "open":
@@ -125,6 +130,8 @@ class CommitOrRollback(Box[Subject]):
             return self._lost(subject, evidence)
         assert isinstance(subject, SessionDependency)  # noqa: S101 - the other kind
         transactions = evidence.source.transactions
+        if subject.container:
+            return self._seen(subject, evidence) or self._contained(subject, evidence)
         swallowed = transactions.swallows(subject)
         if swallowed is not None:
             return subject.finding(
@@ -175,6 +182,19 @@ class CommitOrRollback(Box[Subject]):
             fix="await session.commit()   # before the route returns",
             consequence="The answer says that it was stored; it never is.",
             related=((others[0], "other code of the project commits itself"), (subject.route.place, "the route")),
+        )
+
+    def _contained(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
+        """A container goes on with its generators when the scope ends: after the response, whatever was raised."""
+        commit = evidence.source.transactions.commit_of(subject)
+        if commit is None:
+            return self._without_commit(subject, evidence)
+        return subject.finding(
+            "after-response",
+            f"{subject.short} commits after its yield, which dishka runs when the response has been sent, "
+            "and when the request failed, too",
+            place=commit,
+            fix="await session.commit()   # where the work is done, before the route returns",
         )
 
     def _seen(self, subject: SessionDependency, evidence: Evidence) -> Judgement | None:

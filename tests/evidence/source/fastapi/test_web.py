@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.evidence.trees import tree
 
 PROVIDERS = """
@@ -43,6 +44,62 @@ def test_so_does_an_annotated_alias(tmp_path):
     alias = "SessionDep = Annotated[AsyncSession, Depends(of_the_middleware)]\n"
 
     assert providers(tree(tmp_path, {"main.py": PROVIDERS + alias})) == {"of_the_middleware"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["session_of('main')", "main_session", "Sessions()", "sessions"],
+)
+def test_what_a_function_makes_and_objects_that_can_be_called_are_dependencies(tmp_path, given):
+    made = f"""
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+factory = async_sessionmaker()
+
+def session_of(name):
+    async def opened():
+        async with factory() as session:
+            yield session
+    return opened
+
+class Sessions:
+    async def __call__(self):
+        async with factory() as session:
+            yield session
+
+main_session = session_of("main")
+sessions = Sessions()
+
+@app.get("/")
+async def read(db: Annotated[AsyncSession, Depends({given})]): ...
+"""
+
+    assert len(providers(tree(tmp_path, {"main.py": PROVIDERS + made}))) == 1
+
+
+@pytest.mark.parametrize("given", ["APIKeyHeader(name='key')", "scheme", "Rule('admin')", "rule_of('admin')"])
+def test_what_gives_no_session_leaves_no_doubt_of_one(tmp_path, given):
+    made = f"""
+from fastapi.security import APIKeyHeader, HTTPBearer
+from elsewhere import Elsewhere
+
+class Rule:
+    def __init__(self, name): ...
+    def __call__(self, request: Request) -> None: ...
+
+def rule_of(name):
+    def rule(request: Request) -> None: ...
+    return rule
+
+scheme = HTTPBearer()
+
+@app.get("/", dependencies=[Depends({given})])
+async def read(): ...
+"""
+
+    assert not tree(tmp_path / "known", {"main.py": PROVIDERS + made}).session_dependencies.gaps
+    made = made.replace(f"[Depends({given})]", "[Depends(Elsewhere().rule('admin'))]")
+    assert tree(tmp_path / "open", {"main.py": PROVIDERS + made}).session_dependencies.gaps
 
 
 def test_a_route_is_named_with_the_prefixes_of_all_routers_around_it(tmp_path):

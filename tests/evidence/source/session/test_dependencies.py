@@ -255,3 +255,76 @@ async def get_db(request: Request):
 )
 def test_a_factory_is_known_by_what_the_application_keeps_in_its_state(factory, end, expected, tmp_path):
     assert verdict(AsyncWith, tmp_path, KEPT.format(factory=factory, end=end)) is expected
+
+
+CONTAINER = """
+from dishka import FromDishka, Provider, Scope, make_async_container, provide
+from dishka.integrations.fastapi import inject, setup_dishka
+from typing import AsyncIterator
+
+class Connections(Provider):
+    scope = Scope.REQUEST
+
+    @provide
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        {body}
+
+setup_dishka(make_async_container(Connections()), app)
+
+@app.get("/")
+@inject
+async def write(session: FromDishka[AsyncSession]):
+    session.add(Order())
+"""
+
+
+def contained(body):
+    return CONTAINER.format(body=body)
+
+
+@pytest.mark.parametrize(
+    ("body", "opens", "ends"),
+    [
+        ("async with factory() as session:\n            yield session", Verdict.HOLDS, Verdict.FAILS),
+        ("async with factory.begin() as session:\n            yield session", Verdict.HOLDS, Verdict.FAILS),
+        (
+            "async with factory() as session:\n            yield session\n            await session.commit()",
+            Verdict.HOLDS,
+            Verdict.FAILS,
+        ),
+        ("session = factory()\n        yield session\n        await session.close()", Verdict.UNPROVEN, Verdict.FAILS),
+    ],
+)
+def test_what_a_container_gives_is_judged_by_when_the_container_goes_on_with_it(body, opens, ends, tmp_path):
+    evidence = Evidence(tree(tmp_path, {"main.py": HEAD + contained(body)}))
+
+    assert (AsyncWith().conclude(evidence).verdict, CommitOrRollback().conclude(evidence).verdict) == (opens, ends)
+
+
+def test_a_container_may_leave_commits_to_services(tmp_path):
+    service = "\nasync def save(session: AsyncSession):\n    session.add(Order())\n    await session.commit()\n"
+    body = "async with factory() as session:\n            yield session"
+    source = tree(
+        tmp_path, {"main.py": HEAD + contained(body).replace("session.add(Order())", "await save(session)") + service}
+    )
+
+    assert CommitOrRollback().conclude(Evidence(source)).verdict is Verdict.HOLDS
+
+
+def test_a_container_that_answers_no_requests_has_no_dependencies_of_theirs(tmp_path):
+    body = "async with factory() as session:\n            yield session"
+    text = contained(body).replace("dishka.integrations.fastapi", "dishka.integrations.aiogram")
+
+    assert not tree(tmp_path, {"main.py": HEAD + text}).dependencies.every
+
+
+def test_a_cast_gives_what_it_is_given(tmp_path):
+    dependency = """
+from typing import cast
+
+async def get_db():
+    async with factory() as session:
+        yield cast(AsyncSession, session)
+"""
+
+    assert verdict(AsyncWith, tmp_path, dependency) is Verdict.HOLDS

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.fastapi.providers import called
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument
 from verdigris.evidence.source.reading.modules import Scope
@@ -84,7 +85,7 @@ class Web:
         found = []
         for call, _ in self.source.calls.outside({"fastapi"}, "Depends", "Security"):
             given = call.node.args[0] if call.node.args else keyword(call.node, "dependency")
-            provider = None if given is None else self.source.types.reach(given, call.scope)
+            provider = None if given is None else called(self.source, given, call.scope)
             scope = keyword(call.node, "scope")
             worth = Missing() if scope is None else self.source.evaluator.value(Argument(scope, call.scope))
             found.append(Depends(call, provider, worth))

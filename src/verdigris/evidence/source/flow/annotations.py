@@ -32,7 +32,7 @@ _COLLECTIONS = {
     "list", "List", "Sequence", "Iterable", "set", "Set", "tuple", "Collection", "ScalarResult", "AsyncScalarResult",
     "AsyncIterator", "Iterator", "AsyncIterable", "AsyncGenerator", "Generator", "frozenset",
 }  # fmt: skip
-_WRAPPERS = {"Optional", "Annotated", "Awaitable", "Coroutine", "Union", "Final", "ClassVar"}
+_WRAPPERS = {"Optional", "Annotated", "Awaitable", "Coroutine", "Union", "Final", "ClassVar", "FromDishka"}
 _BUILTIN_TYPES = {
     "int", "str", "float", "bool", "bytes", "dict", "list", "set", "tuple", "object", "None", "complex", "bytearray",
 }  # fmt: skip

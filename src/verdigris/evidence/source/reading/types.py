@@ -17,7 +17,9 @@ ASYNC_FACTORY = External("sqlalchemy.ext.asyncio.async_sessionmaker")
 SYNC_FACTORY = External("sqlalchemy.orm.sessionmaker")
 _ITERATORS = {"AsyncIterator", "AsyncGenerator", "Iterator", "Generator", "AsyncIterable", "Iterable"}
 _CONTEXTS = {"AbstractAsyncContextManager", "AbstractContextManager", "AsyncContextManager", "ContextManager"}
-_WRAPPERS = {"Optional", "Awaitable", "Coroutine", "ClassVar", "Final", "Required", "NotRequired", "Type", "type"}
+_WRAPPERS = {
+    "Optional", "Awaitable", "Coroutine", "ClassVar", "Final", "Required", "NotRequired", "Type", "type", "FromDishka",
+}  # fmt: skip
 _CONSTRUCTORS = {
     "construct",
     "model_construct",

@@ -1,9 +1,9 @@
-"""The dependencies that inject sessions: what `Depends` gives that is a session, a factory, or holds one."""
+"""The dependencies that inject sessions: what `Depends` or a container gives that is a session, or holds one."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from verdigris.evidence.source.reading.arguments import is_generator
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External, Meaning
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY, SYNC_FACTORY
+from verdigris.evidence.source.session.containers import provided
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
@@ -23,7 +24,10 @@ _SESSIONS = {"session", "db", "db_session", "async_session"}
 
 @dataclass(frozen=True, slots=True)
 class SessionDependency(Subject):
-    """A function (or bound method) that FastAPI calls to inject a session, or something that holds one."""
+    """A function (or bound method) that is called to inject a session, or something that holds one.
+
+    FastAPI calls it for each of its `uses`, a `container` for whoever asks that.
+    """
 
     key: str
     place: Place
@@ -32,6 +36,7 @@ class SessionDependency(Subject):
     uses: tuple[Depends, ...]
     session: str  # async, sync
     of: str = "session"  # what it gives: session, factory, or a holder of a session that it opens itself
+    container: bool = False
 
     @property
     def short(self) -> str:
@@ -53,7 +58,7 @@ class Dependencies:
 
     @cached_property
     def every(self) -> list[SessionDependency]:
-        """Every provider of a session that some `Depends` names, once."""
+        """Every provider of a session that some `Depends` names or a container calls, once."""
         by_provider: dict[int, list[Depends]] = {}
         providers: dict[int, Meaning] = {}
         for use in self.source.web.depends:
@@ -62,6 +67,9 @@ class Dependencies:
                 providers[mark] = use.provider
                 by_provider.setdefault(mark, []).append(use)
         found = [self._session_dependency(providers[mark], uses) for mark, uses in by_provider.items()]
+        for function in dict.fromkeys(provided(self.source)):
+            given = self._session_dependency(function, []) if id(function) not in by_provider else None
+            found.append(None if given is None or given.of == "factory" else replace(given, container=True))
         return [dependency for dependency in found if dependency is not None]
 
     def _session_dependency(self, provider: Meaning, uses: list[Depends]) -> SessionDependency | None:

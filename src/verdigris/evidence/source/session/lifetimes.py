@@ -66,6 +66,8 @@ class Lifetimes:
         place = function.module.place(node)
         if isinstance(node, ast.Await):
             node = node.value
+        if isinstance(node, ast.Call) and leaf_of(node.func) == "cast" and len(node.args) == 2:
+            node = node.args[1]
         if isinstance(node, ast.Call) and leaf_of(node.func) in {"anext", "__anext__", "next"}:
             return Opening("next", place, short(node))
         if isinstance(node, ast.Name):
