@@ -9,7 +9,6 @@ from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.ran import of_tests
 from verdigris.evidence.source.engine.engines import Engine
-from verdigris.evidence.source.engine.limits import is_file
 from verdigris.evidence.source.fastapi.handlers import Application
 from verdigris.evidence.source.transactions.clauses import Clause
 from verdigris.evidence.source.transactions.polling import Loop
@@ -161,7 +160,7 @@ class ConnectionErrors(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the async engines with a server, the loops that poll it, and clauses that never match."""
-        engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and not is_file(engine))
+        engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and bool(engine.to_servers))
         return Population(
             (*engines, *evidence.source.polling.loops, *evidence.source.retries.dead_clauses[:1]), engines.gaps
         )
@@ -220,7 +219,7 @@ class RetryTransient(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name what is repeated, and the engines whose transactions could be."""
-        engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and not is_file(engine))
+        engines = evidence.source.engines.where(lambda engine: engine.mode == "async" and bool(engine.to_servers))
         return Population((*evidence.source.retries.every, *engines), engines.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:

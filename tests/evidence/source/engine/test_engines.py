@@ -131,6 +131,66 @@ engine = create_async_engine("postgresql+asyncpg://h/d", **options)
     assert engine.option("pool_pre_ping") == Missing()
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "dialect(url) != 'sqlite'",
+        "not url.startswith('sqlite')",
+        "'sqlite' not in url",
+        "dialect(url) not in {'sqlite'}",
+        "not settings.is_sqlite",
+        "served",
+        "served and settings.pooled",
+    ],
+)
+def test_what_is_written_for_sqlite_alone_says_nothing_of_a_pool(tmp_path, test):
+    made = f"""
+from elsewhere import dialect, settings
+def make(url: str):
+    served = not (dialect(url) == "sqlite")
+    options = {{"pool_pre_ping": True}}
+    if {test}:
+        options.update(pool_size=20, connect_args={{"command_timeout": 60}})
+    elif not served:
+        options["connect_args"] = {{"timeout": 30}}
+    return create_async_engine(url, **options)
+engine = make(settings.url)
+"""
+    source = tree(tmp_path, {"app.py": HEAD + made})
+
+    [engine] = source.engines
+    sure = "and" not in test
+
+    assert engine.given("pool_size") is sure
+    assert isinstance(source.limits.of(engine).statement, Known if sure else Unknown)
+
+
+@pytest.mark.parametrize("test", ["dialect(url) in {'sqlite', 'mysql'}", "settings.small", "url.startswith('mysql')"])
+def test_what_is_written_for_others_too_says_something_of_theirs(tmp_path, test):
+    made = f"engine = create_async_engine(url, **({{}} if {test} else {{'pool_size': 20}}))\n"
+    source = tree(tmp_path, {"app.py": HEAD + "from elsewhere import dialect, settings, url\n" + made})
+
+    [engine] = source.engines
+
+    assert engine.given("pool_size") is False
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "class AioSqlite:\n    def engine(self):\n        return create_async_engine(self.url)",
+        "if url.startswith('sqlite'):\n    engine = create_async_engine(url)\nelse:\n    engine = None",
+        "engine = create_async_engine(url) if settings.use_sqlite else None",
+    ],
+)
+def test_an_engine_that_is_made_for_sqlite_alone_has_no_pool_that_matters(tmp_path, made):
+    source = tree(tmp_path, {"app.py": HEAD + f"from elsewhere import settings, url\n{made}\n"})
+
+    [engine] = source.engines
+
+    assert (engine.pooled, engine.to_servers) == (Known(value=False), [])
+
+
 def test_an_engine_that_its_function_forgets_is_not_one_whose_pool_matters(tmp_path):
     source = tree(
         tmp_path,

@@ -15,6 +15,7 @@ from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.kept_values import alternatives, forgotten
 from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.source.reading.paste import call_with
+from verdigris.evidence.source.reading.sqlite import is_within
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -153,12 +154,22 @@ class Engine(Subject):
 
     def _in_a_file(self, way: Options) -> bool:
         """Tell whether this is SQLite: without a server nothing goes stale and nothing refuses a connection."""
+        if way.sqlite:
+            return True
         if "connect_args" in way.values:
             given = self.evaluator.dictionaries(way.values["connect_args"])
             if all("check_same_thread" in inner.values for inner in given):
                 return True
         texts = [] if self.url is None else self.urls.drivers(self.url)
-        return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)
+        schemes = [text.scheme or "" for text in texts]
+        if not any(schemes):
+            return is_within(self.evaluator.names, self.made.node, self.made.scope)
+        return all(scheme.startswith("sqlite") for scheme in schemes)
+
+    @property
+    def to_servers(self) -> list[Options]:
+        """The ways on which this engine connects to a server: none, if its database is always a file or memory."""
+        return [way for way in self.ways if not self._in_a_file(way)]
 
     @property
     def shares_connection(self) -> bool:

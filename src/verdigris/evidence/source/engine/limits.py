@@ -50,7 +50,7 @@ class TimeLimits:
 
     def of(self, engine: Engine) -> Limits:
         """Return the limits of an engine, from its options, its connect_args and its URL."""
-        found = [self._of(engine, way) for way in engine.ways]
+        found = [self._of(engine, way) for way in engine.to_servers or engine.ways]
         connect, statement = agree([each.connect for each in found]), agree([each.statement for each in found])
         return Limits(connect, statement, found[0].told if found else "")
 
@@ -152,9 +152,3 @@ class TimeLimits:
 def _promised(maker: str) -> str:
     promise = guaranteed(maker, "command_timeout")
     return promise.reason if promise is not None else ""
-
-
-def is_file(engine: Engine) -> bool:
-    """Tell whether an engine's database is a file or memory: there is no server to lose."""
-    texts = [] if engine.url is None else engine.urls.drivers(engine.url)
-    return bool(texts) and all((text.scheme or "").startswith("sqlite") for text in texts)

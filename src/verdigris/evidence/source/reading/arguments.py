@@ -29,10 +29,14 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Keyword arguments of one way through the code; `open` says what else may be among them."""
+    """Keyword arguments of one way through the code; `open` says what else may be among them.
+
+    `sqlite` says that a condition leads this way for SQLite alone.
+    """
 
     values: Mapping[str, Argument] = field(default_factory=dict)
     open: str | None = None
+    sqlite: bool = False
 
     def with_(self, **more: Argument) -> Options:
         """Add or replace arguments."""
@@ -44,7 +48,7 @@ class Options:
 
     def merged(self, other: Options) -> Options:
         """Add the other's arguments; either's openness stays."""
-        return Options({**self.values, **other.values}, self.open or other.open)
+        return Options({**self.values, **other.values}, self.open or other.open, self.sqlite or other.sqlite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from verdigris.evidence.source.reading.arguments import Argument, Frame, Options
 from verdigris.evidence.source.reading.attributes import self_assignments
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.sqlite import branch
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Mappings:
             case ast.Dict(keys=keys, values=values):
                 return self._literal(keys, values, argument, depth)
             case ast.IfExp():
-                return [way for arm in _arms(node) for way in self.of(replace(argument, node=arm), depth + 1)]
+                return self._either(node, argument, depth)
             case ast.BoolOp(op=ast.Or(), values=[first, *_]):
                 return self.of(replace(argument, node=first), depth + 1)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -79,6 +80,14 @@ class Mappings:
                 return self._of_instance(node, argument, depth) or unknown
             case _:
                 return unknown
+
+    def _either(self, node: ast.IfExp, argument: Argument, depth: int) -> list[Options]:
+        ways: list[Options] = []
+        mine = branch(self.evaluator.names, node.test, argument.scope)
+        for arm in _arms(node):
+            inner = self.of(replace(argument, node=arm), depth + 1)
+            ways += [replace(way, sqlite=way.sqlite or mine is (arm is node.body)) for way in inner]
+        return ways
 
     def _called(self, node: ast.Call, argument: Argument, depth: int) -> list[Options]:
         """Follow `dict(…)`, copies, typed dictionaries and functions of the tree."""
@@ -295,11 +304,12 @@ class _Builder:
 
     def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt], ways: list[Options]) -> list[Options]:
         truth = self.mappings.evaluator.truth(Argument(test, self.scope, self.frame))
+        mine = branch(self.mappings.evaluator.names, test, self.scope)
         found: list[Options] = []
         for taken, block in ((True, body), (False, orelse)):
             if truth is (not taken):
                 continue
-            after = self.run(block, ways)
+            after = [replace(way, sqlite=way.sqlite or mine is taken) for way in self.run(block, ways)]
             found += [] if _leaves(block) else after
         return found
 
