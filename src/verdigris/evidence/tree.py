@@ -35,6 +35,8 @@ SETTINGS = re.compile(
     r"^(pyproject\.toml|\.?pytest\.(toml|ini)|tox\.ini|setup\.cfg|(.+\.)?[Mm]akefile|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|.*requirements.*\.txt|(docker-)?compose.*\.ya?ml)$"
 )
 
+_FIXTURE = re.compile(r"^@(pytest|pytest_asyncio)\.fixture\b", re.MULTILINE)  # only tests take what it makes
+
 
 class Role(StrEnum):
     """What a file is for; boxes judge application code, and tests where the box is about tests."""
@@ -83,12 +85,13 @@ def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
 
 
 def role_of(relative: str, text: str = "") -> Role:
-    """Tell what a file is for from its path; an `env.py` of Alembic by what it says."""
+    """Tell what a file is for from its path; an `env.py` of Alembic and a plugin of pytest by what they say."""
     path = PurePosixPath(relative)
     folders = {part.lower() for part in path.parts[:-1]}
     name = path.name
     named_test = name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
-    if folders & {"tests", "test", "testing"} or named_test:
+    plugin = any(folder.startswith("pytest") for folder in folders) or _FIXTURE.search(text)
+    if folders & {"tests", "test", "testing"} or named_test or plugin:
         return Role.TEST
     if folders & {"alembic", "versions", "migrations"} or (name == "env.py" and "alembic" in text):
         return Role.MIGRATION

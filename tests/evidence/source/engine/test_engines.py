@@ -216,13 +216,23 @@ async def lifespan(app):
 def make():
     given = create_async_engine("postgresql+asyncpg://h/d")
     return given
+
+def create_tables(metadata):
+    made = None
+    try:
+        made = create_engine("postgresql+psycopg2://h/d")
+        assert made
+        metadata.create_all(made)
+    finally:
+        if made:
+            made.dispose()
 """
         },
     )
 
-    found = {engine.short: engine.pooled for engine in source.engines}
+    found = {engine.short: engine.pooled == Known(value=True) for engine in source.engines}
 
-    assert found == {"lifespan.once": Known(False), "lifespan.kept": Known(True), "make.given": Known(True)}
+    assert found == {"lifespan.once": False, "lifespan.kept": True, "make.given": True, "create_tables.made": False}
 
 
 def test_class_attributes_and_dictionaries_name_their_engines(tmp_path):
@@ -279,6 +289,20 @@ def test_engines_outside_of_the_application_are_not_judged(tmp_path, path):
     )
 
     assert len(source.engines) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("kit/database.py", "import pytest\n\n@pytest.fixture(scope='session')\ndef database(): ...\n"),
+        ("kit/database.py", "import pytest_asyncio\n\n@pytest_asyncio.fixture\nasync def database(): ...\n"),
+        ("packages/pytest-shop/src/pytest_shop/helpers/database.py", ""),
+    ],
+)
+def test_engines_of_a_plugin_of_pytest_are_the_tests(tmp_path, path, text):
+    source = tree(tmp_path, {path: HEAD + text + "engine = create_async_engine('postgresql://h/d')\n"})
+
+    assert (len(source.engines), len(source.tests.engines)) == (0, 1)
 
 
 def test_an_engine_under_a_main_guard_is_a_scripts(tmp_path):

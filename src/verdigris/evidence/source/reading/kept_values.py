@@ -55,7 +55,7 @@ def _leaves(source: Source, function: Scope, node: ast.expr, depth: int) -> bool
         parent = module.parents[parent]
     if isinstance(parent, ast.Attribute):
         return False
-    if isinstance(parent, (ast.Compare, ast.If, ast.withitem)):
+    if isinstance(parent, (ast.Assert, ast.Compare, ast.If, ast.withitem)):
         return False
     if isinstance(parent, ast.Call):
         if parent.func is node:

@@ -34,8 +34,9 @@ def branch(names: Names, test: ast.expr, scope: Scope, depth: int = 0) -> bool |
             return True
         case ast.Name() if depth < DEPTH:
             meaning = names.resolve(test, scope)
-            value = meaning.value if isinstance(meaning, Assigned) else None
-            return None if value is None else branch(names, value, meaning.scope, depth + 1)
+            if not isinstance(meaning, Assigned) or meaning.value is None:
+                return None
+            return branch(names, meaning.value, meaning.scope, depth + 1)
         case _:
             return None
 
