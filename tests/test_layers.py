@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "verdigris"
-CHECKER = {"checker", "checklist", "cli", "demo", "evidence", "report"}
+CHECKER = {"checker", "checklist", "cli", "demo", "evidence", "fix", "report"}
 APART = {"__init__", "__main__", "__pycache__", "embedded", "pytest_plugin"}
 #: The parts of the checker, each on those before it; the demo is one command more.
-PARTS = ["evidence", "checklist", "report", "checker", "cli"]
+PARTS = ["evidence", "checklist", "report", "checker", "fix", "cli"]
 INDEX = PACKAGE / "evidence" / "source"
 #: What each package of the source evidence builds on, imported or asked through the index: what stands above it only.
 BUILDS_ON = {

@@ -9,7 +9,7 @@ from tests.report.sample import box, finding, many, sample
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.values import Place
 from verdigris.report import renderer
-from verdigris.report.style import Style, clean, columns, style_for
+from verdigris.report.style import Style, clean, columns, cut, style_for
 from verdigris.report.words import shown, summary
 
 
@@ -74,6 +74,13 @@ def test_texts_of_the_checked_code_cannot_steer_the_terminal():
 
 def test_carets_stand_under_wide_characters():
     assert columns(clean("名前 = x")) == 8
+
+
+@pytest.mark.parametrize("text", ["a" * 30, "數" * 30, "a" + "數" * 29, "数a" * 15])
+def test_a_line_is_cut_to_the_columns_of_the_terminal(text):
+    assert cut(text, 60) == text
+    assert 18 <= columns(cut(text, 20)) <= 20
+    assert cut(text, 20).endswith("…")
 
 
 def test_limits_change_no_count_and_no_exit_code():

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from verdigris import __version__
 from verdigris.checker.suppressions import Suppression
 from verdigris.checklist.verdict import Verdict
-from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
+from verdigris.evidence.judgement import Doubt, Edit, Finding, Kind, Proof, Severity
 from verdigris.evidence.tree import Role, Unread, found
 from verdigris.evidence.values import Place
 from verdigris.report.report import BoxReport
@@ -142,7 +142,8 @@ def _plain(judged: Judged) -> dict[str, Any]:
 def _finding(item: Finding) -> list[Any]:
     related = [[_at(place), text] for place, text in item.related]
     told = [item.subject, item.variant, item.message, item.kind, _at(item.place), item.fix, item.consequence]
-    return [*told, item.severity, related]
+    edits = [[_at(edit.place), edit.keyword, edit.value, edit.safe] for edit in item.edits]
+    return [*told, item.severity, related, edits]
 
 
 def _at(place: Place | None) -> list[Any] | None:
@@ -180,9 +181,19 @@ def _box(plain: Any) -> BoxReport:
 
 
 def _found(item: list[Any]) -> Finding:
-    subject, variant, message, kind, at, fix, consequence, severity, related = item
-    places = tuple((Place(*where), text) for where, text in related)
-    return Finding(subject, variant, message, Kind(kind), _place(at), fix, consequence, Severity(severity), places)
+    subject, variant, message, kind, at, fix, consequence, severity, related, edits = item
+    return Finding(
+        subject,
+        variant,
+        message,
+        Kind(kind),
+        _place(at),
+        fix,
+        consequence,
+        Severity(severity),
+        tuple((Place(*where), text) for where, text in related),
+        tuple(Edit(Place(*where), keyword, value, safe) for where, keyword, value, safe in edits),
+    )
 
 
 def _place(at: list[Any] | None) -> Place | None:

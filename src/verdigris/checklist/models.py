@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
-from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.judgement import Edit, Judgement, Kind, Population, Severity
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.unseen import passed_on, stray
 from verdigris.evidence.values import Known, Missing, Unknown
@@ -113,6 +113,7 @@ class ExplicitLazy(Box[Model]):
                 f"{subject.name} does not say how {_names(unnamed)} {'is' if len(unnamed) == 1 else 'are'} loaded",
                 place=unnamed[0].place,
                 fix=unnamed[0].with_lazy("raise_on_sql"),
+                edits=tuple(edit for each in unnamed for edit in each.edits("raise_on_sql")),
                 related=tuple((each.place, "and this one") for each in unnamed[1:SHOWN]),
             )
         for each in subject.own_relationships:
@@ -169,15 +170,15 @@ class LazyRaise(Box[Model]):
                 case Known(value) if value in DELIBERATE:
                     eager.append(relationship)
                 case Known("noload"):
-                    return self._finding(relationship, "silent", "is `noload`: it reads as empty though rows exist")
+                    what = "is `noload`: it reads as empty though rows exist"
+                    return self._finding(relationship, "silent", what, self._edits(subject, evidence))
                 case Missing() if _raises_live(relationship, evidence):
                     continue
                 case Missing() if evidence.source.models.strategies_set is not None:
                     doubt = doubt or _set_elsewhere(subject, relationship, evidence.source.models.strategies_set)
                 case Known() | Missing():
-                    return self._finding(
-                        relationship, "lazy", "is loaded when it is touched, which async code cannot await"
-                    )
+                    what = "is loaded when it is touched, which async code cannot await"
+                    return self._finding(relationship, "lazy", what, self._edits(subject, evidence))
                 case Unknown(reason):
                     seen = evidence.lazy_of(relationship.key)
                     if seen is None:
@@ -196,5 +197,18 @@ class LazyRaise(Box[Model]):
             f"the {len(subject.own_relationships)} relationships of {subject.name} raise instead of loading"
         )
 
-    def _finding(self, relationship: Relationship, variant: str, what: str) -> Judgement:
-        return relationship.finding(variant, f"{relationship.key} {what}", fix=relationship.with_lazy("raise_on_sql"))
+    def _finding(self, relationship: Relationship, variant: str, what: str, edits: tuple[Edit, ...]) -> Judgement:
+        return relationship.finding(
+            variant, f"{relationship.key} {what}", fix=relationship.with_lazy("raise_on_sql"), edits=edits
+        )
+
+    def _edits(self, model: Model, evidence: Evidence) -> tuple[Edit, ...]:
+        """Return the edits of all relationships of a class that load in silence, or read as empty."""
+        lazy = []
+        for each in model.own_relationships:
+            match each.lazy:
+                case Known(value) if value not in RAISING | DELIBERATE:
+                    lazy.append(each)
+                case Missing() if not _raises_live(each, evidence) and evidence.source.models.strategies_set is None:
+                    lazy.append(each)
+        return tuple(edit for each in lazy for edit in each.edits("raise_on_sql"))

@@ -94,7 +94,13 @@ class ExpireOnCommit(Box[Factory | RanFactory | StaleRead]):
                 return subject.doubt(f"`expire_on_commit` of `{subject.short}` is not settled: {reason}")
 
     def _expires(self, made: Factory | RanFactory, message: str, kind: Kind) -> Judgement:
-        return made.finding("expires", message, fix=made.with_option("expire_on_commit", "False"), kind=kind)
+        return made.finding(
+            "expires",
+            message,
+            fix=made.with_option("expire_on_commit", "False"),
+            kind=kind,
+            edits=made.edits("expire_on_commit", "False"),
+        )
 
     def _read(self, read: StaleRead) -> Judgement:
         after = read.variant.rpartition("-")[2]

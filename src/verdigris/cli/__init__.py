@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("check:check", "say of every box whether it holds, and show why"),
+    "fix": ("fix:fix", "write what of the findings a tool can write"),
     "boxes": ("pages:boxes", "list the checklist"),
     "explain": ("pages:explain", "show the page of a box"),
     "baseline": ("check:baseline", "write or prune the file of known findings"),

@@ -38,10 +38,24 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """The part of a fix that a tool can write: a keyword, set in the call of this span.
+
+    A safe one changes nothing but the fault; with another the program may have relied on what it did.
+    """
+
+    place: Place
+    keyword: str
+    value: str
+    safe: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """The subject is not as the box demands.
 
-    `variant` names the way of failing and is the second half of the rule's name; `fix` is text to paste.
+    `variant` names the way of failing and is the second half of the rule's name; `fix` is text to paste, `edits` what
+    of it `verdigris fix` writes.
     """
 
     subject: str
@@ -53,6 +67,7 @@ class Finding:
     consequence: str | None = None
     severity: Severity = Severity.ERROR
     related: tuple[tuple[Place, str], ...] = ()
+    edits: tuple[Edit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,7 @@ class Subject:
         consequence: str | None = None,
         severity: Severity = Severity.ERROR,
         related: tuple[tuple[Place, str], ...] = (),
+        edits: tuple[Edit, ...] = (),
     ) -> Finding:
         """Say in which way this subject is not as it should be."""
         return Finding(
@@ -107,6 +123,7 @@ class Subject:
             consequence,
             severity,
             related,
+            edits,
         )
 
     def doubt(self, reason: str, *, settle: str | None = None, place: Place | None = None) -> Doubt:

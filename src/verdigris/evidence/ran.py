@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from verdigris.evidence.judgement import Kind, Population, Subject
+from verdigris.evidence.judgement import Edit, Kind, Population, Subject
 from verdigris.evidence.source.engine.engines import NONE_MADE
 from verdigris.evidence.source.reading.files import Role, role_of
 from verdigris.evidence.source.reading.names import External
@@ -60,6 +60,10 @@ class RanEngine(Subject):
         value = getattr(self.seen, recorded, None)
         return Missing() if value is None else Known(value, "as it ran")
 
+    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+        """Return no edit: the source does not show where."""
+        return ()
+
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the options to add where the engine is made."""
         return ", ".join(f"{key}={text}" for key, text in {name: value, **more}.items())
@@ -97,6 +101,10 @@ class RanFactory(Subject):
     def option(self, name: str) -> Value:
         """Return a setting as it ran."""
         return Known(self.expires if name == "expire_on_commit" else self.flushes, "as it ran")
+
+    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+        """Return no edit: the source does not show where."""
+        return ()
 
     def with_option(self, name: str, value: str) -> str:
         """Return the option to add where it is made."""

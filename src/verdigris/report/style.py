@@ -53,8 +53,13 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Shorten a text that does not fit."""
-    return text if len(text) <= width else f"{text[: max(width - 1, 1)]}…"
+    """Shorten a text that does not fit into so many columns."""
+    if columns(text) <= width:
+        return text
+    kept = text[: max(width - 1, 1)]
+    while columns(kept) > max(width - 1, 1):
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
 def style_for(stream: TextIO, colour: str = "auto", environment: Mapping[str, str] | None = None) -> Style:

@@ -258,3 +258,14 @@ def test_a_submodule_is_a_member_of_its_package(tmp_path):
 
     assert isinstance(meaning(source, "main.py", "app.db"), Module)
     assert meaning(source, "main.py", "app.db.text") == External("sqlalchemy.text")
+
+
+def test_columns_are_counted_in_characters_and_lines_as_the_parser_does(tmp_path):
+    code = 'first = 1  # sqlalchemy\n\x0c\nsecond = "данные 數據"; third = f("база")\n'
+    source = tree(tmp_path, {"app.py": code})
+    module = source.names.by_path["app.py"]
+    statement = module.file.tree.body[-1]
+
+    place = module.place(statement)
+
+    assert module.file.lines[place.line - 1][place.column : place.end_column] == 'third = f("база")'

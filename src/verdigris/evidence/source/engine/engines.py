@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Population, Subject
+from verdigris.evidence.judgement import Edit, Population, Subject
 from verdigris.evidence.source.reading.arguments import is_kept, keyword
 from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Frame, Options
@@ -196,6 +196,12 @@ class Engine(Subject):
         changed = {name: value, **more}
         call = self.call if self._takes(*changed) else self.made
         return call_with(call.node, changed, [key for key in changed if self._may_be_given(key)])
+
+    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+        """Return the edit that sets an option; none where another place may give it too."""
+        call = self.call if self._takes(name) else self.made
+        among = any(each.arg is None for each in call.node.keywords) and self._may_be_given(name)
+        return () if among else (Edit(call.place, name, value),)
 
     def _takes(self, *names: str) -> bool:
         """Tell whether the call takes options that are not written there: one of the project's own may not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Subject
+from verdigris.evidence.judgement import Edit, Subject
 from verdigris.evidence.source.engine.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.reading.calls import Call, depends_on_parameters
@@ -81,6 +81,11 @@ class Factory(Subject):
         """Return the call with an option set, to paste."""
         spread = any(name in way.values or way.open is not None for way in self.ways)
         return call_with(self.call.node, {name: value}, [name] if spread else [])
+
+    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+        """Return the edit that sets an option, which code may have relied on; none where another place may give it."""
+        among = any(each.arg is None for each in self.call.node.keywords)
+        return () if among else (Edit(self.call.place, name, value, safe=False),)
 
     def renamed(self, maker: str) -> str:
         """Return the call with another maker, to paste; its `class_` stays, as that of SQLModel alone has `exec()`."""

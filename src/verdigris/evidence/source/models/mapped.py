@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Subject
+from verdigris.evidence.judgement import Edit, Subject
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Options
 from verdigris.evidence.source.reading.nodes import leaf_within
@@ -16,6 +16,7 @@ from verdigris.evidence.source.reading.paste import assigned, call_with, diction
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
+    from verdigris.evidence.source.reading.calls import Call
     from verdigris.evidence.source.reading.modules import Scope
 
 
@@ -64,7 +65,7 @@ class Column(Subject):
     evaluator: Evaluator = field(repr=False)
     mixin: bool = False
     statement: ast.AST | None = field(default=None, repr=False, compare=False)
-    call: ast.Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
+    call: Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
 
     def option(self, name: str) -> Value:
         """Return a keyword of the column."""
@@ -101,12 +102,12 @@ class Column(Subject):
             for way in self.ways[:1]:
                 arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "index"]
             return assigned(self.statement, self.name, f"{self.made}({', '.join([*arguments, 'index=True'])})")
-        inner = keyword(self.call, "sa_column")
+        inner = keyword(self.call.node, "sa_column")
         if isinstance(inner, ast.Call):
             return assigned(
-                self.statement, self.name, call_with(self.call, {"sa_column": call_with(inner, {"index": "True"})})
+                self.statement, self.name, call_with(self.call.node, {"sa_column": call_with(inner, {"index": "True"})})
             )
-        return assigned(self.statement, self.name, call_with(self.call, {"index": "True"}))
+        return assigned(self.statement, self.name, call_with(self.call.node, {"index": "True"}))
 
     def _annotation_indexed(self) -> str:
         statement = self.statement
@@ -162,7 +163,7 @@ class Relationship(Subject):
     evaluator: Evaluator = field(repr=False)
     base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
     statement: ast.AST | None = field(default=None, repr=False, compare=False)
-    call: ast.Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
+    call: Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
 
     def option(self, name: str) -> Value:
         """Return a keyword of the relationship."""
@@ -185,7 +186,7 @@ class Relationship(Subject):
         way = self.ways[0] if self.ways else Options()
         strategy = f'lazy="{lazy}"'
         if self.call is not None and self.made != "backref":
-            return assigned(self.statement, self.name, self._call_with(self.call, lazy))
+            return assigned(self.statement, self.name, self._call_with(self.call.node, lazy))
         if self.made == "backref":
             kept = [
                 f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key not in {"lazy", "name"}
@@ -194,6 +195,18 @@ class Relationship(Subject):
         arguments = [ast.unparse(argument.node) for argument in self.arguments]
         arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "lazy"]
         return assigned(self.statement, self.name, f"{self.made}({', '.join([*arguments, strategy])})")
+
+    def edits(self, lazy: str) -> tuple[Edit, ...]:
+        """Return the edit that names a strategy; none where it may be given in several places."""
+        call = self.call
+        if call is None or any(each.arg is None for each in call.node.keywords):
+            return ()
+        if self.made == "relationship":
+            return (Edit(call.place, "lazy", f'"{lazy}"', safe=False),)
+        handed = keyword(call.node, "sa_relationship") or keyword(call.node, "sa_relationship_kwargs")
+        if self.made != "Relationship" or handed is not None:
+            return ()
+        return (Edit(call.place, "sa_relationship_kwargs", f'{{"lazy": "{lazy}"}}', safe=False),)
 
     def _call_with(self, call: ast.Call, lazy: str) -> str:
         """Return the call with a strategy; SQLModel takes SQLAlchemy's keywords, or its relationship, as a whole."""

@@ -11,6 +11,7 @@ from verdigris.evidence.source.models.annotated import columns_of
 from verdigris.evidence.source.models.indexes import indexes
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.arguments import keyword
+from verdigris.evidence.source.reading.calls import Call
 from verdigris.evidence.source.reading.evaluate import Argument, Options
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Binding, Scope
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.reading.calls import Call
 
 _BASES = {"DeclarativeBase", "DeclarativeBaseNoMeta", "declarative_base", "automap_base", "as_declarative", "Base"}
 _GUARDED = {"verdigris.Base", "verdigris.models.Base", "verdigris.Guarded", "verdigris.models.Guarded"}
@@ -366,9 +366,10 @@ class Models:
                 return given.value
         return call
 
-    def _direct(self, call: ast.Call | None, scope: Scope) -> ast.Call | None:
+    def _direct(self, call: ast.Call | None, scope: Scope) -> Call | None:
         """Return a call that takes the maker's own keywords: none of a function of the project."""
-        return None if call is None or isinstance(self.source.names.resolve(call.func, scope), Scope) else call
+        is_ours = call is not None and isinstance(self.source.names.resolve(call.func, scope), Scope)
+        return None if call is None or is_ours else Call(call, scope)
 
     def _call_options(self, call: ast.Call, scope: Scope) -> tuple[tuple[Options, ...], tuple[Argument, ...]]:
         meaning = self.source.names.resolve(call.func, scope)

@@ -23,6 +23,11 @@ RELEVANT = re.compile(
 )
 
 
+def lines_of(text: str) -> list[str]:
+    """Split a text where Python's parser does: a form feed, or a separator of Unicode's, ends no line."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
 @dataclass(slots=True)
 class SourceFile:
     """A parsed Python file; `path` is relative to the checked directory, with forward slashes."""
@@ -31,11 +36,25 @@ class SourceFile:
     text: str
     role: Role
     tree: ast.Module
-    lines: list[str] = field(init=False)
+    ascii: bool = field(init=False)
+    _lines: list[str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Split the text once: frames and suppressions ask for lines."""
-        self.lines = self.text.splitlines()
+        """Look once at what every place asks for."""
+        self.ascii = self.text.isascii()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the text, as the parser counts them."""
+        if self._lines is None:
+            self._lines = lines_of(self.text)
+        return self._lines
+
+    def column(self, line: int, offset: int) -> int:
+        """Return the column of a byte of a line in UTF-8."""
+        if not 0 < line <= len(self.lines):
+            return offset
+        return len(self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace"))
 
 
 @dataclass(slots=True)

@@ -197,15 +197,13 @@ class Module:
         self._index(self.scope)
 
     def place(self, node: ast.AST) -> Place:
-        """Return the span of a node."""
+        """Return the span of a node, its columns in characters."""
         line = getattr(node, "lineno", 1)
-        return Place(
-            self.path,
-            line,
-            getattr(node, "end_lineno", line) or line,
-            getattr(node, "col_offset", 0),
-            getattr(node, "end_col_offset", 0) or 0,
-        )
+        last = getattr(node, "end_lineno", line) or line
+        column, end_column = getattr(node, "col_offset", 0), getattr(node, "end_col_offset", 0) or 0
+        if not self.file.ascii:  # the parser counts bytes of UTF-8
+            column, end_column = self.file.column(line, column), self.file.column(last, end_column)
+        return Place(self.path, line, last, column, end_column)
 
     def text(self, node: ast.AST) -> str:
         """Return the source of a node, on one line."""
