@@ -94,3 +94,16 @@ def test_what_reads_as_empty_is_not_said_to_raise(tmp_path, lazy, told):
 
     assert (finding.consequence or "").startswith(told or "")
     assert (finding.consequence is None) is (told is None)
+
+
+def test_a_collection_that_is_mapped_joined_is_advised_what_leaves_its_readers_as_they_are(tmp_path):
+    more = """class Shelf(Base):
+    __tablename__ = "shelf"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    notes: Mapped[list[Note]] = relationship(lazy="joined")
+"""
+
+    (found,) = conclude("selectin-collections", tmp_path, more).findings
+
+    assert found.variant == "mapped-joined"
+    assert found.fix.startswith('lazy="selectin"')

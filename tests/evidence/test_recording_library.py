@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
-from verdigris.evidence.recording import record
+from verdigris import Database
+from verdigris.evidence.recording import pools, record
 
 PROGRAM = """
 from sqlalchemy import text
@@ -82,3 +84,71 @@ def test_the_librarys_timing_is_seen_and_so_is_the_plan_of_a_slow_query(recordin
 
 def test_the_recorder_had_no_trouble(recording):
     assert recording.recorder_errors == ()
+
+
+SERVICE = """
+import asyncio
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+app, jobs, kept = FastAPI(), [], []
+
+
+def session_of(db):
+    return Annotated[AsyncSession, Depends(db.request_session, scope="function")]
+
+
+async def job(db):
+    async with db.session() as session:
+        await session.execute(text("select 1"))
+        await asyncio.sleep(0.1)
+
+
+def serve(db):
+    @app.get("/slow")
+    async def slow(session: session_of(db)):
+        await session.execute(text("select pg_sleep(0.02)"))
+
+    @app.get("/starts-a-job")
+    async def starts() -> None:
+        jobs.append(asyncio.create_task(job(db)))
+        await asyncio.sleep(0.05)
+
+    @app.get("/keeps")
+    async def keeps() -> None:
+        session = db.session()
+        await session.execute(text("select 1"))
+        kept.append(session)
+"""
+
+
+def test_only_what_a_request_itself_holds_is_left_behind_by_it(tmp_path, postgres, monkeypatch):
+    monkeypatch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+    monkeypatch.setattr(pools, "_LATE_NS", 0)
+    (program := tmp_path / "program.py").write_text(SERVICE)
+    names: dict = {}
+
+    async def main():
+        db = Database(str(postgres.url), slow_query=0.01, workers=1)
+        names["serve"](db)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(names["app"]), base_url="http://service") as client:
+            for path in ("/slow", "/starts-a-job", "/keeps"):
+                assert (await client.get(path)).status_code == 200
+        await asyncio.sleep(0.3)  # the plan of the slow query, the job
+        for session in names["kept"]:
+            await session.close()
+        await asyncio.gather(*names["jobs"])
+        await db.dispose()
+
+    with record(tmp_path) as recorder:
+        exec(compile(SERVICE, str(program), "exec", dont_inherit=True), names)
+        asyncio.run(main())
+
+    artefact = recorder.artefact()
+    assert len(artefact.explains) == 1
+    assert {each.route: each.left_checked_out for each in artefact.requests} == {
+        "GET /slow": 0, "GET /starts-a-job": 0, "GET /keeps": 1
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence import Evidence
 from verdigris.evidence.recording import record
-from verdigris.evidence.recording.artefact import DatabaseFailure, Recording, Request
+from verdigris.evidence.recording.artefact import DatabaseFailure, Recording, Request, Sessions
 from verdigris.evidence.source import Source
 
 APP = """
@@ -44,6 +44,49 @@ def test_a_careless_route_of_a_test_is_no_finding_about_the_application(tmp_path
     )
 
     assert boxes()[box][1].conclude(Evidence(Source.read(tmp_path), recording)).verdict is verdict
+
+
+ELSEWHERE = """
+from fastapi import Depends, FastAPI
+from somebody import provide_service
+
+app = FastAPI()
+
+@app.post("/orders")
+async def create(service = Depends(provide_service(Orders))) -> int: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("box", "request_"),
+    [
+        ("fastapi/commit-or-rollback", {"answered_before_commit": 9, "lost_after_answer": 1}),
+        ("fastapi/closed", {"left_checked_out": 1}),
+    ],
+)
+def test_a_run_refutes_where_the_source_does_not_know_who_gives_the_session(tmp_path, box, request_):
+    (tmp_path / "app.py").write_text(ELSEWHERE, "utf-8")
+    box, source = boxes()[box][1], Source.read(tmp_path)
+    seen = Request("POST /orders", site="app.py:7", count=9, transactions=9, **request_)
+    fine = Request("GET /orders", site="app.py:3", count=9, transactions=9)
+
+    verdicts = [box.conclude(Evidence(source, Recording(requests=run))).verdict for run in ((fine,), (fine, seen))]
+    found = box.conclude(Evidence(source, Recording(requests=(fine, seen)))).findings
+
+    assert verdicts == [Verdict.UNPROVEN, Verdict.FAILS]
+    assert [(finding.subject, finding.place.line) for finding in found] == [("POST /orders", 7)]
+
+
+def test_sessions_that_a_package_never_closed_are_one_finding(tmp_path):
+    (tmp_path / "app.py").write_text(ELSEWHERE, "utf-8")
+    requests = tuple(Request(f"GET /{name}", site="app.py:7", count=1, transactions=1) for name in "ab")
+    sessions = (Sessions(None, True, "AsyncSession", abandoned=3),)
+
+    found = boxes()["fastapi/closed"][1].conclude(
+        Evidence(Source.read(tmp_path), Recording(requests=requests, sessions=sessions))
+    )
+
+    assert [finding.message for finding in found.findings] == ["of the sessions made by a package, 3 never closed"]
 
 
 @pytest.mark.parametrize(("ends", "early"), [("commit", 0), ("rollback", 0), ("flush", 1)])

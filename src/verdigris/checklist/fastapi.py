@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.ran import of_tests
+from verdigris.evidence.ran import RanRequest, RanSessions, of_tests, requests_that_ran
 from verdigris.evidence.source.session.dependencies import SessionDependency
 from verdigris.evidence.source.session.escapes import Escape
 from verdigris.evidence.source.transactions.uncommitted import LostWrite
@@ -121,13 +121,16 @@ class CommitOrRollback(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the providers of sessions that FastAPI calls, and the routes whose writes nobody commits."""
-        dependencies = evidence.source.session_dependencies
-        return Population((*dependencies, *evidence.source.uncommitted.every), dependencies.gaps)
+        dependencies, ran = evidence.source.session_dependencies, requests_that_ran(evidence)
+        return Population((*dependencies, *evidence.source.uncommitted.every, *ran), dependencies.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Compare the place of the commit with the scope under which the dependency is used."""
         if isinstance(subject, LostWrite):
             return self._lost(subject, evidence)
+        if isinstance(subject, RanRequest):
+            seen = self._seen(subject, evidence, subject.key)
+            return seen or subject.proof("no answer of the run left before its transaction was committed")
         assert isinstance(subject, SessionDependency)  # noqa: S101 - the other kind
         transactions = evidence.source.transactions
         if subject.container:
@@ -197,10 +200,10 @@ class CommitOrRollback(Box[Subject]):
             fix="await session.commit()   # where the work is done, before the route returns",
         )
 
-    def _seen(self, subject: SessionDependency, evidence: Evidence) -> Judgement | None:
+    def _seen(self, subject: Subject, evidence: Evidence, route: str | None = None) -> Judgement | None:
         """Believe a run in which an answer went out before its transaction had ended."""
         for request in evidence.recording.requests if evidence.recording is not None else ():
-            if request.answered_before_commit and not of_tests(request.site):
+            if request.answered_before_commit and not of_tests(request.site) and route in {None, request.route}:
                 where = next(iter(request.answered_before_commit_sites), request.route)
                 lost = f", {request.lost_after_answer} of them were lost" if request.lost_after_answer else ""
                 count = request.answered_before_commit
@@ -248,8 +251,9 @@ class Closed(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the providers of sessions, and what takes a session beyond its request."""
-        dependencies = evidence.source.session_dependencies
-        return Population((*dependencies, *evidence.source.escapes), dependencies.gaps)
+        dependencies, ran = evidence.source.session_dependencies, requests_that_ran(evidence)
+        sessions = (RanSessions(),) if ran else ()
+        return Population((*dependencies, *evidence.source.escapes, *ran, *sessions), dependencies.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Every escape is a finding; a dependency without one is proved."""
@@ -262,25 +266,42 @@ class Closed(Box[Subject]):
             return subject.finding(
                 subject.into, _ESCAPES[subject.into].format(subject.session), fix=fix, related=related
             )
+        seen = self._checked_out(subject, evidence) or self._unclosed(subject, evidence)
+        if seen is not None:
+            return seen
+        if isinstance(subject, RanRequest | RanSessions):
+            return subject.proof("in the run, no session and no connection was left open when its request was over")
+        reopens = any(engine.option("close_resets_only") == Known(value=True) for engine in evidence.source.engines)
+        promise = None if reopens else _promise(subject, "closed")
+        return subject.proof(promise or "no stream, background task or generator of the application keeps its session")
+
+    def _checked_out(self, subject: Subject, evidence: Evidence) -> Judgement | None:
+        """Believe a run in which a connection was still checked out when its request was over."""
+        route = subject.key if isinstance(subject, RanRequest | RanSessions) else None
         for request in evidence.recording.requests if evidence.recording is not None else ():
-            if request.left_checked_out:
+            if request.left_checked_out and route in {None, request.route}:
                 where = next(iter(request.left_checked_out_sites), request.route)
                 count = request.left_checked_out
-                message = f"{count} connections were still checked out when {request.route} was over ({where})"
+                connections = "a connection was" if count == 1 else f"{count} connections were"
+                message = f"{connections} still checked out when {request.route} was over ({where})"
                 return subject.finding("left-open", message, kind=Kind.RECORDING, fix=GIVE)
-        for sessions in evidence.recording.sessions if evidence.recording is not None else ():
+        return None
+
+    def _unclosed(self, subject: Subject, evidence: Evidence) -> Judgement | None:
+        """Believe a run in which a session was never closed, or used again."""
+        if isinstance(subject, RanRequest) or evidence.recording is None:
+            return None
+        for sessions in evidence.recording.sessions:
             if sessions.abandoned or sessions.reopened:
                 what = (
                     f"{sessions.abandoned} never closed"
                     if sessions.abandoned
                     else f"{sessions.reopened} used again after close"
                 )
-                return subject.finding(
-                    "left-open", f"of the sessions made at {sessions.site}, {what}", kind=Kind.RECORDING, fix=GIVE
-                )
-        reopens = any(engine.option("close_resets_only") == Known(value=True) for engine in evidence.source.engines)
-        promise = None if reopens else _promise(subject, "closed")
-        return subject.proof(promise or "no stream, background task or generator of the application keeps its session")
+                at = f"at {sessions.site}" if sessions.site is not None else "by a package"
+                message = f"of the sessions made {at}, {what}"
+                return subject.finding("left-open", message, kind=Kind.RECORDING, fix=GIVE)
+        return None
 
 
 _ESCAPES = {

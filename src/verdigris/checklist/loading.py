@@ -74,7 +74,7 @@ class SelectinCollections(Box[Collection]):
         if lazy == "selectin":
             return relation.proof(f'{relation.key} is mapped with lazy="selectin"')
         message = f"{relation.key} is a collection and is mapped with `lazy={lazy!r}`: every query of it pays"
-        fix = 'lazy="raise_on_sql"   # and selectinload where it is read'
+        fix = 'lazy="selectin"   # or "raise_on_sql", and selectinload() where it is read'
         severity = Severity.ADVICE if lazy == "subquery" else Severity.ERROR
         return relation.finding(f"mapped-{lazy}", message, fix=fix, severity=severity)
 

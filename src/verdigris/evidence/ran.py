@@ -1,4 +1,4 @@
-"""Engines, factories and sessions that only a run saw: made by another package, or by a line that nobody could read."""
+"""Engines, factories, sessions and requests that only a run saw: of another package, or of a line nobody could read."""
 
 from __future__ import annotations
 
@@ -120,6 +120,24 @@ class RanFactory(Subject):
         return "Session = async_sessionmaker(engine, expire_on_commit=False)"
 
 
+@dataclass(frozen=True, slots=True)
+class RanRequest(Subject):
+    """The requests of one route in a run, where the source names nothing that gave them their sessions."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+    key: str
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class RanSessions(Subject):
+    """The sessions of such requests."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+    key: str = "sessions"
+    place: Place | None = None
+
+
 def with_unseen(engines: Population[Engine], evidence: Evidence) -> Population[Engine | RanEngine]:
     """Add the engines that only a run saw; where the source makes none, they are those that it could not name."""
     more = unseen_engines(evidence)
@@ -153,6 +171,17 @@ def unseen_factories(evidence: Evidence) -> tuple[RanFactory, ...]:
         _session(seen) for seen in direct if (place := _place(seen.site)) and (place.path, place.line) not in places
     ]
     return tuple(each for each in found if each is not None)
+
+
+def requests_that_ran(evidence: Evidence) -> tuple[RanRequest, ...]:
+    """Return the application's routes that ran with a session which no dependency of the source accounts for."""
+    if evidence.recording is None or evidence.source.session_dependencies:
+        return ()
+    return tuple(
+        RanRequest(request.route, _place(request.site))
+        for request in evidence.recording.requests
+        if request.transactions and not of_tests(request.site)
+    )
 
 
 def _is_async(seen: RecordedFactory) -> bool:

@@ -75,7 +75,8 @@ def install(
 
     app.router.lifespan_context = lifespan
     if not installed:
-        app.user_middleware.append(Middleware(ReadsFirst, of=app))  # at the end: inside of all others
+        innermost = Middleware(ReadsFirst, of=app, otherwise=_problems.Wrapped)
+        app.user_middleware.append(innermost)  # at the end: inside of all others
         app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
         app.add_middleware(_InRequest)
         app.state.verdigris_fields = {}

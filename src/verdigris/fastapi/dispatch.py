@@ -53,10 +53,10 @@ class _Read:
 
 
 class ReadsFirst:
-    """ASGI middleware, an application's innermost: answers the compiled reads."""
+    """ASGI middleware, an application's innermost: answers the compiled reads, and lets `otherwise` see the rest."""
 
-    def __init__(self, app: ASGIApp, of: FastAPI) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, of: FastAPI, otherwise: Callable[[ASGIApp, FastAPI], ASGIApp]) -> None:
+        self.app = otherwise(app, of)
         self._innermost = type(app) is ExceptionMiddleware  # else one that was appended later stands inside of it
         self._of = of
         self._known: list[tuple[Router, list[Any]]] = []  # the application's routers, with the routes they had

@@ -13,6 +13,7 @@ import asyncpg
 from fastapi.exceptions import ResponseValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
     from starlette.requests import HTTPConnection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("verdigris")
+_WRAPPING = frozenset(("advanced_alchemy",))  # packages whose every error of the database is one of their own
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))  # by HTTP's definition
 _TRY_AGAIN_LATER, _INTERNAL_ERROR = 1013, 1011  # close codes of a websocket
 _HANDLED = (
@@ -81,11 +84,51 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         answered = other(connection, error)
         return await answered if inspect.isawaitable(answered) else answered
 
+    app.state.verdigris_answer = _answer  # for what nobody handles
     handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
     for perhaps in _PERHAPS_OURS:
         handlers.setdefault(perhaps, answer_if_ours)
+
+
+class Wrapped:
+    """ASGI: answers what nobody handles, where it was raised from an error of the database (`raise ... from error`).
+
+    An outage is one, whoever wraps it. What was wrong with a value may be a mistake of who sent it there: only of what
+    packages wrap as a matter of course that is told to the client.
+    """
+
+    def __init__(self, app: ASGIApp, of: FastAPI) -> None:
+        self.app, self._of = app, of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not hasattr(self._of.state, "verdigris_answer"):
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def sends(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sends)
+        except Exception as error:
+            request = Request(scope)
+            fault = _as_asked(request, classify(error))
+            if begun or not self._is_told(error, fault):
+                raise
+            response: Response = await self._of.state.verdigris_answer(request, error, fault)
+            await response(scope, receive, send)
+
+    def _is_told(self, error: Exception, fault: Fault) -> bool:
+        if {Exception, 500} & self._of.exception_handlers.keys():
+            return False
+        return fault.status in {503, 504} or (
+            fault.status < 500 and type(error).__module__.partition(".")[0] in _WRAPPING
+        )
 
 
 def _as_asked(connection: HTTPConnection, fault: Fault) -> Fault:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class Explainer:
         if len(self._last) > _WAITING * 1_000:
             self._last.clear()
         self._last[text] = now
-        task = loop.create_task(self._run(engine, statement, parameters if self._analyze else None, keep))
+        run = self._run(engine, statement, parameters if self._analyze else None, keep)
+        task = loop.create_task(run, context=Context())  # of no request, which would be taken to go on
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -625,6 +625,89 @@ async def test_a_handler_of_the_application_goes_before_ours(db):
         assert (await http.post("/notes")).json() == {"own": True}
 
 
+class StorageError(Exception):
+    """What an application makes of every error of the database."""
+
+
+class DuplicateKeyError(Exception):
+    """What a package makes of it."""
+
+    __module__ = "advanced_alchemy.exceptions"
+
+
+def wrapping(app, db, wrapper, statement):
+    @app.post("/wrapped")
+    async def wrapped(session: session_of(db)):
+        try:
+            await session.execute(text(statement))
+        except exc.SQLAlchemyError as error:
+            raise wrapper from error
+
+
+CUT, TWICE = "SELECT pg_terminate_backend(pg_backend_pid())", "INSERT INTO counter VALUES (1, 0)"
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "statement", "answered"),
+    [
+        (StorageError, CUT, (503, "connection-lost", True)),
+        (DuplicateKeyError, CUT, (503, "connection-lost", True)),
+        (DuplicateKeyError, TWICE, (409, "duplicate", False)),
+    ],
+)
+async def test_an_error_in_a_wrapper_that_nobody_handles_is_answered_as_what_it_wraps(
+    app, db, client, wrapper, statement, answered
+):
+    wrapping(app, db, wrapper, statement)
+
+    answer = await client.post("/wrapped")
+
+    problem = answer.json()["type"].rpartition(":")[2]
+    assert (answer.status_code, problem, "retry-after" in answer.headers) == answered
+
+
+async def test_what_was_wrong_with_a_value_is_not_told_where_the_application_has_wrapped_it(app, db):
+    wrapping(app, db, StorageError, TWICE)
+
+    async with browser(app, raises=True) as http:
+        with pytest.raises(StorageError):
+            await http.post("/wrapped")
+
+
+async def test_a_handler_of_every_exception_gets_the_wrappers_too(app, db, client):
+    app.exception_handler(Exception)(lambda _, error: JSONResponse({"own": type(error).__name__}, 500))
+    wrapping(app, db, StorageError, CUT)
+
+    assert (await client.post("/wrapped")).json() == {"own": "StorageError"}
+
+
+async def test_without_errors_a_wrapper_stays_what_it_is(db):
+    app = FastAPI()
+    install(app, db, errors=False)
+    wrapping(app, db, StorageError, CUT)
+
+    async with browser(app) as http:
+        assert (await http.post("/wrapped")).text == "Internal Server Error"
+
+
+async def test_a_wrapper_behind_the_beginning_of_an_answer_goes_on(app, db):
+    @app.get("/begun")
+    async def begun():
+        async def body():
+            yield b"a"
+            try:
+                async with db.session() as session:
+                    await session.execute(text(CUT))
+            except exc.SQLAlchemyError as error:
+                raise StorageError from error
+
+        return StreamingResponse(body())
+
+    async with browser(app, raises=True) as http:
+        with pytest.raises(StorageError):
+            await http.get("/begun")
+
+
 async def test_a_retried_route_repeats_the_whole_request_with_a_fresh_session(app, client, db, admin):
     router = APIRouter(route_class=Route)
     sessions, meeting = set(), asyncio.Barrier(2)

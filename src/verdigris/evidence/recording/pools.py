@@ -147,7 +147,8 @@ class PoolWatch:
         if request is not None:
             request.checkouts.pop(id(checkout), None)
             request.connection_ns += elapsed
-            if collected or (request.ended and now - request.ended > _LATE_NS):
+            late = request.ended and now - request.ended > _LATE_NS
+            if collected or (late and recorder.requests.left(checkout)):
                 recorder.leaked(request, checkout)
         if unit.holding <= 0 and unit.sessions <= 0:
             recorder.fold(unit)

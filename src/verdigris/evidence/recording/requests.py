@@ -138,6 +138,10 @@ class RequestWatch:
         if request.escaped is not None and isinstance(request.escaped, Exception):
             self.recorder.escaped(request)
 
+    def left(self, checkout: Checkout) -> bool:
+        """Tell whether a request ended without this connection; what a task of its own still holds is no leak."""
+        return any(other is checkout for _, other in self.suspects)
+
     def _unnoticed(self, request: RequestState) -> None:
         """Find a raise_on_sql in an exception's text when the wrapped method did not see it."""
         if request.escaped is None or any(unit.raised for unit in request.units):
