@@ -60,7 +60,7 @@ async def _empty(postgres):
         await postgres.run(f"CREATE DATABASE {_NAME}")
     await postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", _NAME)
     for statement in (
-        "DROP SCHEMA public CASCADE",
+        "DROP SCHEMA IF EXISTS public CASCADE",  # a set-up that was cut short has none
         "CREATE SCHEMA public",
         "GRANT ALL ON SCHEMA public TO PUBLIC",
         "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL)",

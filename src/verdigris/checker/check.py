@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import re
 import time
@@ -98,7 +99,7 @@ def check(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Report:
 
 def _look(plan: Plan) -> None:
     """Refuse a path with nothing to check before anything dear is done."""
-    if not plan.path.exists():
+    if not _is_there(plan.path):
         raise UsageError(
             f"There is no {plan.shown}.",
             why="The path to check is a directory or a Python file.",
@@ -110,6 +111,19 @@ def _look(plan: Plan) -> None:
             why="Nothing was checked, and that is no success.",
             do=("Name the directory that holds the application:   verdigris check path/to/app",),
         )
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether a path is there; raise for one too long for the file system, which Python 3.14's `exists()` hides."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+        return path.exists()
+    except ValueError:  # a null byte
+        return False
+    return True
 
 
 def _remembered(plan: Plan, tell: Callable[[str], None]) -> Judged:
