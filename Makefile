@@ -10,9 +10,12 @@ READY := $(VENV)/.ready$(subst /,-,$(PYTHON))
 TYPED := src tests/typing
 # Two runs: the shop is a project of its own, with a schema and settings of its own.
 SUITES := tests examples/shop/tests
+# The programs of another PostgreSQL than the wheel's, for tests/: make test POSTGRES=/usr/lib/postgresql/15/bin
+POSTGRES ?=
 # One test that may take an hour.
 LONG := -o faulthandler_timeout=3600
 export PYTHON ARGS
+export VERDIGRIS_TEST_PROGRAMS := $(POSTGRES)
 
 .PHONY: demo test faults fuzz suite sequences check fix docs bench bench-reads equivalence lock clean help bench-faults
 

@@ -140,7 +140,7 @@ class Owned(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
-    twice: Mapped[int] = mapped_column(Computed("owner_id * 2"))
+    twice: Mapped[int] = mapped_column(Computed("owner_id * 2", persisted=True))
 
 
 class Animal(Base):

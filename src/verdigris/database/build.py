@@ -34,7 +34,7 @@ def build(found: Address, settings: Settings) -> AsyncEngine:
     server = {**found.settings, **arguments.pop("server_settings", {})}
     if options.keys() & {"async_creator", "creator"}:
         raise events.unguarded()
-    arguments.setdefault("async_creator_fn", connector())
+    arguments["async_creator_fn"] = connector(arguments.get("async_creator_fn"), set())
     if found.url.password is not None:
         arguments.setdefault("password", Password(str(found.url.password)))
     if settings.isolation_level is not None:

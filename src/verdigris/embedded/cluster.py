@@ -32,6 +32,7 @@ host replication all 127.0.0.1/32 scram-sha-256
 """
 _BUILTIN_LOCALES = 17
 _SETTINGS_AT_INITDB = 16
+_NO_INSTRUCTIONS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +177,12 @@ def _initdb(data: Path, password_file: Path, installation: Installation, account
     )
     # one round is enough: the password is 128 random bits, and every connection pays for each round
     rounds = ["-c", "scram_iterations=1"] if installation.major >= _SETTINGS_AT_INITDB else []
+    quiet = ["--no-instructions"] if installation.major >= _NO_INSTRUCTIONS else []
     _run(
         installation,
         account,
         *("-D", str(data), "-U", USER, "--encoding=UTF8", "--auth-host=scram-sha-256", "--auth-local=trust"),
-        *(f"--pwfile={password_file}", "--no-sync", "--no-instructions", *locale, *rounds),
+        *(f"--pwfile={password_file}", "--no-sync", *quiet, *locale, *rounds),
     )
     (data / "pg_hba.conf").write_text(_HBA)
     stored = data / _PASSWORD_FILE

@@ -26,7 +26,7 @@ from verdigris.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -89,6 +89,7 @@ class DialectOverrides:
     pooler: Pooler
     verifies: bool  # nobody has decided about TLS, and the database is on another machine
     limits: dict[str, str]  # of the server, for engines whose connect arguments are the team's own
+    unknown: set[str] = field(default_factory=set)  # of these, what the server does not know
     circuit: Circuit = field(default_factory=Circuit)
     trusts_anybody: bool = False  # the last connection was made without a word about TLS: asyncpg verifies nothing
     made: dict[type | None, type[asyncpg.Connection]] = field(default_factory=dict)  # classes, by the one below them
@@ -170,7 +171,7 @@ class DialectOverrides:
         self.trusts_anybody = not tls.is_told(cparams)
         if self.limits:
             cparams["server_settings"] = {**self.limits, **(cparams.get("server_settings") or {})}
-            cparams.setdefault("async_creator_fn", self.creator)
+            cparams["async_creator_fn"] = connector(cparams.get("async_creator_fn"), self.unknown)
         began, place = time.monotonic(), place_of(cparams)
         self.circuit.check(cparams["timeout"], place)
         try:
@@ -242,11 +243,6 @@ class DialectOverrides:
             own = {"direct": short and is_plain(given), "waits": short and given is None}
             self.made[given] = type("Connection", (self.settings.connection_class(), Prepared, *above), own)
         return self.made[given]
-
-    @cached_property
-    def creator(self) -> Callable[..., Awaitable[asyncpg.Connection]]:
-        """What connects, to servers before PostgreSQL 17 too."""
-        return connector()
 
     @cached_property
     def verifying(self) -> ssl.SSLContext:

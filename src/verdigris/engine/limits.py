@@ -35,22 +35,26 @@ def _milliseconds(seconds: float) -> str:
     return "0" if isinf(seconds) else str(min(ceil(seconds * 1000), 2**31 - 1))
 
 
-def connector() -> Callable[..., Awaitable[asyncpg.Connection]]:
-    """Return `asyncpg.connect` for servers before PostgreSQL 17 too, which refuse a setting that they do not know.
+def connector(
+    given: Callable[..., Awaitable[asyncpg.Connection]] | None, unknown: set[str]
+) -> Callable[..., Awaitable[asyncpg.Connection]]:
+    """Return `given`, else `asyncpg.connect`, for servers before PostgreSQL 17 too.
 
-    The first connection finds it out, once for each Database; the others do without.
+    They refuse a setting that they do not know. The first connection finds it out and adds it to `unknown`, which each
+    Database has; the others do without.
     """
-    unknown: set[str] = set()
+    opens = given or asyncpg.connect
 
     async def connect(*args: Any, server_settings: dict[str, str], **options: Any) -> asyncpg.Connection:
         settings = {name: value for name, value in server_settings.items() if name not in unknown}
         try:
-            return await asyncpg.connect(*args, server_settings=settings, **options)
+            return await opens(*args, server_settings=settings, **options)
         except asyncpg.UndefinedObjectError as error:
             if _SINCE_17 not in settings or _SINCE_17 not in str(error):
                 raise
+        if _SINCE_17 not in unknown:  # several may have connected at once
+            log.info("the server knows no %s (PostgreSQL 17 does): a transaction has no limit as a whole", _SINCE_17)
         unknown.add(_SINCE_17)
-        log.info("the server knows no %s (PostgreSQL 17 does): a transaction has no limit as a whole", _SINCE_17)
         return await connect(*args, server_settings=settings, **options)
 
     return connect

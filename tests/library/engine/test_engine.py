@@ -775,16 +775,16 @@ async def test_a_teams_own_engine_gets_the_guards_and_keeps_its_settings(databas
         assert (db.pool_status().size, db.pool_status().max_overflow) == (4, 2)
 
 
-async def test_a_teams_own_engine_gets_the_servers_limits_and_keeps_its_own_words(database_url):
+async def test_a_teams_own_engine_gets_the_servers_limits_and_keeps_its_own_words(database_url, major):
     engine = create_async_engine(database_url, connect_args={"server_settings": {"statement_timeout": "1500"}})
     db = Database.from_engine(engine, transaction_timeout=120, idle_in_transaction_timeout=None, close_timeout=1)
     asked = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout")
     async with db.read() as session:
-        told = [await session.scalar(text(f"SELECT current_setting('{name}')")) for name in asked]
+        told = [await session.scalar(text(f"SELECT current_setting('{name}', true)")) for name in asked]
         with pytest.raises(exc.DBAPIError) as failed:
             await session.execute(text("SELECT 1/0 WHERE :secret <> ''"), {"secret": "mine"})
 
-    assert told == ["1500ms", "2min", "0"]
+    assert told == ["1500ms", "2min" if major >= 17 else None, "0"]
     assert "mine" not in str(failed.value)
     assert engine.dialect.verdigris.settings.close_timeout == 1
     await db.dispose()
@@ -858,6 +858,29 @@ async def test_a_function_of_ones_own_may_connect_with_what_it_is_given(database
         return await asyncpg.connect(*args, **options)
 
     db = Database(database_url, connect_args={"async_creator_fn": connect})
+    with pytest.raises(CommitRefusedError):
+        await swallow(db)
+    await db.dispose()
+
+
+@pytest.mark.parametrize("made", ["by us", "by them"])
+async def test_a_function_of_ones_own_reaches_a_server_without_transaction_timeout(database_url, made, caplog):
+    caplog.set_level("INFO", "verdigris")
+
+    async def connect(*args, server_settings, **options):
+        await asyncio.sleep(0)
+        if "transaction_timeout" in server_settings:  # as PostgreSQL 16 does
+            raise asyncpg.UndefinedObjectError('unrecognized configuration parameter "transaction_timeout"')
+        return await asyncpg.connect(*args, server_settings=server_settings, **options)
+
+    told = {"async_creator_fn": connect}
+    if made == "by us":
+        db = Database(database_url, connect_args=told)
+    else:
+        db = Database.from_engine(create_async_engine(database_url, connect_args=told))
+
+    assert len({*await db.gather(*[lambda s: s.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.1)"))] * 2)}) == 2
+    assert caplog.text.count("the server knows no transaction_timeout") == 1
     with pytest.raises(CommitRefusedError):
         await swallow(db)
     await db.dispose()
