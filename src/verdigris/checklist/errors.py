@@ -260,8 +260,9 @@ class RetryTransient(Box[Subject]):
         if units:
             return engine.proof(f"whole transactions are repeated at {len(units)} places, first {units[0]}")
         transactions = evidence.source.transactions
-        if not transactions.writers and not transactions.committers and transactions.handed_over is None:
-            return engine.proof("nothing in the project writes through a session")
+        silent = transactions.handed_over is None and transactions.unsettled is None  # of connections, raw SQL, a route
+        if not transactions.writers and not transactions.committers and silent:
+            return engine.proof("nothing in the project writes")
         return engine.doubt(
             "nothing repeats a transaction that a deadlock, a serialization failure or a lost connection ended",
             settle="repeat whole units (db.transaction), or accept the box and say who repeats, a queue or the client",

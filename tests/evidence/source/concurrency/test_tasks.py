@@ -166,3 +166,28 @@ def test_a_close_that_nobody_waits_for_runs_beside_the_sessions_owner(tmp_path: 
     text = CONTEXT.replace("CLOSING", "asyncio.create_task(self.session.close())")
 
     assert variants(tmp_path, "concurrency/session-per-task", text) == ["escapes"]
+
+
+def test_a_connection_serves_one_task_at_a_time_as_a_session_does(tmp_path: Path) -> None:
+    found = variants(
+        tmp_path,
+        "concurrency/separate-sessions",
+        """
+        from sqlalchemy.ext.asyncio import AsyncConnection
+
+        async def count(connection: AsyncConnection, table: str) -> int: ...
+
+        async def together() -> None:
+            async with engine.connect() as connection:
+                await asyncio.gather(count(connection, "orders"), count(connection, "customers"))
+
+        async def handed_in(connection: AsyncConnection) -> None:
+            await asyncio.gather(*(count(connection, table) for table in ("orders", "customers")))
+
+        async def apart() -> None:
+            async with engine.connect() as one, engine.connect() as two:
+                await asyncio.gather(count(one, "orders"), count(two, "customers"))
+        """,
+    )
+
+    assert found == ["shared", "shared"]

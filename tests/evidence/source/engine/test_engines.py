@@ -181,6 +181,7 @@ def test_what_is_written_for_others_too_says_something_of_theirs(tmp_path, test)
         "class AioSqlite:\n    def engine(self):\n        return create_async_engine(self.url)",
         "if url.startswith('sqlite'):\n    engine = create_async_engine(url)\nelse:\n    engine = None",
         "engine = create_async_engine(url) if settings.use_sqlite else None",
+        "url = 'postgresql://h/d'\nif url.startswith('sqlite'):\n    engine = create_async_engine(url)",
     ],
 )
 def test_an_engine_that_is_made_for_sqlite_alone_has_no_pool_that_matters(tmp_path, made):

@@ -196,6 +196,34 @@ def test_a_loop_over_parts_chunks_or_a_handful_is_none_over_rows(tmp_path: Path,
     assert found == []
 
 
+def test_a_list_of_what_the_source_appends_one_by_one_is_a_handful(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def by_either(session: AsyncSession, owner: int | None, name: str | None):
+            ids = []
+            if owner is not None:
+                ids.append(owner)
+            if name is not None:
+                ids.append(len(name))
+            return [await find(session, id) for id in ids]
+
+        async def by_all(session: AsyncSession, owners: list[int]):
+            ids = []
+            for owner in owners:
+                ids.append(owner)
+            return [await find(session, id) for id in ids]
+
+        async def by_more(session: AsyncSession, owners: list[int]):
+            known = []
+            known.extend(owners)
+            return [await find(session, id) for id in known]
+        """,
+    )
+
+    assert found == [("ids", None), ("known", None)]
+
+
 def test_a_function_whose_list_is_read_from_a_file_gives_more_than_a_handful(tmp_path: Path) -> None:
     found = queries(
         tmp_path,

@@ -36,6 +36,14 @@ def test_a_url_of_something_else_in_the_environment_is_no_database(tmp_path):
     assert whose(tmp_path, conftest) == []
 
 
+@pytest.mark.parametrize(("function", "expected"), [("test_the_url_is_refused", []), ("database", ["stranger"])])
+def test_a_test_that_sets_the_url_of_another_database_is_about_the_url(tmp_path, function, expected):
+    text = f"import sqlalchemy\ndef {function}(monkeypatch):\n"
+    text += "    monkeypatch.setattr(config, 'DB_URI', 'postgresql://app@db.example.com/shop')\n"
+
+    assert whose(tmp_path, text) == expected
+
+
 def test_settings_that_know_of_tests_may_switch_by_themselves(tmp_path):
     settings = "import sys, pydantic\nurl = read()\nif 'pytest' in sys.modules:\n    url = other()\n"
     conftest = (

@@ -300,16 +300,23 @@ class Tasks:
             return None
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         for argument in given:
-            if self.source.types.session(argument, scope) == "async" and not (_names(argument) & bound):
+            if self._serves_one(argument, scope) and not (_names(argument) & bound):
                 return self._identity(argument, scope)
         if isinstance(node.func, ast.Attribute):
             owner = node.func.value
-            if self.source.types.session(owner, scope) == "async" and not (_names(owner) & bound):
+            if self._serves_one(owner, scope) and not (_names(owner) & bound):
                 return self._identity(owner, scope)
         function = self.source.types.callee(node, scope)
         if isinstance(function, Scope) and function.is_function:
             return self._used_inside(function, node, scope, 0)
         return None
+
+    def _serves_one(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether an expression is what one task at a time may use: a session, or a connection."""
+        found = self.source.types.of(node, scope)
+        if isinstance(found, External) and found.named("sqlalchemy", "AsyncConnection"):
+            return True
+        return found is not None and self.source.types.session_type(found) == "async"
 
     def _used_inside(self, function: Scope, call: ast.Call, scope: Scope, depth: int) -> str | None:
         """A nested function that closes over a session, or a method that uses the one on `self`, carries it."""
@@ -319,10 +326,10 @@ class Tasks:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 found = function.lookup(node.id)
                 closed = found is not None and found[0] is not function and found[0].is_function
-                if closed and self.source.types.session(node, function) == "async":
+                if closed and self._serves_one(node, function):
                     return node.id
             own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-            if own and isinstance(node, ast.Attribute) and self.source.types.session(node, function) == "async":
+            if own and isinstance(node, ast.Attribute) and self._serves_one(node, function):
                 owner = call.func.value if isinstance(call.func, ast.Attribute) else None
                 lent = None if owner is None else self.source.holders.lent(owner, scope)
                 return lent or f"{'self' if owner is None else ast.unparse(owner)}.{node.attr}"

@@ -154,7 +154,7 @@ class Engine(Subject):
 
     def _in_a_file(self, way: Options) -> bool:
         """Tell whether this is SQLite: without a server nothing goes stale and nothing refuses a connection."""
-        if way.sqlite:
+        if way.sqlite or is_within(self.evaluator.names, self.made.node, self.made.scope):
             return True
         if "connect_args" in way.values:
             given = self.evaluator.dictionaries(way.values["connect_args"])
@@ -162,8 +162,8 @@ class Engine(Subject):
                 return True
         texts = [] if self.url is None else self.urls.drivers(self.url)
         schemes = [text.scheme or "" for text in texts]
-        if not any(schemes):
-            return is_within(self.evaluator.names, self.made.node, self.made.scope)
+        if not any(schemes):  # of a class that is named for it, or a function
+            return "sqlite" in self.made.scope.qualname.lower()
         return all(scheme.startswith("sqlite") for scheme in schemes)
 
     @property

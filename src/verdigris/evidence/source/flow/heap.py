@@ -215,6 +215,8 @@ class Heap:
 
     def _constructed(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict:
         """Judge an object that was made here and flushed: it has only what it was given."""
+        if shape.filled is not None:
+            return Verdict(State.DOUBT, shape.filled, shape.origin)
         if relation.many != Known(True) and not set(relation.columns) & shape.given:
             if relation.many == Known(False) and relation.columns and "*" not in shape.given:
                 return Verdict(

@@ -52,6 +52,7 @@ _LIBRARIES = {
 _FOREIGN = _LIBRARIES | (
     sys.stdlib_module_names - {"asyncio", "contextlib", "functools", "itertools", "typing", "copy"}
 )
+_PASSED = "it was passed to a function that is not followed"
 
 
 class Library:
@@ -235,5 +236,7 @@ class Library:
     def _open(self, entity: Entity, *, awaited: bool) -> None:
         """Whoever awaits may load an object; whoever does not may still fill a new one: `form.populate_obj(order)`."""
         where, shape = self.machine.heap.locate(entity)
-        if shape.opened is None and (awaited or (shape.made and shape.fresh)):
-            self.machine.heap.set(where, replace(shape, opened="it was passed to a function that is not followed"))
+        if awaited and shape.opened is None:
+            self.machine.heap.set(where, replace(shape, opened=_PASSED))
+        elif shape.made and shape.fresh:
+            self.machine.heap.set(where, replace(shape, filled=_PASSED))

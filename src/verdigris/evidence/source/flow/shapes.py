@@ -57,6 +57,7 @@ class Shape:
     via: Place | None = None  # the call that led there from another module
     opened: str | None = None
     silent: bool = False
+    filled: str | None = None  # what may have set more of a new object than its constructor did
     fresh: bool = False
     made: bool = False  # by its constructor, not by a query
     added: bool = False  # to a session
@@ -135,6 +136,7 @@ class Shape:
             links=links,
             opened=self.opened or other.opened,
             silent=self.silent or other.silent,
+            filled=self.filled or other.filled,
             fresh=self.fresh or other.fresh,
             made=self.made and other.made,
             added=self.added or other.added,

@@ -46,9 +46,7 @@ def _named(node: ast.expr) -> bool:
 
 
 def is_within(names: Names, node: ast.AST, scope: Scope) -> bool:
-    """Tell whether a node is run for SQLite only: in such a branch, or in a function or class that is named for it."""
-    if "sqlite" in scope.qualname.lower():
-        return True
+    """Tell whether a node stands in a branch that is SQLite's only."""
     inner = node
     for ancestor in scope.module.ancestors(node):
         if isinstance(ancestor, (ast.If, ast.IfExp)) and inner is not ancestor.test:

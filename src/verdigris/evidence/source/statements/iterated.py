@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.source.reading.nodes import leaf_of
-from verdigris.evidence.source.statements.rounds import Loop, header, names
+from verdigris.evidence.source.statements.rounds import LOOPS, Loop, header, names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.statements.asking import Asking
 
@@ -138,6 +140,8 @@ class Iterated:
             return isinstance(meaning.value, (ast.Tuple, ast.List, ast.Set, ast.Dict))
         value = meaning.value
         if isinstance(value, (ast.List, ast.Dict, ast.Set)):  # a list that is filled later is no handful
+            if isinstance(value, ast.List) and not value.elts:
+                return _is_appended_one_by_one(meaning)
             return self._is_few(value, meaning.scope, depth + 1) and not _grows(meaning)
         return value is not None and value is not over and self._is_few(value, meaning.scope, depth + 1)
 
@@ -154,10 +158,30 @@ def _is_part(node: ast.Name | ast.Attribute) -> bool:
 
 
 def _grows(meaning: Assigned) -> bool:
-    return any(
-        isinstance(node, ast.Attribute)
-        and node.attr in _GROWING
-        and isinstance(node.value, ast.Name)
-        and node.value.id == meaning.name
-        for node in meaning.scope.nodes()
+    return any(_growths(meaning))
+
+
+def _growths(meaning: Assigned) -> Iterator[ast.Attribute]:
+    for node in meaning.scope.nodes():
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attr) if name == meaning.name and attr in _GROWING:
+                yield node
+            case _:
+                pass
+
+
+def _is_appended_one_by_one(meaning: Assigned) -> bool:
+    """Tell whether an empty list gets what the source writes out: `if mine: found.append(...)`, in no loop."""
+    growths = list(_growths(meaning))
+    module = meaning.scope.module
+    return bool(growths) and not any(
+        node.attr != "append" or any(isinstance(around, LOOPS) for around in _within(module.ancestors(node), meaning))
+        for node in growths
     )
+
+
+def _within(ancestors: Iterable[ast.AST], meaning: Assigned) -> Iterator[ast.AST]:
+    for ancestor in ancestors:
+        if ancestor is meaning.scope.node:
+            return
+        yield ancestor

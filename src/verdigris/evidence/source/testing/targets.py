@@ -128,14 +128,14 @@ class Targets:
                 "",
             )
             if _URLS.search(name):
-                yield self._written(value, call.scope, call.place, name)
+                yield from self._written(value, call.scope, call.place, name)
         for module in self.tests.modules:
             for scope in module.scope.walk():
                 for node in scope.nodes():
                     if isinstance(node, ast.Assign) and len(node.targets) == 1:
                         name = _assigned(node.targets[0])
                         if name and _URLS.search(name):
-                            yield self._written(node.value, scope, module.place(node), name)
+                            yield from self._written(node.value, scope, module.place(node), name)
 
     def _settings(self) -> Iterator[Target]:
         """Yield what pytest's own settings put into the environment (pytest-env)."""
@@ -146,13 +146,17 @@ class Targets:
                 if _URLS.search(name.rpartition(":")[2].strip()):
                     yield self._judged(value.strip(), Place(path, 1))
 
-    def _written(self, value: ast.expr, scope: Scope, place: Place, name: str) -> Target:
+    def _written(self, value: ast.expr, scope: Scope, place: Place, name: str) -> Iterator[Target]:
         worth = self.source.evaluator.value(Argument(value, scope))
         if isinstance(worth, Known) and isinstance(worth.value, str):
-            return self._judged(worth.value, place)
-        if self._speaks_of_tests(value, scope):
-            return Target("own", place, f"{name} = `{ast.unparse(value)[:60]}`")
-        return Target("unknown", place, f"what {name} is set to is not settled by the source")
+            found = self._judged(worth.value, place)
+            itself = scope.function is not None and scope.function.name.startswith("test")
+            if found.whose != "stranger" or not itself:  # a test that sets another's URL is about the URL
+                yield found
+        elif self._speaks_of_tests(value, scope):
+            yield Target("own", place, f"{name} = `{ast.unparse(value)[:60]}`")
+        else:
+            yield Target("unknown", place, f"what {name} is set to is not settled by the source")
 
     def _judged(self, url: str, place: Place) -> Target:
         try:

@@ -52,8 +52,9 @@ class Polling:
                 yield Loop(f"{function.key}:loop", function.module.place(node), guarded)
 
     def _endless(self, node: ast.While) -> bool:
+        """A loop that something ends waits for it: whoever called then has its error."""
         if isinstance(node.test, ast.Constant) and bool(node.test.value):
-            return not any(isinstance(inner, ast.Break) for inner in ast.walk(node))
+            return not any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
         return False
 
     def _sleeps(self, node: ast.While, function: Scope) -> bool:
