@@ -34,6 +34,7 @@ SKIPPED = frozenset(
 SETTINGS = re.compile(
     r"^(pyproject\.toml|\.?pytest\.(toml|ini)|tox\.ini|setup\.cfg|(.+\.)?[Mm]akefile|alembic\.ini|pgbouncer\.ini|\.env([.\-].*)?|.+\.env|.*requirements.*\.txt|(docker-)?compose.*\.ya?ml)$"
 )
+LOCKS = re.compile(r"^(uv\.lock|poetry\.lock|pdm\.lock|Pipfile\.lock|pylock(\..+)?\.toml)$")
 
 _FIXTURE = re.compile(r"^@(pytest|pytest_asyncio)\.fixture\b", re.MULTILINE)  # only tests take what it makes
 
@@ -58,7 +59,7 @@ class Unread:
 
 
 def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the Python and settings files that a check reads, in a stable order."""
+    """Yield the Python, settings and lock files that a check reads, in a stable order."""
     if root.is_file():
         yield root
         return
@@ -74,7 +75,10 @@ def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
         )
         for name in sorted(files):
             wanted = (
-                name.endswith(".py") or SETTINGS.match(name) or (inside.name, name[-4:]) == ("requirements", ".txt")
+                name.endswith(".py")
+                or SETTINGS.match(name)
+                or LOCKS.match(name)
+                or (inside.name, name[-4:]) == ("requirements", ".txt")
             )
             if wanted and not _excluded(inside / name, exclude):
                 yield Path(directory) / name

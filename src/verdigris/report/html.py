@@ -46,7 +46,8 @@ scroll-margin-top:4rem}.box>summary{cursor:pointer}
 .dim{color:var(--off)}article{border-top:1px solid var(--line);padding:.5rem 0}article:first-of-type{border:0}
 .fix{border-left:3px solid var(--ok)}
 ul{margin:.3rem 0;padding-left:1.3rem}mark{background:none;color:inherit;border-bottom:2px solid var(--bad)}
-@media print{details{display:block}nav{position:static}}
+@media print{:root{color-scheme:light}details{display:block}nav{position:static}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}article,.box>summary{break-inside:avoid}}
 """
 
 

@@ -71,6 +71,39 @@ def test_the_edit_of_a_dependency_names_it_as_it_is_written_there(tmp_path):
     assert finding.fix.startswith('Depends(kit.session, scope="function")')
 
 
+LOCKED = '[[package]]\nname = "fastapi"\nversion = "{}"\n'
+PIPENV = (
+    '{"default": {"fastapi": {"hashes": ["sha256:0"], "index": "x", "version": "==0.115.2"}, "x": {"version": "==9"}}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "severity"),
+    [
+        ({"uv.lock": LOCKED.format("0.115.2")}, "advice"),
+        ({"poetry.lock": LOCKED.format("0.117.9").replace("\n", "\r\n")}, "advice"),
+        ({"pdm.lock": LOCKED.format("0.118.0")}, "error"),
+        ({"pylock.toml": "[[packages]]\n" + LOCKED.format("0.109.0").partition("\n")[2]}, "advice"),
+        ({"Pipfile.lock": PIPENV}, "advice"),
+        ({"uv.lock": LOCKED.format("1.0.0")}, "error"),
+        ({"uv.lock": LOCKED.format("0.115.2").replace("fastapi", "fastapi-users")}, "error"),
+        ({"uv.lock": LOCKED.format("0.136.1"), "requirements.txt": "fastapi==0.115.4\n"}, "error"),
+        ({"uv.lock": LOCKED.format("0.115.2"), "worker/uv.lock": LOCKED.format("0.136.1")}, "error"),
+        ({"uv.lock": LOCKED.format("0.115.2"), "examples/uv.lock": LOCKED.format("0.136.1")}, "advice"),
+    ],
+)
+def test_a_lock_file_says_which_fastapi_is_installed(files, severity, tmp_path):
+    dependency = "async def get_db():\n    async with factory() as session:\n        yield session\n"
+    dependency += "        await session.commit()\n"
+    route = "\n@app.get('/')\nasync def read(session: Annotated[AsyncSession, Depends(get_db)]): ...\n"
+    source = tree(tmp_path, {"main.py": HEAD + dependency + route, **files})
+
+    [finding] = CommitOrRollback().conclude(Evidence(source)).findings
+
+    assert finding.severity == severity
+    assert source.unread == []
+
+
 @pytest.mark.parametrize(
     ("file", "text", "severity"),
     [

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.tree import Role, Unread, found, role_of
+from verdigris.evidence.tree import LOCKS, Role, Unread, found, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +20,10 @@ LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that any
 RELEVANT = re.compile(
     rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession"
     rb"|pytest|[rR]epositor"
+)
+
+_LOCKED = re.compile(  # as uv, Poetry, PDM and PEP 751 write it, and as Pipenv does
+    rb"""^name = "(fastapi)"\r?\nversion = "([^"\n]+)"|"(fastapi)": \{[^{}]*?"version": "==([^"\n]+)\"""", re.MULTILINE
 )
 
 
@@ -66,6 +70,7 @@ class Files:
     irrelevant: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     unread: list[Unread] = field(default_factory=list)
+    locked: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # a lock file's versions of what matters here
 
     @property
     def count(self) -> int:
@@ -84,6 +89,8 @@ def read(root: Path, exclude: Iterable[str] = ()) -> Files:
         relative = path.relative_to(root).as_posix() if path != root else path.name
         if path.suffix == ".py":
             _read_python(files, path, relative)
+        elif LOCKS.match(path.name):
+            _read_lock(files, path, relative)
         else:
             _read_settings(files, path, relative)
     return files
@@ -158,6 +165,18 @@ def _read_settings(files: Files, path: Path, relative: str) -> None:
         files.unread.append(Unread(relative, data))
     else:
         files.settings[relative] = data.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _read_lock(files: Files, path: Path, relative: str) -> None:
+    """Take out of a lock file the versions that judgements depend on; one that cannot be read says nothing."""
+    data = _content(path)
+    if isinstance(data, str):
+        return
+    versions: dict[str, list[str]] = {}
+    for toml, toml_version, pipenv, pipenv_version in _LOCKED.findall(data):
+        versions.setdefault((toml or pipenv).decode(), []).append((toml_version or pipenv_version).decode())
+    if versions:
+        files.locked[relative] = versions
 
 
 def _content(path: Path) -> bytes | str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.source.reading.excepts import caught, named, own, raises
-from verdigris.evidence.source.reading.files import Role
+from verdigris.evidence.source.reading.files import Role, role_of
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY, SYNC_FACTORY
@@ -236,7 +236,22 @@ class Transactions:
 
     @cached_property
     def fastapi_bound(self) -> int | None:
-        """The minor version of FastAPI that the project's requirements stay below: 118 for 0.118."""
+        """The minor version of FastAPI that the project stays below, 118 for 0.118.
+
+        A lock file says it, else what the project asks for. Of several lock files the newest version counts: nobody
+        knows which one is deployed.
+        """
+        files = self.source.files
+        locked = [
+            version
+            for path, versions in files.locked.items()
+            if role_of(path) is not Role.EXAMPLE
+            for version in versions.get("fastapi", ())
+        ]
+        if locked:
+            minors = [re.match(r"0\.(\d+)", version) for version in locked]
+            known = [int(minor[1]) + 1 for minor in minors if minor is not None]
+            return max(known) if len(known) == len(locked) else None
         bounds = []
         for path, text in self.source.files.settings.items():
             if path.endswith((".txt", "pyproject.toml")):
