@@ -14,7 +14,12 @@ with contextlib.suppress(ImportError):  # which Windows has not
     import uvloop
 
     _LOOPS["uvloop"] = uvloop.new_event_loop
-_ON_EACH = ("test_an_answer_is_written_at_once", "test_a_client_that_goes_between_head_and_body")
+_ON_EACH = (
+    "test_an_answer_is_written_at_once",
+    "test_a_client_that_goes_between_head_and_body",
+    "test_the_answers_of_one_flight",
+    "test_nothing_comes_between",
+)
 
 
 def pytest_asyncio_loop_factories(item):

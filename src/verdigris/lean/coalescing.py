@@ -16,6 +16,8 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from verdigris._one_write import together
+from verdigris.engine.deadlines import Deadlines
 from verdigris.errors import PoolExhaustedError, classify
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ _LONE = 2  # reads on their way alone, beside which the next waits
 _CROWD = 2.0  # reads that go in the same moment, on average, from which on the first waits for the turn to end
 _PAYS = 0.65  # of what a read takes alone: what takes longer in company is not worth a flight
 _TRIED_AGAIN, _TRY = 2048, 64  # so many reads, of which so many fly in company although it did not pay
-_ASKED = 64  # reads in company, of which one goes alone, to know what that takes
+_ASKED = 256  # reads in company, of which one goes alone, to know what that takes
 _KEPT = 500  # statements
 _OF_ARGUMENTS = frozenset({"21", "22", "P0"})  # classes of SQLSTATE
 _WINDOW = 256  # measurements, after which older ones are forgotten
@@ -122,6 +124,7 @@ class Together:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._late: Deadlines  # of flights
         self._statements: dict[str, _Statement] = {}
         self._flights: set[asyncio.Task[None]] = set()
 
@@ -145,14 +148,14 @@ class Together:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # what was in the air in another loop never lands
             self._loop = loop
+            self._late = Deadlines(loop)
             self._statements = {}
         group = self._statements.get(statement)
         if group is None:
             if len(self._statements) >= _KEPT:
                 self._statements = {}
-            group = self._statements[statement] = _Statement(
-                f"SELECT ({statement})", most
-            )  # one row, whatever it finds
+            text = f"SELECT ({statement})"  # one row, whatever it finds
+            group = self._statements[statement] = _Statement(text, most)
         return group
 
     async def _with_others(self, group: _Statement, arguments: Sequence[Any]) -> Any:
@@ -186,7 +189,7 @@ class Together:
         if not aboard:
             return
         began = perf_counter()
-        late = asyncio.get_running_loop().call_later(_PATIENCE, self._next, group, flight)
+        late = self._late.call_later(_PATIENCE, self._next, group, flight)
         try:
             await self._flown(group, aboard)
             group.landed(perf_counter() - began, len(aboard))
@@ -216,9 +219,7 @@ class Together:
                 future.cancel()
             raise
         else:
-            for (_, future), row in zip(aboard, rows, strict=True):
-                if not future.done():
-                    future.set_result(row[0])
+            together([(future, row[0]) for (_, future), row in zip(aboard, rows, strict=True)])
 
     async def _each_alone(self, group: _Statement, aboard: list[_Reader]) -> None:
         """Run each for itself, at once: where all fail, a lock is in the way perhaps, and they wait for it together."""

@@ -73,24 +73,27 @@ class Lane:
         *,
         again: bool = True,
         timed: bool = True,
+        each: bool = False,
         took: Callable[[float], object] | None = None,
     ) -> list[asyncpg.Record]:
         """Return all rows; `again=False` for a statement that must not run twice, `timed=False` if others time it.
 
-        `took` is told the seconds of a read that went out at once on a connection that was at hand.
+        `took` is told the seconds of a read that went out at once on a connection that was at hand. With `each`, there
+        are the arguments of several runs: see `fetch_each`.
         """
         self._budget.unit_began()
         own = self._pool()  # and from here what `_fetch` and `run` do, in one coroutine: a read is as long as three
         taken = None if own is None else own.take() or await own.take_in_turn()
         if taken is None:
-            work = self._work(statement, arguments, timed=timed)
+            work = self._work(statement, arguments, timed=timed, each=each)
             return await self._twice(work, again, self._fetch(work))
         pool, record, driver = taken
+        fetch = driver.fetch_each_prepared if each else driver.fetch_prepared
         failure: BaseException | None = None
         rows = []
         began = perf_counter()
         try:
-            rows = await driver.fetch_prepared(statement, arguments)
+            rows = await fetch(statement, arguments)
         except BaseException as error:  # noqa: BLE001 - raised again, as a session would raise it
             failure = error
         count = len(rows) if failure is None else -1
@@ -98,7 +101,7 @@ class Lane:
         if timed:
             self._dialect.lane_executed(statement, arguments, seconds, count, failure)
         if failure is not None:
-            work = self._work(statement, arguments, timed=timed)
+            work = self._work(statement, arguments, timed=timed, each=each)
             try:
                 return await self._twice(work, again, self._failed(taken, work, failure))
             finally:
@@ -109,17 +112,16 @@ class Lane:
             await self._return(taken)
         return rows
 
-    async def fetch_each(self, statement: str, arguments: Sequence[Sequence[Any]]) -> list[asyncpg.Record]:
+    def fetch_each(self, statement: str, arguments: Sequence[Sequence[Any]]) -> Awaitable[list[asyncpg.Record]]:
         """Run a statement that gives one row with each of several arguments, in one round trip; return those rows.
 
         All fail if one does. Not timed: who asked for each is elsewhere.
         """
-        self._budget.unit_began()
-        work: _Work = partial(_each, statement=statement, arguments=arguments)
-        return await self._twice(work, True, self._fetch(work))
+        return self.fetch(statement, arguments, timed=False, each=True)
 
-    def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool) -> _Work:
-        return partial(self.run if timed else _untimed, statement=statement, arguments=arguments)
+    def _work(self, statement: str, arguments: Sequence[Any], *, timed: bool, each: bool) -> _Work:
+        run = _each if each else self.run if timed else _untimed
+        return partial(run, statement=statement, arguments=arguments)
 
     def _pool(self) -> Pool | None:
         """Return the pool, if it hands out without a proxy."""
@@ -239,7 +241,7 @@ async def _untimed(driver: Any, *, statement: str, arguments: Sequence[Any]) -> 
 
 
 async def _each(driver: Any, *, statement: str, arguments: Sequence[Sequence[Any]]) -> list[asyncpg.Record]:
-    rows: list[asyncpg.Record] = await driver.fetchmany(statement, arguments)
+    rows: list[asyncpg.Record] = await driver.fetch_each_prepared(statement, arguments)
     return rows
 
 

@@ -9,6 +9,7 @@ from verdigris.database import Database
 from verdigris.engine.prepared import is_plain
 
 WAYS = ("fetch", "fetch_prepared")
+OF_EACH = ("fetchmany", "fetch_each_prepared")
 
 
 @pytest.fixture
@@ -30,7 +31,13 @@ async def connect(database_url):
 
 
 def ask(driver, way, query, *arguments):
-    return driver.fetch(query, *arguments) if way == "fetch" else driver.fetch_prepared(query, arguments)
+    match way:
+        case "fetch":
+            return driver.fetch(query, *arguments)
+        case "fetch_prepared":
+            return driver.fetch_prepared(query, arguments)
+        case _:
+            return getattr(driver, way)(query, [arguments])
 
 
 def fetches(driver):
@@ -63,7 +70,22 @@ async def test_only_the_first_time_goes_through_fetch(connect):
     assert calls == ["SELECT $1::int AS n"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+async def test_of_several_arguments_each_has_its_row_and_only_the_first_time_goes_through_fetchmany(connect):
+    driver = await connect()
+    seen, original = [], driver.fetchmany
+
+    def noted(query, arguments):
+        seen.append(query)
+        return original(query, arguments)
+
+    driver.fetchmany = noted
+    rows = [await driver.fetch_each_prepared("SELECT $1::int AS n", [(n,), (n + 1,)]) for n in range(3)]
+
+    assert [[row["n"] for row in each] for each in rows] == [[0, 1], [1, 2], [2, 3]]
+    assert seen == ["SELECT $1::int AS n"]
+
+
+@pytest.mark.parametrize("way", WAYS + OF_EACH)
 async def test_a_table_that_changes_is_read_as_it_is(connect, way):
     driver = await connect()
     await driver.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
@@ -76,7 +98,7 @@ async def test_a_table_that_changes_is_read_as_it_is(connect, way):
     assert [[dict(row) for row in rows] for rows in after] == [[{"a": 1, "b": "x"}]] * 2
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + OF_EACH)
 async def test_in_a_transaction_a_changed_table_is_an_error_and_the_next_transaction_reads_it(connect, way):
     driver = await connect()
     await driver.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
@@ -92,7 +114,7 @@ async def test_in_a_transaction_a_changed_table_is_an_error_and_the_next_transac
     assert after == [{"a": 1, "b": None}]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + OF_EACH)
 async def test_a_type_that_changes_is_an_error_once(connect, way):
     driver = await connect()
     await driver.execute("DROP TABLE IF EXISTS of_pair; DROP TYPE IF EXISTS pair; CREATE TYPE pair AS (x int, y int)")
@@ -164,7 +186,7 @@ async def test_a_text_too_large_to_be_kept_goes_through_fetch(connect):
     assert calls == [large, "SELECT 1", large]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + OF_EACH)
 async def test_a_cancelled_read_stops_on_the_server_and_leaves_the_connection_right(connect, way):
     driver, other = await connect(), await connect()
     text = "SELECT pg_sleep($1)"
@@ -182,7 +204,7 @@ async def test_a_cancelled_read_stops_on_the_server_and_leaves_the_connection_ri
     assert active == "idle"
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS + OF_EACH)
 async def test_a_wait_beyond_the_limit_ends_and_leaves_the_connection_right(connect, way):
     driver = await connect(limit=0.2)
     await ask(driver, way, "SELECT pg_sleep($1)", 0)
@@ -194,8 +216,8 @@ async def test_a_wait_beyond_the_limit_ends_and_leaves_the_connection_right(conn
     assert found[0]["n"] == 1
 
 
-@pytest.mark.parametrize("second", WAYS)
-@pytest.mark.parametrize("first", WAYS)
+@pytest.mark.parametrize("second", WAYS + OF_EACH)
+@pytest.mark.parametrize("first", WAYS + OF_EACH)
 async def test_a_second_statement_beside_another_is_refused_and_the_first_goes_on(connect, first, second):
     driver = await connect()
     for way in (first, second):
@@ -221,12 +243,13 @@ async def test_a_closed_connection_says_so(connect, how):
     assert await outcome(driver.fetch_prepared("SELECT 1", ())) == await outcome(driver.fetch("SELECT 1"))
 
 
-async def test_arguments_that_do_not_fit_are_the_same_errors(connect):
+@pytest.mark.parametrize("ways", [WAYS, OF_EACH])
+async def test_arguments_that_do_not_fit_are_the_same_errors(connect, ways):
     driver = await connect()
     await driver.fetch("SELECT $1::int AS n", 1)
 
     for arguments in ((), (1, 2), ("x",), (2**40,)):
-        found = [await outcome(ask(driver, way, "SELECT $1::int AS n", *arguments)) for way in WAYS]
+        found = [await outcome(ask(driver, way, "SELECT $1::int AS n", *arguments)) for way in ways]
 
         assert found[0] == found[1]
         assert issubclass(found[0][0], asyncpg.InterfaceError | asyncpg.DataError)
@@ -247,8 +270,18 @@ async def test_a_query_logger_hears_every_statement(connect):
     assert heard == ["SELECT 1"]
 
 
-@pytest.mark.parametrize("name", ["fetch", "_execute"])
-async def test_what_traces_statements_by_taking_the_place_of_asyncpgs_methods_sees_them(connect, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("fetch", "fetch_prepared"),
+        ("_execute", "fetch_prepared"),
+        ("fetchmany", "fetch_each_prepared"),
+        ("_executemany", "fetch_each_prepared"),
+    ],
+)
+async def test_what_traces_statements_by_taking_the_place_of_asyncpgs_methods_sees_them(
+    connect, name, way, monkeypatch
+):
     driver = await connect()
     await driver.fetch_prepared("SELECT 1", ())
     seen, original = [], getattr(asyncpg.Connection, name)
@@ -258,7 +291,7 @@ async def test_what_traces_statements_by_taking_the_place_of_asyncpgs_methods_se
         return original(self, query, *args, **options)
 
     monkeypatch.setattr(asyncpg.Connection, name, traced)
-    await driver.fetch_prepared("SELECT 1", ())
+    await ask(driver, way, "SELECT 1")
 
     assert seen == ["SELECT 1"]
 

@@ -1,4 +1,4 @@
-"""What uvicorn writes to its clients for an answer: in one piece where the answer is there as a whole."""
+"""What uvicorn writes to its clients: an answer in one piece, and those that one flight brought behind each other."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from verdigris import Base, Database
+from verdigris._one_write import OneWrite, together
 from verdigris.fastapi import ReadRouter, install
+from verdigris.lean import coalescing
 from verdigris.loading.json.response import JSONAnswer
 
 
@@ -227,3 +229,98 @@ async def test_what_was_held_is_written_when_sending_fails(application, protocol
         answer = await talk(port, "GET /fast/1")
     assert answer.startswith(b"HTTP/1.1 200")  # as it is where each is written when it comes
     assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.fixture
+def much(monkeypatch):
+    """A machine on which reads always go together."""
+    monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
+    monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
+    monkeypatch.setattr(coalescing, "_LONE", 0)
+
+
+async def keep_asking(port, path, times):
+    """Ask again and again on one connection; return the bodies."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    bodies = []
+    for _ in range(times):
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        bodies.append(await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1])))
+    writer.close()
+    return bodies
+
+
+async def test_the_answers_of_one_flight_are_written_behind_each_other(application, much):
+    async def noted(scope, receive, send):
+        await application(scope, receive, send)
+        events.append(b"served")
+
+    async with serving(noted, HttpToolsProtocol) as (port, events):
+        found = await asyncio.gather(*(keep_asking(port, f"/fast/{n % 3 + 1}", 20) for n in range(12)))
+
+    assert found == [[b'{"id":%d,"name":"lamp %d"}' % (n % 3 + 1, n % 3 + 1)] * 20 for n in range(12)]
+    in_a_row = [len(each) for each in "".join("w" if event != b"served" else " " for event in events).split()]
+    assert sum(in_a_row) == 12 * 20
+    assert max(in_a_row) > 3
+
+
+async def test_an_answer_that_ends_its_connection_is_not_lost_among_others(application, protocol, much):
+    async with serving(application, protocol) as (port, _):
+        found = await asyncio.gather(*(talk(port, f"GET /fast/{n % 3 + 1}") for n in range(30)))
+
+    assert [re.findall(rb"lamp (\d)", each) for each in found] == [[b"%d" % (n % 3 + 1)] for n in range(30)]
+
+
+@pytest.mark.parametrize("factory", [None, getattr(asyncio, "eager_task_factory", None)])
+async def test_answers_to_what_was_sent_ahead_come_in_order_among_others(application, protocol, much, factory):
+    asyncio.get_running_loop().set_task_factory(factory)
+    paths = ["GET /fast/1", "GET /slow", "GET /fast/2", "GET /empty", "GET /fast/3", "GET /fast/1"]
+    async with serving(application, protocol) as (port, _):
+        found = await asyncio.gather(*(talk(port, *paths) for _ in range(8)))
+
+    assert [re.findall(rb"lamp (\d)", each) for each in found] == [[b"1", b"1", b"2", b"3", b"2", b"3", b"1"]] * 8
+
+
+class Held(Telling):
+    def __init__(self, events):
+        super().__init__(None, events)
+
+    def write(self, data):
+        self.written.append(data)
+
+    def close(self):
+        self.written.append("closed")
+
+    def is_closing(self):
+        return "closed" in self.written
+
+
+async def test_nothing_comes_between_an_answer_that_is_held_and_its_writing():
+    """Between them a server that shuts down would close the connection."""
+    loop, events = asyncio.get_running_loop(), []
+    kind = type("RequestResponseCycle", (), {"__module__": "uvicorn.protocols.http.httptools_impl"})
+    waiting = [loop.create_future() for _ in range(3)]
+
+    async def answered(future):
+        cycle = kind()
+        cycle.scope, cycle.waiting_for_100_continue, cycle.keep_alive = {"method": "GET"}, False, True
+        cycle.transport = transport
+        cycle.receive = answered.__get__(cycle)  # a method of it, as uvicorn's is
+        body = await future
+        with OneWrite(cycle.receive):
+            cycle.transport.write("head of ")
+            cycle.transport.write(body)
+        events.append(f"served {body}")
+
+    transport = Held(events)
+    tasks = [loop.create_task(answered(future)) for future in waiting]
+    await asyncio.sleep(0)
+    loop.call_soon(events.append, "before")
+    together(zip(waiting, "abc", strict=True))
+    loop.call_soon(transport.close)
+    await asyncio.gather(*tasks)
+    await asyncio.sleep(0)
+
+    served = [f"served {each}" for each in "abc"]
+    assert events == ["before", *served, *(f"head of {each}" for each in "abc"), "closed"]
