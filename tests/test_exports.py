@@ -13,7 +13,18 @@ import verdigris
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
-    "verdigris": {"Base", "Database", "Retry", "__version__", "after_commit", "bulk", "errors", "explain_plan", "load"},
+    "verdigris": {
+        "AsyncSession",
+        "Base",
+        "Database",
+        "Retry",
+        "__version__",
+        "after_commit",
+        "bulk",
+        "errors",
+        "explain_plan",
+        "load",
+    },
     "verdigris.embedded": {
         "EmbeddedError",
         "EmbeddedServer",

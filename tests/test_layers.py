@@ -43,7 +43,7 @@ STANDS_ON = {
     "bulk": {"errors", "performance"},
     "database": {"errors", "performance", "engine", "lean", "session", "concurrency", "loading"},
     "fastapi": {"errors", "performance", "lean", "concurrency", "loading", "database"},
-    "testing": {"errors", "performance", "lean", "session", "database"},
+    "testing": {"errors", "performance", "lean", "database"},
 }
 LIBRARY = sorted({path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}} - CHECKER - APART)
 

@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from verdigris.database import Database
     from verdigris.loading import explain_plan, load
     from verdigris.models import Base
-    from verdigris.session import after_commit
+    from verdigris.session import AsyncSession, after_commit
 
 __version__ = "0.1.0"
-__all__ = ["Base", "Database", "Retry", "__version__", "after_commit", "bulk", "errors", "explain_plan", "load"]
+__all__ = [
+    "AsyncSession",
+    "Base",
+    "Database",
+    "Retry",
+    "__version__",
+    "after_commit",
+    "bulk",
+    "errors",
+    "explain_plan",
+    "load",
+]
 
 _MODULE_OF = {
+    "AsyncSession": "session",
     "Base": "models",
     "Database": "database",
     "Retry": "concurrency",

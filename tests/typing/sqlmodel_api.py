@@ -8,8 +8,7 @@ from sqlalchemy import CursorResult
 from sqlmodel import Field, SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession as TheirSession
 
-from verdigris import Database
-from verdigris.session import AsyncSession
+from verdigris import AsyncSession, Database
 
 
 class Hero(SQLModel, table=True):

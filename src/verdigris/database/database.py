@@ -7,8 +7,6 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, Never
 
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
 
@@ -19,6 +17,7 @@ from verdigris.database.gathering import SideBySide
 from verdigris.database.options import not_adopted
 from verdigris.database.reading import Reading
 from verdigris.database.replicas import Replicas
+from verdigris.database.sessions import factory
 from verdigris.database.settings import USUAL, Settings
 from verdigris.database.units import Units
 from verdigris.database.url import address
@@ -26,8 +25,6 @@ from verdigris.engine.pool import Pool
 from verdigris.engine.secrecy import without_frames
 from verdigris.errors import ConfigurationError
 from verdigris.lean.lane import Lane
-from verdigris.lean.reads import LeanReads
-from verdigris.lean.sync_sessions import ExplicitFlushSession
 from verdigris.loading.json.api import JSONReads
 from verdigris.performance import instrument
 from verdigris.performance.timing import measure
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
     from verdigris.performance import PoolStatus, Queries
 
@@ -66,6 +64,9 @@ class Database(Units, JSONReads):
     `shortcuts=False` takes SQLAlchemy's and asyncpg's own way wherever there is a shorter one that rests on what they
     keep to themselves: to rule it out when something is odd, or to be on a release of theirs that nobody has tried yet.
     Results and guards are the same, reads and transactions slower. The one write of an answer (uvicorn's) is not meant.
+
+    `session_class` is a class derived from `verdigris.AsyncSession`, of which every session is then, those of `read()`
+    and of requests too.
 
     Raises ConfigurationError for a URL that names another database, another driver or an unknown option, and for an
     option that neither this class nor `create_async_engine` has.
@@ -108,6 +109,7 @@ class Database(Units, JSONReads):
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
         shortcuts: bool = USUAL.shortcuts,
+        session_class: type[AsyncSession] = AsyncSession,
         **engine_options: Any,
     ) -> None:
         try:
@@ -144,6 +146,7 @@ class Database(Units, JSONReads):
                 time_queries=time_queries,
                 pool_metrics=pool_metrics,
                 shortcuts=shortcuts,
+                session_class=session_class,
                 options=engine_options,
             )
             engine, *others = [build(address(each), settings) for each in (url, *replicas)]
@@ -185,6 +188,7 @@ class Database(Units, JSONReads):
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
         shortcuts: bool = USUAL.shortcuts,
+        session_class: type[AsyncSession] = AsyncSession,
         **unknown: Never,
     ) -> Database:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
@@ -226,6 +230,7 @@ class Database(Units, JSONReads):
             time_queries=time_queries,
             pool_metrics=pool_metrics,
             shortcuts=shortcuts,
+            session_class=session_class,
         )
         take_over(engine, settings)
         self = cls.__new__(cls)
@@ -245,16 +250,7 @@ class Database(Units, JSONReads):
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._budget = Budget(self.retry)
         self.lane = Lane(engine, self._budget, shortcuts=settings.shortcuts)
-        self.session: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            engine,
-            class_=AsyncSession,
-            expire_on_commit=settings.expire_on_commit,
-            autoflush=settings.autoflush,
-            close_resets_only=settings.close_resets_only,
-            guard_tasks=settings.guard_tasks,
-            lean=LeanReads(engine.sync_engine, self.lane) if settings.shortcuts else None,
-            sync_session_class=Session if settings.autoflush else ExplicitFlushSession,
-        )
+        self.session: async_sessionmaker[AsyncSession] = factory(engine, settings, self.lane)
         self._levels: dict[str, AsyncEngine] = {}
         self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)

@@ -55,6 +55,8 @@ _OF_THE_ENGINE: Final = frozenset(
         "query_cache_size",
     }
 )
+#: What other factories call an option of ours.
+_CALLED: Final = {"class_": "session_class", "sync_session_class": "session_class"}
 _OURS: Final = frozenset({field.name for field in fields(Settings)} - {"options"})
 
 
@@ -101,7 +103,10 @@ def not_adopted(given: Mapping[str, Any]) -> ConfigurationError:
 
 def _nearest(unknown: Iterable[str], known: Iterable[str]) -> list[str]:
     names = sorted(known)
-    near = [(name, difflib.get_close_matches(name, names, 1, 0.75)) for name in unknown]
+    near = [
+        (name, [_CALLED[name]] if name in _CALLED else difflib.get_close_matches(name, names, 1, 0.75))
+        for name in unknown
+    ]
     return [f"Did you mean {found[0]}= where {name}= stands?" for name, found in near if found] or ["Remove it."]
 
 

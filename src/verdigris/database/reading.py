@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.database.replicas import Replica, Replicas, position_of
+from verdigris.database.sessions import over
 from verdigris.engine.pool import Pool
 from verdigris.engine.read_only import READS
 from verdigris.errors import RetryLevel, classify
@@ -40,19 +41,29 @@ class Reading:
     budget: Budget
     _binds: dict[tuple[int, bool], AsyncEngine] = field(default_factory=dict)
     _lean: dict[Replica, LeanReads] = field(default_factory=dict)
+    _kinds: dict[type, type[_OnReplica]] = field(default_factory=dict)
 
     def open(self, *, snapshot: bool, after: str | None, max_lag: float | None) -> AsyncSession:
         """Return a session on the replica or the primary that the read is for."""
         primary = self._bind(self.primary, snapshot=snapshot)
         replica = self.replicas.choose(position_of(after) if after else 0, max_lag) if len(self.replicas) else None
+        kind = self.session.class_
+        inner = over(ReadSession, kind.sync_session_class)
+        options = {**self.session.kw, "bind": primary, "sync_session_class": inner, "alone": not snapshot}
         if replica is None:
-            options = {**self.session.kw, "bind": primary, "sync_session_class": ReadSession, "alone": not snapshot}
-            return self.session.class_(**options)  # the factory's own call goes through them one by one
-        options = {**self.session.kw, "sync_session_class": ReadSession, "alone": not snapshot}
+            return kind(**options)  # the factory's own call goes through them one by one
         options["bind"], lean = self._bind(replica.engine, snapshot=snapshot), options.get("lean")
         if lean is not None:
             options["lean"] = self._lean.get(replica) or self._lean.setdefault(replica, self._lean_reads(replica))
-        return _OnReplica(replica, (primary, lean), **options)
+        return self._on_replica(kind)(replica=replica, instead=(primary, lean), **options)
+
+    def _on_replica(self, kind: Any) -> type[_OnReplica]:
+        """Return the class of the sessions on a replica where others are of this class: it has the first word."""
+        found = self._kinds.get(kind)
+        if found is None:
+            own = not issubclass(_OnReplica, kind)
+            found = self._kinds[kind] = type(kind.__name__, (kind, _OnReplica), {}) if own else _OnReplica
+        return found
 
     def _bind(self, engine: AsyncEngine, *, snapshot: bool) -> AsyncEngine:
         bind = self._binds.get((id(engine), snapshot))
@@ -92,8 +103,10 @@ class _OnReplica(AsyncSession):
 
     turned = False
 
-    def __init__(self, replica: Replica, instead: tuple[AsyncEngine, LeanReads | None], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self, bind: Any = None, *, replica: Replica, instead: tuple[AsyncEngine, LeanReads | None], **options: Any
+    ) -> None:
+        super().__init__(bind, **options)
         self._replica = replica
         self._instead = instead
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from verdigris.concurrency import Retry
 from verdigris.database.levels import known_level
+from verdigris.database.sessions import checked
 from verdigris.errors import ConfigurationError
 from verdigris.performance.queries import SLOW
+from verdigris.session import AsyncSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,10 +66,12 @@ class Settings:
     time_queries: bool = True
     pool_metrics: bool = True
     shortcuts: bool = True
+    session_class: type[AsyncSession] = AsyncSession
     options: Mapping[str, Any] = field(default_factory=dict)  # of create_async_engine()
 
     def __post_init__(self) -> None:
         known_level(self.isolation_level)
+        checked(self.session_class)
         for name in (*_WAITS, *_OF_THE_SERVER, *_OF_THE_DRIVER):
             value = getattr(self, name)
             if value is None and name not in _WAITS:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction as _AsyncSessionTransaction
-from sqlalchemy.util import EMPTY_DICT
 
 from verdigris._places import Place
 from verdigris.errors import ConfigurationError
@@ -21,25 +20,18 @@ from verdigris.lean import methods
 from verdigris.lean.closing import close_at_once, closes_at_once
 from verdigris.lean.ending import closes_lean
 from verdigris.session.effects import AfterCommit
+from verdigris.session.exec import ExecSession
 from verdigris.session.guard import Guard, gone, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
     from types import FrameType, TracebackType
-
-    from sqlalchemy import CursorResult, Executable, ScalarResult, UpdateBase
-    from sqlalchemy.engine import TupleResult
-    from sqlmodel.sql.expression import Select as SQLModelSelect  # for the types alone: it need not be there
-    from sqlmodel.sql.expression import SelectOfScalar
-
-    Params = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
     from verdigris.lean.reads import LeanReads
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 log = logging.getLogger("verdigris")
 _FACTORIES = ("sqlalchemy.", "verdigris.")
+_ENDS = ("commit", "rollback", "close", "reset", "invalidate", "__aexit__")
 
 
 class Transaction(_AsyncSessionTransaction):
@@ -81,14 +73,24 @@ class Transaction(_AsyncSessionTransaction):
         raise shared
 
 
-class AsyncSession(_AsyncSession):
+class AsyncSession(ExecSession):
     """An `AsyncSession` that refuses a second task while one is using it, and use after it was closed for good.
 
     Handing a session from one task to another is legal as long as their uses do not overlap. `guard_tasks=False` turns
     the first guard off, `close_resets_only=True` the second. With `lean`, plain reads skip SQLAlchemy's engine and
     what waits for nothing is done at once; with `alone`, each read may run on a connection of its own, because the
     session reads in autocommit.
+
+    A team's own class, `class Session(verdigris.AsyncSession)`, is given as `Database(session_class=Session)`. Its
+    methods may override those here and call `super()`.
     """
+
+    #: Whether a class has a say in how its sessions end, so that none of them is ended without it.
+    _minds_its_end: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._minds_its_end = any(getattr(cls, name) is not getattr(AsyncSession, name) for name in _ENDS)
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class AsyncSession(_AsyncSession):
         self.guard = Guard(guard_tasks, options.get("close_resets_only") is False)
         self.lean = lean if lean is None or guard_tasks else lean.unguarded
         self.alone = alone
-        if lean is None:
+        if lean is None or self._minds_its_end:
             super().__init__(bind, **options)
         else:
             self._unbuilt = (bind, options)
@@ -138,63 +140,6 @@ class AsyncSession(_AsyncSession):
         execute = guarded(methods.execute)
         scalar = guarded(methods.scalar)
         get = guarded(methods.get)
-
-    @overload
-    async def exec(
-        self,
-        statement: SelectOfScalar[T],
-        *,
-        params: Params = None,
-        execution_options: Mapping[str, Any] = EMPTY_DICT,
-        bind_arguments: dict[str, Any] | None = None,
-    ) -> ScalarResult[T]: ...
-
-    @overload
-    async def exec(
-        self,
-        statement: SQLModelSelect[*Ts],
-        *,
-        params: Params = None,
-        execution_options: Mapping[str, Any] = EMPTY_DICT,
-        bind_arguments: dict[str, Any] | None = None,
-    ) -> TupleResult[tuple[*Ts]]: ...
-
-    @overload
-    async def exec(
-        self,
-        statement: UpdateBase,
-        *,
-        params: Params = None,
-        execution_options: Mapping[str, Any] = EMPTY_DICT,
-        bind_arguments: dict[str, Any] | None = None,
-    ) -> CursorResult[Any]: ...
-
-    @overload
-    async def exec(
-        self,
-        statement: Executable,
-        *,
-        params: Params = None,
-        execution_options: Mapping[str, Any] = EMPTY_DICT,
-        bind_arguments: dict[str, Any] | None = None,
-    ) -> Any: ...
-
-    async def exec(
-        self,
-        statement: Executable,
-        *,
-        params: Params = None,
-        execution_options: Mapping[str, Any] = EMPTY_DICT,
-        bind_arguments: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run a statement as SQLModel's session does: its `select()` of one entity or column gives values, not rows.
-
-        Any other statement gives what `execute()` does, SQLAlchemy's own `select()` of one entity too.
-        """
-        result = await self.execute(
-            statement, params, execution_options=execution_options, bind_arguments=bind_arguments
-        )
-        return result.scalars() if _is_of_scalar(statement) else result
 
     scalars = guarded(_AsyncSession.scalars)
     stream = guarded(_AsyncSession.stream)
@@ -252,12 +197,6 @@ class AsyncSession(_AsyncSession):
         if self.guard.closed:
             raise gone(self.info)
         super().add_all(instances)
-
-
-def _is_of_scalar(statement: object) -> bool:
-    """Tell whether a statement is one of SQLModel's `select()` with one argument; SQLModel need not be there."""
-    kinds = type(statement).__mro__
-    return any(kind.__name__ == "SelectOfScalar" and kind.__module__.startswith("sqlmodel.") for kind in kinds)
 
 
 def after_commit(session: _AsyncSession, hook: Callable[[], object]) -> None:

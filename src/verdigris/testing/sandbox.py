@@ -23,11 +23,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from verdigris.database import Database
+from verdigris.database.sessions import over
 from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
 from verdigris.lean.lane import Lane, raise_as_session
 from verdigris.lean.sync_sessions import ReadSession
 from verdigris.performance.timing import MUTED
-from verdigris.session import AsyncSession
 from verdigris.testing.loops import finish
 from verdigris.testing.substitution import COPIED, standing_in
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
     from sqlalchemy import Connection
+
+    from verdigris.session import AsyncSession
 
 #: Of the sessions that are open, those of this task and of the tasks that made it.
 _AROUND: ContextVar[frozenset[int]] = ContextVar("verdigris_sandbox_around", default=frozenset())
@@ -77,7 +79,7 @@ class Sandbox(Database):
         given = {name: self.session.kw[name] for name in COPIED if name in self.session.kw}
         self.session = async_sessionmaker(
             self.engine,
-            class_=AsyncSession,
+            class_=self.session.class_,
             sync_session_class=self.inside(self.session.kw.get("sync_session_class", Session)),
             join_transaction_mode="create_savepoint",
             info={_KEY: self},
@@ -100,7 +102,7 @@ class Sandbox(Database):
         return self.session(**options)
 
     def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
-        return self.session(sync_session_class=self.inside(ReadSession))
+        return self.session(sync_session_class=self.inside(over(ReadSession, self.session.class_.sync_session_class)))
 
     async def position(self) -> str:
         """Return the beginning of the log: whoever reads here sees what was written here."""

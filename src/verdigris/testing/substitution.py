@@ -20,13 +20,14 @@ COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")
 def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
     """Let the application's own Database be `substitute` inside the block, session factory and dependency too.
 
-    Its settings for sessions and retries stay. What was made from `database.engine` itself is not redirected.
-    `substitute` is a test's sandbox or its `verdigris_database`.
+    Its class of sessions, its settings for them and for retries stay. What was made from `database.engine` itself is
+    not redirected. `substitute` is a test's sandbox or its `verdigris_database`.
     """
     factory, kind, state = database.session, type(database), database.__dict__
     kept_class, kept = factory.class_, factory.kw
     inside = getattr(substitute, "inside", _as_it_is)
     own = {name: kept[name] for name in COPIED if name in kept}
+    substitute.session.class_ = kept_class
     substitute.session.configure(**own, sync_session_class=inside(kept.get("sync_session_class", Session)))
     substitute.retry = database.retry
     substitute._budget.reset(database.retry)  # noqa: SLF001 - a Database's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import ORMExecuteState, Session
 
+#: The methods of a session that run statements, and where those are from that no application has written.
+_OF_STATEMENTS = ("execute", "scalar", "scalars", "stream", "stream_scalars")
+_NOBODYS = ("sqlalchemy.", "verdigris.", "sqlmodel.")
 #: Where SQLAlchemy wraps a listener that was registered without retval=True.
 _WITHOUT_RETVAL = "sqlalchemy.engine.events"
 
@@ -111,6 +115,21 @@ def _foreign(listeners: Iterable[Any]) -> Any:
 
 def _named(fn: Any) -> str:
     return f"{fn.__module__}.{getattr(fn, '__qualname__', fn)}"
+
+
+def rewriting(session: AsyncSession | type[AsyncSession]) -> str | None:
+    """Name a method by which a team's own class of sessions may change what a statement reads; None if it has none."""
+    return _rewriting(session if isinstance(session, type) else type(session))  # type: ignore[arg-type]  # is hashable
+
+
+@functools.lru_cache(maxsize=64)
+def _rewriting(kind: Any) -> str | None:
+    for of, names in ((kind, _OF_STATEMENTS), (kind.sync_session_class, (*_OF_STATEMENTS, "get_bind"))):
+        for name in names:
+            method: Any = getattr(of, name, None)
+            if not getattr(method, "__module__", "verdigris.").startswith(_NOBODYS):
+                return f"{method.__qualname__}(), which may change what it reads"
+    return None
 
 
 def minds_pending(session: Session) -> bool:

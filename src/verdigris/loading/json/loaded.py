@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BindParameter, Select, select
 
 from verdigris.loading.json.answer import adapter
 from verdigris.loading.json.compiled import value_of
+from verdigris.loading.json.listeners import as_listeners_make_it, rewriting
 from verdigris.loading.json.rows import Columns
 from verdigris.loading.json.schema import InPython
 from verdigris.loading.json.statement import counted, plain
@@ -86,7 +88,8 @@ def dumped(value: Any, type_: Any, options: Options) -> bytes:
 async def lines(session: AsyncSession, statement: Any, found: Found, options: Options) -> AsyncGenerator[bytes]:
     """Yield the rows of a list as Pydantic writes them, some hundred at a time."""
     made = loading(statement, found.entity, found.answer)
-    if made is statement:  # with options of its own, which may fill a collection from several rows
+    if made is statement or rewriting(session) is not None:
+        # options of its own may fill a collection from several rows, and an execute() of a team's own has to be asked
         if value := await objects(session, statement, {}, found):
             yield dumped(value, found.type_, options)[1:-1]
         return
@@ -102,10 +105,13 @@ def _items(answer: Answer) -> PageMember:
 async def _page(session: AsyncSession, statement: Any, params: Mapping[str, Any], found: Found) -> dict[str, Any]:
     """Return the numbers of a page."""
     value: dict[str, Any] = {}
+    with suppress(InPython):
+        if rewriting(session) is not None:  # the rows that are counted are those of the statement that it makes
+            statement = await as_listeners_make_it(session, statement)
     for member in found.answer.page:
         match member.part:
             case "total":
-                value[member.name] = await session.scalar(select(counted(statement)), params)
+                value[member.name] = (await session.execute(select(counted(statement)), params)).scalar()
             case "limit":
                 value[member.name] = _number(statement._limit_clause, params)  # noqa: SLF001 - said in no other way
             case "offset":

@@ -20,6 +20,7 @@ from verdigris.loading.json.listeners import (
     as_listeners_make_it,
     has_listeners,
     minds_pending,
+    rewriting,
     translation,
     who_has_a_say,
 )
@@ -151,6 +152,7 @@ class Reads:
         try:
             if translated or translation(self.database.engine.sync_engine):
                 raise _TRANSLATED
+            _refuse_rewriting(self.database.session.class_)
             compiled = self._compiled(statement, made, key)
         except InPython as reason:
             found = Found(entity, type_, made, None, str(reason))
@@ -252,6 +254,8 @@ class Reads:
         return True, body
 
     async def _found_for(self, asked: Asked) -> tuple[Found, Given]:
+        if asked.session is not None:
+            _refuse_rewriting(asked.session)
         if asked.session is None and not has_listeners(self._probe):
             return asked.known or self.find(asked.statement, asked.type_, asked.options)
         translated = asked.session is not None and await _translates(asked.session)
@@ -299,6 +303,13 @@ def _places(parameters: Sequence[Any], binds: Sequence[Any]) -> tuple[int, ...] 
     at = {id(bind): place for place, bind in enumerate(binds)}
     places = tuple(at[id(parameter)] for parameter in parameters if id(parameter) in at)
     return places if len(places) == len(parameters) == len(binds) else None
+
+
+def _refuse_rewriting(session: AsyncSession | type[AsyncSession]) -> None:
+    """Raise InPython where a team's own class of sessions runs statements in a way of its own."""
+    method = rewriting(session)
+    if method is not None:
+        raise InPython(method)
 
 
 async def _run(text: str, arguments: tuple[Any, ...], session: AsyncSession) -> bytes | None:

@@ -118,7 +118,7 @@ def heroes():
     given |= {"called": "c", "knownAs": "c", "notes": "n", "tags": ["a", 'b"']}
     return [
         Hero(id=1, name="Deadpond", nick="\x01 😀", **given),
-        Hero(id=2, name="Rusty-Man", **given, rank=Rank.high, listed=Rank.high, weight=float("nan"), raw=b"raw"),
+        Hero(id=2, name="Rusty-Man", **given, rank=Rank.high, listed=Rank.high, weight=1.5, raw=b"raw"),
         Hero(id=3, name="Tarantula", **{**given, "notes": None}, weight=1e7, span=dt.timedelta(days=40, seconds=1)),
     ]
 

@@ -1,0 +1,81 @@
+"""The factory of a `Database`: SQLAlchemy's, for sessions of ours or of a class that a team has derived from them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session
+
+from verdigris.errors import ConfigurationError
+from verdigris.lean.reads import LeanReads
+from verdigris.lean.sync_sessions import ExplicitFlushSession
+from verdigris.session import AsyncSession
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from verdigris.database.settings import Settings
+    from verdigris.lean.lane import Lane
+
+_PAGE = "docs/database.md"
+_KINDS: dict[tuple[type[Session], type[Session]], type[Session]] = {}
+
+
+def factory(engine: AsyncEngine, settings: Settings, lane: Lane) -> async_sessionmaker[AsyncSession]:
+    """Return the factory of a database's sessions."""
+    kind = settings.session_class
+    inner = kind.sync_session_class
+    short = settings.shortcuts and inner is Session  # what a synchronous half of one's own does is SQLAlchemy's affair
+    return async_sessionmaker(
+        engine,
+        class_=kind,
+        expire_on_commit=settings.expire_on_commit,
+        autoflush=settings.autoflush,
+        close_resets_only=settings.close_resets_only,
+        guard_tasks=settings.guard_tasks,
+        lean=LeanReads(engine.sync_engine, lane) if short else None,
+        sync_session_class=inner if settings.autoflush else over(ExplicitFlushSession, inner),
+    )
+
+
+def over(ours: type[Session], theirs: type[Session]) -> type[Session]:
+    """Return the synchronous half of a session that is of a kind of ours and of a class of a team's own."""
+    if theirs is Session:
+        return ours
+    if (ours, theirs) not in _KINDS:  # a class each, to which listeners may belong
+        _KINDS[ours, theirs] = type(f"{ours.__name__}Of{theirs.__name__}", (ours, theirs), {})
+    return _KINDS[ours, theirs]
+
+
+def checked(kind: Any) -> type[AsyncSession]:
+    """Return a class of sessions; raises ConfigurationError for one that lacks what those of a Database do."""
+    if not isinstance(kind, type) or not issubclass(kind, AsyncSession):
+        name = kind.__name__ if isinstance(kind, type) else "MySession"
+        said = f"{name}, which is not" if isinstance(kind, type) else f"{kind!r}, which is no class"
+        raise ConfigurationError(
+            f"session_class= is {said} derived from verdigris.AsyncSession.",
+            why="One task at a time, closed for good, a COMMIT that is told as it was: that is what its methods do.",
+            do=["from verdigris import AsyncSession", f"class {name}(AsyncSession): ..."],
+            page=_PAGE,
+        )
+    takes = inspect.signature(kind.__init__).parameters.values()
+    if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes):
+        raise ConfigurationError(
+            f"{kind.__name__}.__init__() takes no **options.",
+            why="The factory gives each session its engine and its settings.",
+            do=[
+                "def __init__(self, *args: Any, audit: Audit | None = None, **options: Any) -> None:",
+                "    super().__init__(*args, **options)",
+            ],
+            page=_PAGE,
+        )
+    inner: Any = kind.sync_session_class
+    if not isinstance(inner, type) or not issubclass(inner, Session):
+        raise ConfigurationError(
+            f"{kind.__name__}.sync_session_class is {inner!r}, which is no class derived from sqlalchemy.orm.Session.",
+            do=["class Routed(Session): ...", f"class {kind.__name__}(AsyncSession): sync_session_class = Routed"],
+            page=_PAGE,
+        )
+    return kind

@@ -1,0 +1,298 @@
+"""A team's own class of sessions: each session of a Database is one, with what the Database promises of its own."""
+
+import asyncio
+import logging
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from pydantic import BaseModel
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncSession as TheirSession
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from verdigris import AsyncSession, Database
+from verdigris.errors import ConfigurationError, ReadOnlyError, SessionClosedError, SessionSharedError, UnflushedError
+from verdigris.fastapi import ReadRouter, Route, install
+from verdigris.testing import Sandbox
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "own_session_note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    gone: Mapped[bool] = mapped_column(default=False)
+
+
+class NoteOut(BaseModel):
+    id: int
+
+
+class Audited(AsyncSession):
+    """With what teams put into such a class: an option of its own, a helper, something to do at the end."""
+
+    def __init__(self, *args: Any, audit: list[str] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.audit = [] if audit is None else audit
+
+    async def remove(self, note: Note) -> None:
+        note.gone = True
+        await self.flush()
+
+    async def notes(self) -> list[int]:
+        return list(await self.scalars(select(Note.id).where(~Note.gone).order_by(Note.id)))
+
+    async def commit(self) -> None:
+        self.audit.append("commit")
+        await super().commit()
+
+
+class Hiding(AsyncSession):
+    """With a statement's way changed for all."""
+
+    async def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+        if getattr(statement, "is_select", False) and Note.__table__ in statement.get_final_froms():
+            statement = statement.where(~Note.gone)
+        return await super().execute(statement, *args, **options)
+
+
+class Inner(Session):
+    """A synchronous half of its own: listeners belong to it."""
+
+    told: list[str]
+
+    def flush(self, objects: Any = None) -> None:
+        self.info.setdefault("flushes", []).append(len(self.new))
+        super().flush(objects)
+
+
+class WithInner(AsyncSession):
+    sync_session_class = Inner
+
+
+async def database(url, kind, **options):
+    made = Database(url, session_class=kind, **options)
+    async with made.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    async with made.session.begin() as session:
+        session.add_all([Note(id=1, text="one"), Note(id=2, text="two"), Note(id=3, text="gone", gone=True)])
+    return made
+
+
+@pytest.fixture
+async def db(database_url):
+    made = await database(database_url, Audited)
+    yield made
+    await made.dispose()
+
+
+async def test_every_session_is_one(db):
+    async def unit(session):
+        return isinstance(session, Audited), await session.notes()
+
+    async with db.session() as session, db.read() as reading, db.read(snapshot=True) as snapshot:
+        assert all(isinstance(each, Audited) for each in (session, reading, snapshot))
+        assert await session.notes() == await reading.notes() == await snapshot.notes() == [1, 2]
+    assert await db.transaction(unit) == (True, [1, 2])
+    assert await db.gather(unit, unit) == ((True, [1, 2]), (True, [1, 2]))
+
+
+async def test_an_option_of_its_own_is_given_to_the_factory(db):
+    audit = []
+    async with db.session(audit=audit) as session:
+        await session.remove(await session.get_one(Note, 1))
+        await session.commit()
+
+    assert audit == ["commit"]
+    async with db.session() as session:
+        assert await session.notes() == [2]
+
+
+async def test_what_a_database_promises_of_its_sessions_holds(db):
+    async with db.session() as session:
+        with pytest.raises(SessionSharedError):
+            await asyncio.gather(session.notes(), session.notes())
+    with pytest.raises(SessionClosedError):
+        await session.notes()
+    async with db.read() as reading:
+        with pytest.raises(ReadOnlyError):
+            await reading.remove(await reading.get_one(Note, 1))
+
+
+async def test_a_requests_session_is_one_and_its_commit_is_the_classs_own(db):
+    app, routes = FastAPI(), APIRouter(route_class=Route)
+    install(app, db)
+    seen = []
+
+    @routes.post("/used")
+    async def used(session: Annotated[Audited, Depends(db.request_session, scope="function")]) -> list[int]:
+        seen.append(session)
+        await session.remove(await session.get_one(Note, 1))
+        return await session.notes()
+
+    @routes.post("/unused")
+    async def unused(session: Annotated[Audited, Depends(db.request_session, scope="function")]) -> None:
+        seen.append(session)
+
+    app.include_router(routes)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/used")).json() == [2]
+        assert (await client.post("/unused")).status_code == 200
+
+    assert [each.audit for each in seen] == [["commit"], ["commit"]]
+    async with db.session() as session:
+        assert await session.notes() == [2]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_replicas_session_is_one_and_turns_to_the_primary(database_url, alone):
+    made = await database(database_url, Hiding)
+    await made.dispose()
+    replica = database_url if alone else database_url.replace("127.0.0.1", "127.0.0.9")
+    db = Database(database_url, session_class=Hiding, replicas=[replica], max_lag=3600)
+    statement = select(Note.id).order_by(Note.id)
+
+    async with db.read() as session:
+        assert isinstance(session, Hiding)
+        assert (await session.execute(statement)).scalars().all() == [1, 2]
+        assert (await session.scalars(statement)).all() == [1, 2]
+    await db.dispose()
+
+
+async def test_a_json_read_asks_an_execute_of_ones_own(database_url, caplog):
+    db = await database(database_url, Hiding)
+    reads, app = ReadRouter(db), FastAPI()
+    install(app, db)
+
+    @reads.get("/notes", response_model=list[NoteOut])
+    def notes():
+        return select(Note).order_by(Note.id)
+
+    class Page(BaseModel):
+        items: list[NoteOut]
+        total: int
+
+    app.include_router(reads)
+    wanted = b'[{"id":1},{"id":2}]'
+    statement = notes()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/notes")).content == wanted
+    assert (await db.json(statement, list[NoteOut])).body == wanted
+    assert (await db.json(statement.limit(1), Page)).body == b'{"items":[{"id":1}],"total":2}'
+    assert [each.id for each in await db.fetch(statement, list[NoteOut])] == [1, 2]
+    assert b"".join([part async for part in db.json_stream(statement, list[NoteOut]).body_iterator]) == wanted
+    async with db.session() as session:
+        assert (await db.json(statement, list[NoteOut], session=session)).body == wanted
+    assert "read by load(), because of Hiding.execute(), which may change what it reads" in caplog.text
+    await db.dispose()
+
+
+async def test_a_json_read_in_a_session_of_another_class_asks_it_too(db):
+    async with Hiding(db.engine) as session:
+        body = (await db.json(select(Note).order_by(Note.id), list[NoteOut], session=session)).body
+
+    assert body == b'[{"id":1},{"id":2}]'
+    assert db.json_read(select(Note), list[NoteOut]).fallback is None
+
+
+async def test_a_class_that_changes_nothing_of_statements_keeps_the_short_ways(db, caplog):
+    async with db.session() as session:
+        assert session.lean is not None
+    assert db.json_read(select(Note), list[NoteOut]).fallback is None
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+async def test_a_synchronous_half_of_ones_own_is_taken_and_its_listeners_are_asked(database_url):
+    db = await database(database_url, WithInner)
+
+    def only_two(state):
+        if state.is_select:
+            state.statement = state.statement.where(Note.id == 2)
+
+    event.listen(Inner, "do_orm_execute", only_two)
+    try:
+        async with db.session() as session, db.read() as reading:
+            session.add(Note(id=4, text="four"))
+            await session.flush()
+            assert session.info["flushes"] == [1]
+            assert (
+                (await session.scalars(select(Note.id))).all() == (await reading.scalars(select(Note.id))).all() == [2]
+            )
+        assert (await db.json(select(Note), list[NoteOut])).body == b'[{"id":2}]'
+        async with db.read() as reading:
+            reading.add(Note(id=5, text="five"))
+            with pytest.raises(ReadOnlyError):
+                await reading.flush()
+            reading.expunge_all()
+    finally:
+        event.remove(Inner, "do_orm_execute", only_two)
+    await db.dispose()
+
+
+async def test_explicit_flushes_hold_in_a_synchronous_half_of_ones_own(database_url):
+    db = await database(database_url, WithInner, autoflush=False)
+    async with db.session() as session:
+        session.add(Note(id=4, text="four"))
+        with pytest.raises(UnflushedError):
+            await session.scalars(select(Note))
+    await db.dispose()
+
+
+async def test_a_sandbox_and_a_substitute_have_it(db, database_url):
+    sandbox = Sandbox(database_url, session_class=Audited)
+    plain = Sandbox(database_url)
+    for made in (sandbox, plain):
+        with made.standing_in(db):
+            async with db.session.begin() as session:
+                await session.remove(await session.get_one(Note, 1))
+            async with db.read() as reading:
+                assert await reading.notes() == [2]
+        await made.dispose()
+    async with db.session() as session:
+        assert await session.notes() == [1, 2]
+
+
+async def test_an_engine_that_was_taken_over_has_it(database_url):
+    db = Database.from_engine(create_async_engine(database_url), session_class=Audited)
+    async with db.session() as session:
+        assert isinstance(session, Audited)
+    await db.dispose()
+
+
+class Theirs(TheirSession):
+    pass
+
+
+class Narrow(AsyncSession):
+    def __init__(self, bind: Any) -> None:
+        super().__init__(bind)
+
+
+class Wrong(AsyncSession):
+    sync_session_class = dict
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Theirs, "session_class= is Theirs, which is not derived from verdigris.AsyncSession"),
+        (Audited(), "which is no class derived from verdigris.AsyncSession"),
+        (Narrow, r"Narrow.__init__\(\) takes no \*\*options"),
+        (Wrong, "Wrong.sync_session_class is <class 'dict'>, which is no class derived from"),
+    ],
+)
+def test_a_class_that_lacks_what_sessions_promise_is_refused(database_url, given, said):
+    with pytest.raises(ConfigurationError, match=said):
+        Database(database_url, session_class=given)
+
+
+def test_the_option_of_sqlalchemys_factory_is_told_its_name_here(database_url):
+    with pytest.raises(ConfigurationError, match="Did you mean session_class= where class_= stands"):
+        Database(database_url, class_=Audited)
