@@ -20,6 +20,8 @@ _RENDERERS: Mapping[str, str] = {
     "quiet": "terminal:render_quiet",
     "json": "json:render",
     "html": "html:render",
+    "sarif": "sarif:render",
+    "github": "github:render",
 }
 FORMATS = tuple(name for name in _RENDERERS if name != "quiet")
 

@@ -36,6 +36,15 @@ def shown_path(report: Report, path: str) -> str:
     return clean(os.path.normpath(os.path.join(report.root, path)))  # noqa: PTH118 - pathlib knows no normpath
 
 
+def address(report: Report, path: str) -> str:
+    """Return a path for a service that shows a repository: from where the command was run, else from the root."""
+    root = "" if report.root == "." or report.root.endswith(".py") else report.root
+    joined = os.path.normpath(os.path.join(root, path)).replace(os.sep, "/")  # noqa: PTH118 - as above
+    if report.root.endswith(".py"):
+        joined = os.path.normpath(report.root).replace(os.sep, "/")
+    return path if joined.startswith(("/", "../")) else joined
+
+
 def sign(box: BoxReport, style: Style) -> str:
     """Return the one-character sign of a box."""
     text, colour = ("~", "cyan") if box.excused is not None else SIGNS[box.verdict]
