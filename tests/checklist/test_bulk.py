@@ -55,6 +55,16 @@ def test_rows_that_may_be_there_already_are_advised_an_upsert_and_new_ones_add_a
     assert advised in finding.fix
 
 
+@pytest.mark.parametrize("sender", ["AsyncSession", "AsyncConnection"])
+def test_statements_for_one_row_each_are_advised_one_for_all(tmp_path, sender):
+    text = APP.replace("AsyncSession", sender).format("await session.execute(insert(orders).values(id=row))")
+    (tmp_path / "app.py").write_text(f"from sqlalchemy import insert\n{text}", "utf-8")
+
+    (finding,) = boxes()["bulk/add-all"][1].conclude(Evidence(Source.read(tmp_path), None, None)).findings
+
+    assert finding.fix.startswith("await session.execute(insert(Model), rows)")
+
+
 def test_a_session_that_next_takes_out_of_its_generator_is_one(tmp_path):
     (tmp_path / "app.py").write_text(TAKEN, "utf-8")
 

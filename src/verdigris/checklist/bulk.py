@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
-from verdigris.evidence.source.statements.writes import MERGES, BulkWrite, ChunkLoop, Writer
+from verdigris.evidence.source.statements.writes import INSERTS, MERGES, BulkWrite, ChunkLoop, Writer
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COPY = "verdigris.bulk.insert"
 TOGETHER = "session.add_all(objects)   # after the loop, then one flush"
+AT_ONCE = "await session.execute(insert(Model), rows)   # after the loop; a connection's execute() takes rows, too"
 UPSERT = (
     "upsert = insert(Model)   # of sqlalchemy.dialects.postgresql\n"
     'changed = {"name": upsert.excluded.name}   # each column that merge() would have set\n'
@@ -39,7 +40,7 @@ class AddAll(Box[Writer]):
     def judge(self, subject: Writer, evidence: Evidence) -> Judgement:
         """Look for a wait in each round of a loop over rows, in the source and in the run."""
         if subject.row_wise is not None:
-            fix = UPSERT if subject.how == MERGES else TOGETHER
+            fix = {MERGES: UPSERT, INSERTS: AT_ONCE}.get(subject.how, TOGETHER)
             return subject.finding(
                 "row-by-row", f"a loop over rows waits for {subject.how}", place=subject.row_wise, fix=fix
             )

@@ -81,3 +81,19 @@ def test_so_does_a_handler_that_asked_before_it_streams(tmp_path, body):
 )
 def test_a_session_that_has_no_connection_when_the_stream_begins_keeps_none(tmp_path, body):
     assert kept(tmp_path, HANDLER + body) == []
+
+
+def test_what_wraps_the_generator_behind_a_stream_may_hold_the_session_too(tmp_path):
+    wrapped = """
+def within(session: AsyncSession):
+    return lambda function: function
+"""
+    body = """
+    @within(session)
+    async def body():
+        yield "1"
+    return StreamingResponse(body())
+"""
+
+    assert ("stream", "app.py:watch:stream") in kept(tmp_path / "held", wrapped + HANDLER + body)
+    assert kept(tmp_path / "free", wrapped + HANDLER + body.replace("@within(session)", "")) == []

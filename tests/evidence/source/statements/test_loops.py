@@ -196,6 +196,33 @@ def test_a_loop_over_parts_chunks_or_a_handful_is_none_over_rows(tmp_path: Path,
     assert found == []
 
 
+def test_a_connection_asks_for_each_row_as_a_session_does(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+        async def passed(connection: AsyncConnection, ids: list[int]):
+            for id in ids:
+                await connection.execute(select(Folder.name).where(Folder.id == id))
+
+        async def begun(engine: AsyncEngine, names: list[str]):
+            async with engine.connect() as connection:
+                return [await connection.scalar(select(Folder.id).where(Folder.name == name)) for name in names]
+
+        async def streamed(connection: AsyncConnection):
+            async for row in await connection.stream(select(Folder.id)):
+                await passed(connection, [row.id])
+
+        async def counted(connection: AsyncConnection, ids: list[int]):
+            await connection.execute(select(Folder.name).where(Folder.id.in_(ids)))
+            return [id + 1 for id in ids]
+        """,
+    )
+
+    assert [rows for rows, _ in found] == ["ids", "names", "await connection.stream(select(Folder.id))"]
+
+
 def test_a_list_of_what_the_source_appends_one_by_one_is_a_handful(tmp_path: Path) -> None:
     found = queries(
         tmp_path,

@@ -439,6 +439,13 @@ class Types:
         found = self.of(node, scope)
         return None if found is None else self.session_type(found)
 
+    def sends(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether an expression is what statements are sent by: a session, or a connection."""
+        found = self.of(node, scope)
+        if isinstance(found, External) and found.named("sqlalchemy", "AsyncConnection", "Connection"):
+            return True
+        return found is not None and self.session_type(found) is not None
+
     def session_type(self, found: Type) -> str | None:
         """Tell whether a class is a SQLAlchemy session: `async`, `sync`, or None for any other session."""
         bases = self.names.lineage(found) if isinstance(found, Scope) else [found]

@@ -104,9 +104,13 @@ class Escapes:
         return None
 
     def closed_over(self, function: Scope) -> str | None:
-        """Name a session of the surrounding function that a nested one uses."""
+        """Name a session of the surrounding function that a nested one uses, or what wraps it: `@within(session)`."""
         if function.parent is None or not function.parent.is_function:
             return None
+        for decorator in function.decorators:
+            for given in decorator.args if isinstance(decorator, ast.Call) else ():
+                if self.source.types.session(given, function.parent) == "async":
+                    return short(given)
         for node in function.nodes():
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 found = function.lookup(node.id)

@@ -47,7 +47,7 @@ class Asking:
     def query(self, call: ast.Call, scope: Scope, depth: int = 0) -> Place | None:
         """Return where awaiting a call reads from the database, or None if it does not."""
         func = call.func
-        if isinstance(func, ast.Attribute) and func.attr in _READS and self._session(func.value, scope):
+        if isinstance(func, ast.Attribute) and func.attr in _READS and self.source.types.sends(func.value, scope):
             return scope.module.place(call) if self._reads(call, scope) else None
         if self._is_ours(call, scope):
             return scope.module.place(call)
@@ -74,9 +74,6 @@ class Asking:
                 if asked is not None:
                     return None if remembers else asked
         return None
-
-    def _session(self, node: ast.expr, scope: Scope) -> bool:
-        return self.source.types.session(node, scope) is not None
 
     def _is_ours(self, call: ast.Call, scope: Scope) -> bool:
         """Tell whether awaiting a call reads by the library's own API."""
@@ -152,7 +149,7 @@ class Asking:
         if not isinstance(node, ast.Call):
             return False
         func = node.func
-        if isinstance(func, ast.Attribute) and func.attr in _CHANGES and self._session(func.value, scope):
+        if isinstance(func, ast.Attribute) and func.attr in _CHANGES and self.source.types.sends(func.value, scope):
             return True
         meaning = self.source.types.callee(node, scope)
         if isinstance(meaning, External):
@@ -162,7 +159,7 @@ class Asking:
     def _reads_only(self, call: ast.Call, scope: Scope, depth: int) -> bool:
         """Tell whether awaiting a call does nothing but to read from the database."""
         func = call.func
-        if isinstance(func, ast.Attribute) and self._session(func.value, scope):
+        if isinstance(func, ast.Attribute) and self.source.types.sends(func.value, scope):
             return func.attr not in _CHANGES
         if self._is_ours(call, scope):
             return True

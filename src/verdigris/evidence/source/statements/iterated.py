@@ -75,7 +75,7 @@ class Iterated:
     def _is_streamed(self, func: ast.expr, scope: Scope) -> bool:
         if not isinstance(func, ast.Attribute) or func.attr not in {"stream", "stream_scalars"}:
             return False
-        return self.source.types.session(func.value, scope) is not None
+        return self.source.types.sends(func.value, scope)
 
     def _is_few(self, over: ast.expr, scope: Scope, depth: int) -> bool:
         """Tell whether an iterable is chunks, a range of attempts, or a handful that the source writes out."""

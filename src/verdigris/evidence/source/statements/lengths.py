@@ -89,7 +89,7 @@ class Lengths:
                     return None
                 node, depth = value, depth + 1
                 continue
-            if isinstance(node, ast.Attribute) and self.source.types.session(node.value, scope) is not None:
+            if isinstance(node, ast.Attribute) and self.source.types.sends(node.value, scope):
                 return None if limited else False
             node = node.func if isinstance(node, ast.Call) else node.value
         return None

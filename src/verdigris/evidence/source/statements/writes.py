@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DEFAULT = Missing()
 _ADDS = {"add", "merge"}
 MERGES = "merge() for each row"  # which asks for the row first
+INSERTS = "one INSERT for each row"
 _SENDS = {"flush", "commit", "refresh"}
 _CHUNKERS = {
     "batched",
@@ -44,7 +45,7 @@ _BULK = {"add_all", "bulk_save_objects", "bulk_insert_mappings"}
 
 @dataclass(frozen=True, slots=True)
 class Writer(Subject):
-    """A function that inserts through a session; `row_wise` is where it waits for the server once a row."""
+    """A function that inserts; `row_wise` is where it waits for the server once a row."""
 
     key: str
     place: Place
@@ -88,7 +89,7 @@ class Writes:
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in methods
-            and self.source.types.session(node.func.value, scope) is not None
+            and self.source.types.sends(node.func.value, scope)
         )
 
     @cached_property
@@ -152,7 +153,7 @@ class Writes:
             if self._on_session(node.value, scope, {"execute", "exec", "scalar", "scalars"}) and self._inserts(
                 node.value, scope
             ):
-                return node, "one INSERT for each row"
+                return node, INSERTS
             saved = None if _attempted(node, loop, scope) else self._saves(node.value, scope)
             if saved is not None:
                 return node, f"{saved}(), which adds and sends one"
