@@ -53,7 +53,7 @@ class OneWrite:
         self._cycle.transport = self._transport
         held = _held.get(asyncio.get_running_loop()) if _held and _goes_on(self._cycle) else None
         if held is None:
-            self._transport.write(head + data)
+            _write(self._transport, head + data)
         else:
             held.append((self._transport, head + data))
 
@@ -64,8 +64,8 @@ class OneWrite:
 
     def _let_go(self) -> None:
         head, self._head = self._head, None
-        if head is not None and not self._transport.is_closing():
-            self._transport.write(head)
+        if head is not None:
+            _write(self._transport, head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -98,8 +98,12 @@ def _hold(loop: asyncio.AbstractEventLoop) -> None:
 
 def _write_held(loop: asyncio.AbstractEventLoop) -> None:
     for transport, answer in _held.pop(loop):
-        if not transport.is_closing():
-            transport.write(answer)
+        _write(transport, answer)
+
+
+def _write(transport: Any, data: bytes) -> None:
+    if not transport.is_closing():  # uvloop's raises; uvicorn asks only for the first of what a client has sent ahead
+        transport.write(data)
 
 
 def _answers_at_once(cycle: Any) -> bool:

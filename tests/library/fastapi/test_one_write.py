@@ -287,6 +287,7 @@ class Held(Telling):
         super().__init__(None, events)
 
     def write(self, data):
+        assert not self.is_closing()  # of uvloop's it is an error
         self.written.append(data)
 
     def close(self):
@@ -296,24 +297,27 @@ class Held(Telling):
         return "closed" in self.written
 
 
+def cycle_on(transport, receive):
+    """Return what stands for a request of uvicorn's, whose method `receive` is."""
+    cycle = type("RequestResponseCycle", (), {"__module__": "uvicorn.protocols.http.httptools_impl"})()
+    cycle.scope, cycle.waiting_for_100_continue, cycle.keep_alive = {"method": "GET"}, False, True
+    cycle.transport, cycle.receive = transport, receive.__get__(cycle)
+    return cycle
+
+
 async def test_nothing_comes_between_an_answer_that_is_held_and_its_writing():
     """Between them a server that shuts down would close the connection."""
     loop, events = asyncio.get_running_loop(), []
-    kind = type("RequestResponseCycle", (), {"__module__": "uvicorn.protocols.http.httptools_impl"})
-    waiting = [loop.create_future() for _ in range(3)]
+    transport, waiting = Held(events), [loop.create_future() for _ in range(3)]
 
     async def answered(future):
-        cycle = kind()
-        cycle.scope, cycle.waiting_for_100_continue, cycle.keep_alive = {"method": "GET"}, False, True
-        cycle.transport = transport
-        cycle.receive = answered.__get__(cycle)  # a method of it, as uvicorn's is
+        cycle = cycle_on(transport, answered)
         body = await future
         with OneWrite(cycle.receive):
             cycle.transport.write("head of ")
             cycle.transport.write(body)
         events.append(f"served {body}")
 
-    transport = Held(events)
     tasks = [loop.create_task(answered(future)) for future in waiting]
     await asyncio.sleep(0)
     loop.call_soon(events.append, "before")
@@ -324,3 +328,16 @@ async def test_nothing_comes_between_an_answer_that_is_held_and_its_writing():
 
     served = [f"served {each}" for each in "abc"]
     assert events == ["before", *served, *(f"head of {each}" for each in "abc"), "closed"]
+
+
+def test_nothing_is_written_to_a_client_that_has_gone():
+    """uvicorn does not know it of requests that were sent ahead, when it comes to them."""
+    transport = Held([])
+    cycle = cycle_on(transport, lambda _: None)
+    transport.close()
+
+    with OneWrite(cycle.receive):
+        cycle.transport.write("head of ")
+        cycle.transport.write("a")
+
+    assert transport.written == ["closed"]
