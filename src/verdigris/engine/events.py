@@ -31,8 +31,7 @@ def listen(engine: Engine, recycle: float) -> None:
         if ours(connection.driver_connection) is None:
             connection.driver_connection.terminate()
             raise unguarded()
-        if recycle > 0:
-            jitter(record, recycle)
+        jitter(record, recycle)
 
     event.listen(engine, "handle_error", _on_error)
     event.listen(engine, "connect", connected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 import weakref
@@ -14,7 +15,7 @@ import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool import base as pool_base
-from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
@@ -47,6 +48,21 @@ class _Held(NamedTuple):
 #: A connection that was checked out without a proxy: of which pool, its record, and asyncpg's own connection in it.
 Taken: TypeAlias = "tuple[Pool, ConnectionPoolEntry, Any]"
 _held = tuple.__new__  # a third of what the class itself takes, in each checkout
+
+
+class _Record(_ConnectionRecord):
+    """The place of a connection in the pool, which replaces it after a lifetime of its own.
+
+    Its start stays as it is: what has started before a failover is dropped after it, and nothing that came later.
+    """
+
+    lifetime: float = math.inf
+
+    def get_connection(self) -> Any:
+        """Return the connection, or a new one where it has become too old or is invalidated."""
+        if self.dbapi_connection is not None and time.time() - self.starttime > self.lifetime:
+            self._soft_invalidate_time = time.time()
+        return super().get_connection()
 
 
 @dataclass(slots=True)
@@ -134,7 +150,7 @@ class Pool(AsyncAdaptedQueuePool):
             and not driver.is_closed()
             and time.monotonic() - driver.released < driver.settings.ping_after
             and not record._is_hard_or_soft_invalidated()  # noqa: SLF001 - as SQLAlchemy asks before it hands out
-            and (self._recycle < 0 or time.time() - record.starttime <= self._recycle)
+            and time.time() - record.starttime <= record.lifetime
         ):
             return driver
         return None
@@ -278,6 +294,9 @@ class Pool(AsyncAdaptedQueuePool):
         )
         return fresh
 
+    def _create_connection(self) -> ConnectionPoolEntry:
+        return _Record(self)
+
     def _is_ours(self, record: ConnectionPoolEntry) -> bool:
         """Count a checkout out; False if it was made in another loop or before a fork: abandoned, and not ours."""
         extras = self._extras or self.extras
@@ -382,9 +401,9 @@ def adopt(pool: AsyncAdaptedQueuePool) -> Pool:
 
 
 def jitter(record: Any, recycle: float) -> None:
-    """Let a new connection look a little older than it is, so that a fleet's connections do not expire together."""
-    if recycle > 0:
-        record.starttime -= random.uniform(0, _RECYCLE_JITTER * recycle)
+    """Give a new connection a lifetime of its own, so that a fleet's connections do not expire together."""
+    if recycle >= 0:
+        record.lifetime = recycle * random.uniform(1 - _RECYCLE_JITTER, 1)
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -478,18 +478,50 @@ async def test_a_connection_that_the_server_closed_is_replaced_unseen(db, admin)
 
 async def test_connections_do_not_expire_in_one_moment(database_url):
     db = Database(database_url, pool_size=8, max_overflow=0, pool_recycle=1000)
-    sessions = [db.session() for _ in range(8)]
-    born = []
+    records = []
 
-    @event.listens_for(db.engine.sync_engine, "checkout")
-    def checkout(connection, record, proxy):
-        born.append(record.starttime)
+    @event.listens_for(db.engine.sync_engine, "connect")
+    def connect(connection, record):
+        records.append(record)
 
-    await asyncio.gather(*(session.connection() for session in sessions))
+    async def held(session):
+        return await session.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.2)"))
 
-    assert 10 < max(born) - min(born) < 201
-    await asyncio.gather(*(session.close() for session in sessions))
+    async def backends():
+        sessions = [db.session() for _ in range(8)]
+        found = await asyncio.gather(*map(held, sessions))
+        await asyncio.gather(*(session.close() for session in sessions))
+        return set(found)
+
+    first = await backends()
+    ends = sorted(record.lifetime for record in records)
+    for record in records:
+        record.starttime -= (ends[3] + ends[4]) / 2  # so much time has passed
+    second = await backends()
+
+    assert 800 <= ends[0] < ends[-1] - 10 < 1000
+    assert len(first & second) == 4
     await db.dispose()
+
+
+async def test_what_connects_after_the_pool_was_invalidated_stays_in_it(database_url, admin):
+    db = Database(database_url)
+    await admin("SELECT pg_terminate_backend($1)", await backend(db))
+    await eventually_closed(db)
+    first = await backend(db)
+
+    assert db.engine.sync_engine.pool._invalidate_time > 0
+    assert await backend(db) == first
+    async with db.session() as session:
+        assert await session.scalar(text("SELECT pg_backend_pid()")) == first
+    await db.dispose()
+
+
+async def eventually_closed(db):
+    """Wait until the pool's one connection knows that the server has closed it."""
+    (record,) = db.engine.sync_engine.pool._pool.items
+    while not record.driver_connection.is_closed():
+        await asyncio.sleep(0.01)
 
 
 async def test_a_connection_older_than_recycle_is_replaced(database_url):
