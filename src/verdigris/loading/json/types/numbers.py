@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _SMALLEST: ColumnElement[Any] = literal_column("1e-4::float8")
 _LARGEST: ColumnElement[Any] = literal_column("1e15::float8")
 _INFINITY: ColumnElement[Any] = literal_column("'Infinity'::float8")
-_INFINITE: ColumnElement[Any] = literal_column("'Infinity'::numeric")
 
 
 def integer(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
@@ -43,7 +42,7 @@ def integer(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
             conditions = list(_bounds(printed, wanted, number))
         case "decimal":
             printed = cast(func.trunc(loaded.sql), Text)
-            conditions += [loaded.sql == func.trunc(loaded.sql), func.abs(loaded.sql) < _INFINITE]
+            conditions += [loaded.sql == func.trunc(loaded.sql), _is_finite(loaded.sql)]
         case "float":
             printed = cast(func.trunc(loaded.sql), Text)
             conditions += [loaded.sql == func.trunc(loaded.sql), func.abs(loaded.sql) < _LARGEST]
@@ -51,6 +50,11 @@ def integer(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
         case _:
             return mismatch(loaded, "an int")
     return Encoded(checked(loaded, and_(*conditions), printed) if conditions else printed)
+
+
+def _is_finite(value: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Tell a numeric from NaN and the infinities, which have no scale; PostgreSQL 13 knows no infinite one."""
+    return func.scale(value).is_not(None)
 
 
 def floating(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
@@ -113,7 +117,7 @@ def decimal(loaded: Loaded, wanted: Wanted) -> Encoded | Unsupported:
             conditions = [or_(and_(size >= _SMALLEST, size < _LARGEST), size == literal_column("0"))]
         case "decimal":
             conditions += limits(func.scale(value))
-            conditions += [] if endless else [func.abs(value) < _INFINITE]
+            conditions += [] if endless else [_is_finite(value)]
             printed = _decimal_text(loaded)
         case _:
             return mismatch(loaded, "a Decimal")
