@@ -34,6 +34,7 @@ class _Endpoint:
     name: str
     route: Any
     dependant: Dependant
+    response_class: Any
 
     @property
     def is_websocket(self) -> bool:
@@ -67,7 +68,7 @@ def check(app: FastAPI, db: Database) -> None:
     endpoints = list(_endpoints(app))
     for endpoint in endpoints:
         if isinstance(endpoint.route, ReadRoute):
-            endpoint.route.prepare(endpoint.dependant)
+            endpoint.route.prepare(endpoint.dependant, endpoint.response_class)
     problems = [line for endpoint in endpoints for line in _problems(endpoint, db)]
     if problems:
         raise ConfigurationError(
@@ -159,7 +160,7 @@ def _endpoints(app: FastAPI, prefix: str = "") -> Iterator[_Endpoint]:
         if dependant is None or dependant.call is None:
             continue
         methods = ",".join(sorted(getattr(route, "methods", None) or ["WEBSOCKET"]))
-        yield _Endpoint(f"{methods} {prefix}{found.path}", route, dependant)
+        yield _Endpoint(f"{methods} {prefix}{found.path}", route, dependant, getattr(found, "response_class", None))
 
 
 def _uses(dependant: Dependant, db: Database, chain: tuple[Dependant, ...] = ()) -> Iterator[_Use]:

@@ -142,7 +142,7 @@ def _reads(router: Router) -> Iterator[_Read]:
             return  # what comes behind it may be its own
         segments, match = _segments(found), found.path_regex.match
         if isinstance(route, ReadRoute) and type(route).handle is ReadRoute.handle and len(segments) > 1:
-            fast = route.fast(found.dependant)
+            fast = route.fast(found.dependant, found.response_class)
             if fast is not None and _REST not in segments:
                 rivals = tuple(other for theirs, other in before if not _apart(theirs, segments))
                 yield _Read(segments, match, rivals, _convertors(found), route, fast, _noted(router, found, route))

@@ -31,6 +31,7 @@ from verdigris._one_write import OneWrite
 from verdigris._places import Place
 from verdigris.errors import ConfigurationError, VerdigrisError
 from verdigris.fastapi.parameters import Parameters, is_symbolic
+from verdigris.fastapi.responses import OWN_CLASS, own_class, rewritten, writes_json
 from verdigris.fastapi.streams import NEVER_STREAMS
 from verdigris.fastapi.symbols import LookedAtError, says_more_than_its_parameters, traced
 from verdigris.lean.coalescing import MOST_OF_ROUTES
@@ -97,8 +98,12 @@ class ReadRoute(APIRoute):
         @functools.wraps(endpoint)
         async def answer(**values: Any) -> Response:
             solved = values.pop(added) if added else values[given[0]]
-            response = await self.database.json(endpoint(**values), self.response_model, etag=self.etag, **self.dumping)
-            response.status_code = solved.status_code or self.status_code or response.status_code
+            own, status = OWN_CLASS.get(), solved.status_code or self.status_code
+            etag = self.etag and own is None
+            response = await self.database.json(endpoint(**values), self.response_model, etag=etag, **self.dumping)
+            if own is not None:
+                response = rewritten(response, own, status, etag=self.etag)
+            response.status_code = status or response.status_code
             response.raw_headers.extend(solved.raw_headers)
             return response
 
@@ -125,13 +130,22 @@ class ReadRoute(APIRoute):
             if failure is not None:
                 raise failure
         elif scope["method"] == "GET":
-            context = scope.get("fastapi", {}).get("effective_route_context")  # of a router that was included
-            fast = self.fast(getattr(context, "dependant", None) or self.dependant)
+            served = self._served(scope)
+            fast = self.fast(served.dependant, served.response_class)
             body = None if fast is None else await self.read(fast, scope)
             if body is not None:
                 await send_json(receive, send, body, self.status_code or 200)
                 return
-        await super().handle(scope, receive, send)
+        token = OWN_CLASS.set(own_class(self._served(scope).response_class))
+        try:
+            await super().handle(scope, receive, send)
+        finally:
+            OWN_CLASS.reset(token)
+
+    def _served(self, scope: Scope) -> Any:
+        """Return what a request is served by: the route, or what became of it where its router was included."""
+        context = scope.get("fastapi", {}).get("effective_route_context")
+        return self if getattr(context, "dependant", None) is None else context
 
     async def read(self, fast: Fast, scope: Scope) -> bytes | None:
         """Return the body of a request's answer; None, with nothing sent, where FastAPI shall answer."""
@@ -141,11 +155,12 @@ class ReadRoute(APIRoute):
         finally:
             PLACE.reset(token)
 
-    def fast(self, dependant: Dependant) -> Fast | None:
+    def fast(self, dependant: Dependant, response_class: Any) -> Fast | None:
         """Return how requests of a route are answered below FastAPI; None for the ordinary way."""
         known = self._fast.get(id(dependant))
         if known is None:
-            reason = self._needs_fastapi(dependant)
+            own = own_class(response_class)
+            reason = f"{own.__name__} writes its answers" if own is not None else self._needs_fastapi(dependant)
             if reason is not None:
                 self.say(reason)
             known = self._fast[id(dependant)] = (dependant, Fast(self, dependant) if reason is None else None)
@@ -169,9 +184,14 @@ class ReadRoute(APIRoute):
             self._ordinary.add(reason)
             log.info("GET %s is answered in the ordinary way: %s", self.path, reason)
 
-    def prepare(self, dependant: Dependant) -> None:
-        """Compile what needs no request; raises ConfigurationError where no row could ever become the model."""
-        fast = self.fast(dependant)
+    def prepare(self, dependant: Dependant, response_class: Any) -> None:
+        """Compile what needs no request.
+
+        Raises ConfigurationError where no row could ever become the model, and for a class of responses that writes no
+        JSON, as an application's default may be.
+        """
+        _refuse_no_json(self.path, response_class)
+        fast = self.fast(dependant, response_class)
         if fast is not None:
             fast.prepare()
 
@@ -320,20 +340,15 @@ def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any])
     unsupported = [name for name in _UNSUPPORTED if options.get(name)]
     if unsupported:
         raise _cannot(path, f"it has {unsupported[0]}", "What is not answered needs a response model of its own.")
-    if _writes_itself(options.get("response_class")):
-        raise _cannot(path, "it has a response_class", "What PostgreSQL writes is sent as it is, as application/json.")
+    _refuse_no_json(path, options.get("response_class"))
     if set(options.get("methods") or ["GET"]) != {"GET"}:
         raise _cannot(path, "it answers more than GET", "The statement is a select().")
 
 
-def _writes_itself(response_class: Any) -> bool:
-    """Tell whether a class of responses has a media type or a way of writing of its own."""
-    if response_class is None or isinstance(response_class, DefaultPlaceholder):
-        return False
-    render: Any = response_class.render
-    return response_class.media_type != "application/json" or not render.__module__.startswith(
-        ("starlette.", "fastapi.")
-    )
+def _refuse_no_json(path: str, response_class: Any) -> None:
+    if not writes_json(response_class):
+        what = f"its response_class, {response_class.__name__}, is no JSONResponse"
+        raise _cannot(path, what, "What PostgreSQL writes is JSON.")
 
 
 def _no_model(path: str, endpoint: Callable[..., Any]) -> ConfigurationError:

@@ -500,9 +500,60 @@ async def test_values_that_are_equal_and_of_two_kinds_are_two_statements(db):
         assert mine.content == other.content
 
 
-@pytest.mark.parametrize("kind", [Custom, Indented, HTMLResponse])
-async def test_a_class_of_responses_that_writes_in_its_own_way_is_refused(db, kind):
-    with pytest.raises(ConfigurationError, match="it has a response_class"):
-        ReadRouter(db).get("/tools", response_model=list[ToolOut], response_class=kind)(paged)
-    with pytest.raises(ConfigurationError, match="it has a response_class"):
-        ReadRouter(db, default_response_class=kind).get("/tools", response_model=list[ToolOut])(paged)
+class Enveloped(JSONResponse):
+    def __init__(self, content, **options):
+        super().__init__({"data": content}, **options)
+        self.headers["X-Rows"] = str(len(content))
+
+
+@pytest.mark.parametrize("kind", [Custom, Indented, Enveloped, JSONResponse])
+@pytest.mark.parametrize("of", ["route", "router", "application", "inclusion"])
+async def test_a_class_of_responses_makes_the_answer_wherever_it_is_said(db, kind, of, caplog):
+    caplog.set_level(logging.INFO, "verdigris")
+
+    def made(router, endpoint):
+        options = {"response_class": kind} if of == "route" else {}
+        router.get("/tools", response_model=list[ToolOut], status_code=203, **options)(endpoint)
+        app = FastAPI(**({"default_response_class": kind} if of == "application" else {}))
+        app.include_router(router, **({"default_response_class": kind} if of == "inclusion" else {}))
+        install(app, db)
+        return app
+
+    default = {"default_response_class": kind} if of == "router" else {}
+    ours = made(ReadRouter(db, **default), paged)
+    theirs = made(APIRouter(**default), ordinary(db, paged, list[ToolOut]))
+    mine, other = await ask(ours, "/tools?page=2"), await ask(theirs, "/tools?page=2")
+
+    assert (mine.status_code, mine.content, mine.headers) == (other.status_code, other.content, other.headers)
+    assert (f"{kind.__name__} writes its answers" in caplog.text) is (kind is not JSONResponse)
+
+
+async def test_an_answer_of_a_class_of_ones_own_has_an_etag_too(db):
+    router = ReadRouter(db, etag=True)
+    router.get("/tools", response_model=list[ToolOut], response_class=Enveloped)(paged)
+    app = application(db, router)
+
+    first = await ask(app, "/tools")
+    again = await ask(app, "/tools", headers={"If-None-Match": first.headers["etag"]})
+
+    assert (first.json()["data"][0]["id"], first.headers["x-rows"]) == (1, "2")
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_a_class_of_responses_that_writes_no_json_is_refused(db):
+    with pytest.raises(ConfigurationError, match="its response_class, HTMLResponse, is no JSONResponse"):
+        ReadRouter(db).get("/tools", response_model=list[ToolOut], response_class=HTMLResponse)(paged)
+    with pytest.raises(ConfigurationError, match="its response_class, HTMLResponse, is no JSONResponse"):
+        ReadRouter(db, default_response_class=HTMLResponse).get("/tools", response_model=list[ToolOut])(paged)
+
+
+async def test_a_default_of_the_application_that_writes_no_json_is_refused_at_the_start(db):
+    router = ReadRouter(db)
+    router.get("/tools", response_model=list[ToolOut])(paged)
+
+    with pytest.raises(ConfigurationError, match="its response_class, HTMLResponse, is no JSONResponse"):  # noqa: PT012
+        app = FastAPI(default_response_class=HTMLResponse)
+        app.include_router(router)  # older FastAPI makes the route anew here
+        install(app, db)
+        async with app.router.lifespan_context(app):
+            pass
