@@ -59,7 +59,8 @@ class Inserted:
 
     def __str__(self) -> str:
         by = f" by {self.method.upper()}" if self.method in {"copy", "insert"} else ""
-        return f"{self.rows:,} rows in {self.seconds:.1f} s, {len(self.chunks)} chunks{by}"
+        count = "1 chunk" if len(self.chunks) == 1 else f"{len(self.chunks)} chunks"
+        return f"{self.rows:,} rows in {self.seconds:.1f} s, {count}{by}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,24 @@ from verdigris.engine.read_only import READS
 from verdigris.errors import RetryLevel, classify
 from verdigris.errors.classify import FAILURES
 from verdigris.lean import methods
+from verdigris.lean.engine_listeners import EngineListeners
 from verdigris.lean.lane import Lane
 from verdigris.lean.reads import LeanReads
+from verdigris.lean.session_listeners import SessionListeners
 from verdigris.lean.sync_sessions import ReadSession
+from verdigris.loading.json.listeners import who_sets_up
 from verdigris.session import AsyncSession
 from verdigris.session.guard import guarded
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.orm import Session
 
     from verdigris.concurrency import Budget
 
 log = logging.getLogger("verdigris")
+_ALONE, _SNAPSHOT = "AUTOCOMMIT", "REPEATABLE READ"
+_OF_BEGIN = SessionListeners("after_begin")
 
 
 @dataclass(slots=True)
@@ -39,20 +45,26 @@ class Reading:
     session: async_sessionmaker[AsyncSession]
     replicas: Replicas
     budget: Budget
-    _binds: dict[tuple[int, bool], AsyncEngine] = field(default_factory=dict)
+    _binds: dict[tuple[int, str | None], AsyncEngine] = field(default_factory=dict)
+    _probes: dict[type[Session], Session] = field(default_factory=dict)
+    _heard: dict[int, EngineListeners] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
     _lean: dict[Replica, LeanReads] = field(default_factory=dict)
     _kinds: dict[type, type[_OnReplica]] = field(default_factory=dict)
 
     def open(self, *, snapshot: bool, after: str | None, max_lag: float | None) -> AsyncSession:
         """Return a session on the replica or the primary that the read is for."""
-        primary = self._bind(self.primary, snapshot=snapshot)
-        replica = self.replicas.choose(position_of(after) if after else 0, max_lag) if len(self.replicas) else None
         kind = self.session.class_
         inner = over(ReadSession, kind.sync_session_class)
-        options = {**self.session.kw, "bind": primary, "sync_session_class": inner, "alone": not snapshot}
+        level = _SNAPSHOT if snapshot else None if self._is_set_up(inner, self.primary) else _ALONE
+        primary = self._bind(self.primary, level)
+        replica = self.replicas.choose(position_of(after) if after else 0, max_lag) if len(self.replicas) else None
+        options = {**self.session.kw, "bind": primary, "sync_session_class": inner, "alone": level == _ALONE}
         if replica is None:
             return kind(**options)  # the factory's own call goes through them one by one
-        options["bind"], lean = self._bind(replica.engine, snapshot=snapshot), options.get("lean")
+        if level == _ALONE and self._is_set_up(inner, replica.engine):
+            level, options["alone"] = None, False
+        options["bind"], lean = self._bind(replica.engine, level), options.get("lean")
         if lean is not None:
             options["lean"] = self._lean.get(replica) or self._lean.setdefault(replica, self._lean_reads(replica))
         return self._on_replica(kind)(replica=replica, instead=(primary, lean), **options)
@@ -65,13 +77,30 @@ class Reading:
             found = self._kinds[kind] = type(kind.__name__, (kind, _OnReplica), {}) if own else _OnReplica
         return found
 
-    def _bind(self, engine: AsyncEngine, *, snapshot: bool) -> AsyncEngine:
-        bind = self._binds.get((id(engine), snapshot))
+    def _is_set_up(self, kind: type[Session], engine: AsyncEngine) -> bool:
+        """Tell whether somebody sets transactions up: what `SET LOCAL` says of a tenant holds in one only."""
+        bind = engine.sync_engine
+        heard = self._heard.get(id(bind)) or self._heard.setdefault(id(bind), EngineListeners(bind, bind))
+        probe = self._probes.get(kind) or self._probes.setdefault(kind, object.__new__(kind))
+        if not (_OF_BEGIN.any(probe) or heard.to_opening()):
+            return False
+        who = who_sets_up(probe, bind)
+        if who is None:
+            return False
+        if who not in self._told:
+            self._told.add(who)
+            log.info("db.read() reads in a transaction, not each statement by itself, because of %s", who)
+        return True
+
+    def _bind(self, engine: AsyncEngine, level: str | None) -> AsyncEngine:
+        bind = self._binds.get((id(engine), level))
         if bind is None:
-            level = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
-            reads = {} if snapshot else {READS: True}  # a read-only transaction is the server's own affair
-            bind = engine.execution_options(postgresql_readonly=True, isolation_level=level, **reads)
-            self._binds[id(engine), snapshot] = bind
+            options: dict[str, Any] = {"postgresql_readonly": True}
+            if level is not None:
+                options["isolation_level"] = level
+            if level == _ALONE:  # a read-only transaction is the server's own affair
+                options[READS] = True
+            bind = self._binds[id(engine), level] = engine.execution_options(**options)
         return bind
 
     def _lean_reads(self, replica: Replica) -> LeanReads:

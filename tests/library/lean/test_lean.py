@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -419,6 +420,38 @@ async def test_a_tenants_setting_made_after_begin_holds_for_lean_reads(db, lean)
 
     assert name == "tenant"
     assert len(begun) == 2
+
+
+def after_begin(session, transaction, connection):
+    connection.exec_driver_sql("SET LOCAL application_name = 'tenant'")
+
+
+def begin(connection):
+    connection.exec_driver_sql("SET LOCAL application_name = 'tenant'")
+
+
+@pytest.mark.parametrize("sets", [after_begin, begin])
+async def test_a_tenants_setting_holds_for_each_read_of_a_reading_session(db, sets, caplog):
+    caplog.set_level(logging.INFO, "verdigris")
+    target = db.session.class_.sync_session_class if sets is after_begin else db.engine.sync_engine
+    event.listen(target, sets.__name__, sets)
+    try:
+        for _ in range(2):
+            async with db.read() as session:
+                names = [await session.scalar(text("SHOW application_name")) for _ in range(2)]
+                found = await session.scalar(BY_KEY)
+                with pytest.raises(DBAPIError, match="read-only"):
+                    await session.execute(text("SELECT lo_create(0)"))
+    finally:
+        event.remove(Session if sets is after_begin else target, sets.__name__, sets)
+    async with db.read() as session:
+        after = await session.scalar(text("SHOW application_name"))
+
+    assert names == ["tenant", "tenant"]
+    assert found is not None
+    assert after != "tenant"
+    (told,) = [record.message for record in caplog.records if "db.read()" in record.message]
+    assert f"which listens to '{sets.__name__}'" in told
 
 
 async def test_load_events_may_wait(db, lean):

@@ -90,9 +90,21 @@ def who_has_a_say(session: Session, engine: Engine) -> str | None:
     `SET LOCAL` of a tenant, for row security, is such a thing, and so is a `schema_translate_map`. Listeners that only
     watch what is sent have no say.
     """
-    core = engine.dispatch
     if translation(engine):
         return "the engine's schema_translate_map"
+    who = who_sets_up(session, engine)
+    if who is not None:
+        return who
+    for name in ("before_execute", "before_cursor_execute"):
+        found = _foreign(fn for fn in getattr(engine.dispatch, name) if fn.__module__ != _WITHOUT_RETVAL)
+        if found is not None:
+            return f"{_named(found)}, which listens to {name!r} with retval=True"
+    return None
+
+
+def who_sets_up(session: Session, engine: Engine) -> str | None:
+    """Name who sets transactions up in which such a session reads, or their connections; None for nobody."""
+    core = engine.dispatch
     connects = [fn for fn in core.engine_connect if foreign([fn])]  # SQLAlchemy itself gives options to each connection
     for name, listeners in (
         ("after_begin", session.dispatch.after_begin),
@@ -102,10 +114,6 @@ def who_has_a_say(session: Session, engine: Engine) -> str | None:
         found = _foreign(listeners)
         if found is not None:
             return f"{_named(found)}, which listens to {name!r}"
-    for name in ("before_execute", "before_cursor_execute"):
-        found = _foreign(fn for fn in getattr(core, name) if fn.__module__ != _WITHOUT_RETVAL)
-        if found is not None:
-            return f"{_named(found)}, which listens to {name!r} with retval=True"
     return None
 
 
