@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
 from verdigris import Base, Database
-from verdigris.errors import ConfigurationError, classify
+from verdigris.errors import ConfigurationError, DatabaseUnavailableError, classify
 from verdigris.fastapi import install
 
 
@@ -246,6 +246,14 @@ async def test_a_position_carries_ones_writes_to_another_worker(make, pair):
     assert await eventually(lambda: elsewhere_on_replica(other, after=position))
 
 
+async def test_a_standby_has_no_position_to_tell(pair):
+    db = Database(pair[1].url_for("postgres"))
+
+    with pytest.raises(DatabaseUnavailableError, match="it is a standby"):
+        await db.position()
+    await db.dispose()
+
+
 @pytest.mark.parametrize("position", ["yesterday", "16-B374D848", "x/y"])
 async def test_what_is_no_position_is_refused(make, position):
     with pytest.raises(ConfigurationError, match="is no position") as refused:
@@ -372,6 +380,29 @@ async def test_a_read_that_recovery_cancels_is_answered_by_the_primary(make, pai
     assert tuple(answer) == (False, 0)
     await standby.run("ALTER SYSTEM RESET max_standby_streaming_delay")
     await standby.run("SELECT pg_reload_conf()")
+
+
+async def test_a_standby_refuses_a_serializable_transaction_at_once_and_goes_on(pair):
+    db = Database(pair[1].url_for("postgres"), pool_size=1, max_overflow=0)
+
+    async with db.session() as session:
+        await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        with pytest.raises(exc.DBAPIError, match="serializable mode in a hot standby"):
+            await within(5, session.execute(text("SELECT 1")))
+
+    assert db.pool_status().in_use == 0
+    async with db.session() as session:
+        assert await session.scalar(text("SELECT pg_is_in_recovery()"))
+    await db.dispose()
+
+
+async def test_a_service_of_serializable_transactions_reads_on_its_replica_too(make):
+    db = make(isolation_level="SERIALIZABLE")
+
+    assert await eventually(lambda: elsewhere_on_replica(db))
+    assert await on_replica(db, snapshot=True)
+    async with db.session() as session:
+        assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
 
 
 async def test_a_snapshot_whose_replica_dies_is_an_error(make, pair):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -149,7 +150,9 @@ class Database(Units, JSONReads):
                 session_class=session_class,
                 options=engine_options,
             )
-            engine, *others = [build(address(each), settings) for each in (url, *replicas)]
+            engine = build(address(url), settings)
+            reading = replace(settings, isolation_level=None)  # a standby refuses SERIALIZABLE; reads say theirs
+            others = [build(address(each), reading) for each in replicas]
         except ConfigurationError as error:
             url, replicas = None, ()  # this frame is part of what a tracker of errors keeps
             raise without_frames(error) from None

@@ -23,7 +23,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.homes import Home
 from verdigris.engine.pool import Pool
-from verdigris.errors import ConfigurationError
+from verdigris.errors import ConfigurationError, DatabaseUnavailableError
 from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("verdigris")
 
 _WRITTEN = "SELECT pg_current_wal_insert_lsn()::text"
+_WRITTEN_HERE = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END"
 _REPLAYED = "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()"
 _REST = 30.0  # seconds without a read after which the followers rest
 _SAMPLES = 64
@@ -122,7 +123,15 @@ class Replicas:
         """Return the end of the primary's log: what was committed before is in a replica that has come so far."""
         async with self._primary.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            return str(await driver.fetchval(_WRITTEN))
+            written = await driver.fetchval(_WRITTEN_HERE)
+        if written is None:
+            raise DatabaseUnavailableError(
+                "the database takes no writes now: it is a standby, whose log ends elsewhere.",
+                why="A position says what was written before it, and only the server that takes writes knows.",
+                do=['Name all hosts, and the one that takes writes is found:   "postgresql://app@one,two/shop"'],
+                page="docs/topologies.md",
+            )
+        return str(written)
 
     async def aclose(self) -> None:
         """Stop following; the replicas' engines are disposed of like the primary's."""

@@ -65,8 +65,22 @@ class Beginning(asyncpg.Connection):
         if self.owed is not None and query in {"COMMIT;", "ROLLBACK;"}:  # of a transaction of which nothing was sent
             self.owed = None
             return _answered(query[:-1])
+        if self.owed is not None and not args:
+            return self._in_one_text(query, timeout)
         sent: Coroutine[Any, Any, str] = self._behind(super().execute(query, *args, timeout=timeout))
         return sent
+
+    async def _in_one_text(self, query: str, timeout: float | None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """Send BEGIN and statements of the simple protocol as one text.
+
+        That protocol has no Sync, so behind a BEGIN that is refused the server would skip them and not answer.
+        """
+        owed, self.owed = self.owed, None
+        try:
+            return await super().execute(f"{(owed or '').rstrip('; ')}; {query}", timeout=timeout)
+        except Exception:
+            await self._settle(owed)
+            raise
 
     def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> Any:
         return self._behind(super().executemany(command, args, timeout=timeout))

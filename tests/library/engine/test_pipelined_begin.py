@@ -266,6 +266,23 @@ async def test_a_begin_that_is_refused_is_sent_again_and_nothing_ran_without_it(
         assert list(await session.scalars(select(Shell.id))) == [1]
 
 
+@pytest.mark.parametrize("first", ["prepare", "execute"])
+async def test_a_begin_that_is_refused_is_an_answer_to_whatever_comes_first(db, first):
+    async with db.engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        await driver.begin("BEGIN ISOLATION LEVEL WEAK;")
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncpg.PostgresSyntaxError):
+                await getattr(driver, first)("SELECT 2")
+        assert not driver.is_in_transaction()
+
+        driver.owed = "BEGIN ISOLATION LEVEL SERIALIZABLE;"
+        await getattr(driver, first)("SELECT 3")
+        assert await driver.fetchval("SHOW transaction_isolation") == "serializable"
+        assert driver.is_in_transaction()
+        await driver.execute("ROLLBACK")
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 async def test_after_a_begin_that_was_refused_there_is_nothing_to_end(db, monkeypatch, end):
     async with db.session() as session:
