@@ -69,6 +69,8 @@ def install(
     async def lifespan(running: Any) -> AsyncGenerator[Any]:
         if checks:
             _checks.check(app, db)
+        if errors:
+            _problems.answer_in_mounted(app)
         async with db.lifespan(running), inner(running) as state:
             with patient(collect_after):
                 yield state

@@ -13,8 +13,10 @@ import asyncpg
 from fastapi.exceptions import ResponseValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Mount
 from starlette.websockets import WebSocket, WebSocketState
 
 from verdigris._places import request_name
@@ -85,11 +87,28 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         return await answered if inspect.isawaitable(answered) else answered
 
     app.state.verdigris_answer = _answer  # for what nobody handles
+    app.state.verdigris_handler = answer
     handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
     for perhaps in _PERHAPS_OURS:
         handlers.setdefault(perhaps, answer_if_ours)
+
+
+def answer_in_mounted(app: FastAPI) -> None:
+    """Give the applications that are mounted when this one starts the same answers.
+
+    Each makes a 500 of what it does not know, and raises it again: a handler of the application around it comes too
+    late. One that a database was joined to, or that has a handler for everything, has its own answers.
+    """
+    for route in app.routes:
+        mounted = getattr(route, "app", None) if isinstance(route, Mount) else None
+        if not isinstance(mounted, Starlette) or hasattr(mounted.state, "verdigris"):
+            continue
+        handlers: dict[Any, Any] = mounted.exception_handlers
+        if mounted.middleware_stack is None and not {Exception, 500} & handlers.keys():
+            for kind in _HANDLED:
+                handlers.setdefault(kind, app.state.verdigris_handler)
 
 
 class Wrapped:

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
+from starlette.applications import Starlette
+from starlette.routing import Route as PlainRoute
 
 from verdigris.database import Database
 from verdigris.errors import ConfigurationError, SessionClosedError
@@ -679,6 +681,35 @@ async def test_a_handler_of_every_exception_gets_the_wrappers_too(app, db, clien
     wrapping(app, db, StorageError, CUT)
 
     assert (await client.post("/wrapped")).json() == {"own": "StorageError"}
+
+
+def its_own(request, error):
+    return JSONResponse({"type": "its:own"}, 500)
+
+
+@pytest.mark.parametrize(
+    ("options", "joined", "answered"),
+    [
+        ({}, False, (503, "connection-lost")),
+        ({"exception_handlers": {500: its_own}}, False, (500, "own")),
+        ({}, True, (500, None)),
+    ],
+)
+async def test_an_application_that_is_mounted_answers_as_the_one_around_it(app, db, options, joined, answered):
+    async def cut(request):
+        async with db.session() as session:
+            await session.execute(text(CUT))
+
+    admin = Starlette(routes=[PlainRoute("/cut", cut)], **options)
+    if joined:
+        install(admin, db, errors=False)
+    app.mount("/admin", admin)
+
+    async with app.router.lifespan_context(app), browser(app) as http:
+        answer = await http.get("/admin/cut")
+
+    kind = answer.json()["type"].rpartition(":")[2] if "json" in answer.headers["content-type"] else None
+    assert (answer.status_code, kind) == answered
 
 
 async def test_without_errors_a_wrapper_stays_what_it_is(db):
