@@ -139,3 +139,45 @@ def test_one_whose_repositories_reach_a_database_has(tmp_path):
     main = "from fastapi import FastAPI\nfrom sqlalchemy import select\n\napp = FastAPI()\n"
 
     assert [application.place.path for application in tree(tmp_path, {"main.py": main}).applications] == ["main.py"]
+
+
+def test_a_handler_that_is_added_by_name_is_a_route(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "handlers.py": """
+                from fastapi import Depends
+                from sqlalchemy.ext.asyncio import AsyncSession
+
+                async def read(id: int): ...
+                async def write(): ...
+                async def talk(): ...
+                """,
+            "main.py": PROVIDERS
+            + """
+import handlers
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/orders", dependencies=[Depends(settings)])
+router.add_api_route("/{id}", handlers.read)
+router.add_api_route(path="", endpoint=handlers.write, methods=["POST"], dependencies=[Depends(of_the_middleware)])
+router.add_api_websocket_route("/talk", handlers.talk)
+app.include_router(router, prefix="/api")
+""",
+        },
+    )
+
+    routes = {route.key: [use.given for use in source.web.around(route)] for route in source.web.routes}
+
+    assert routes == {
+        "GET /api/orders/{id}": ["settings"],
+        "POST /api/orders": ["of_the_middleware", "settings"],
+        "WEBSOCKET /api/orders/talk": ["settings"],
+    }
+
+
+def test_a_module_of_routes_that_speaks_of_nothing_else_is_read(tmp_path):
+    routes = "from kit import SlashRouter\nrouter = SlashRouter()\n@router.get('/')\nasync def read(): ...\n"
+    kit = "from fastapi import APIRouter\nclass SlashRouter(APIRouter): ...\n"
+
+    assert len(tree(tmp_path, {"kit.py": kit, "routes.py": routes}).web.routes) == 1

@@ -11,8 +11,10 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.fastapi.providers import called
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument
+from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External, Meaning
+from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.values import Known, Missing, Place, Value
 
 if TYPE_CHECKING:
@@ -49,12 +51,16 @@ class Depends:
 
 @dataclass(frozen=True, slots=True)
 class Route(Subject):
-    """A function that answers requests; `key` is what recordings call it: `GET /orders/{id}`."""
+    """A function that answers requests; `key` is what recordings call it: `GET /orders/{id}`.
+
+    `decorator` makes a route of it, or a call of `add_api_route()`, which stands in `scope`.
+    """
 
     key: str
     place: Place
     function: Scope
     decorator: ast.Call
+    scope: Scope
     method: str
     path: Value
 
@@ -106,11 +112,10 @@ class Web:
 
     def around(self, route: Route) -> Iterator[Depends]:
         """Yield what a route depends on besides its parameters: by its decorator, and by the routers around it."""
-        scope = route.function.parent or route.function.module.scope
-        yield from self._uses(route.option("dependencies"), scope)
+        yield from self._uses(route.option("dependencies"), route.scope)
         router = route.decorator.func.value if isinstance(route.decorator.func, ast.Attribute) else None
         if router is not None:
-            yield from self._of_router(router, scope)
+            yield from self._of_router(router, route.scope)
 
     def _of_router(self, router: ast.expr, scope: Scope, depth: int = 0) -> Iterator[Depends]:
         meaning = self.source.names.resolve(router, scope)
@@ -135,8 +140,10 @@ class Web:
 
     @cached_property
     def routes(self) -> list[Route]:
-        """Every decorated handler of an application module."""
-        return [route for scope in self.source.functions for route in self._routes(scope)]
+        """Every handler that an application module decorates, or adds to a router by name."""
+        decorated = [route for scope in self.source.functions for route in self._routes(scope)]
+        added = (self._added(call) for call in self.source.calls.named("add_api_route", "add_api_websocket_route"))
+        return decorated + [route for route in added if route is not None]
 
     def _routes(self, function: Scope) -> Iterator[Route]:
         for decorator in function.decorators:
@@ -146,11 +153,30 @@ class Web:
             around = function.parent or function.module.scope
             if method not in METHODS or not self._is_router(decorator, around):
                 continue
-            path = decorator.args[0] if decorator.args else keyword(decorator, "path")
-            own = Missing() if path is None else self.source.evaluator.value(Argument(path, around))
-            full = self._full(own, decorator.func.value, around)
-            label = f"{method.upper()} {full.value}" if isinstance(full, Known) else function.key
-            yield Route(label, function.place, function, decorator, method.upper(), full)
+            yield self._route(function, decorator, method.upper(), around)
+
+    def _added(self, call: Call) -> Route | None:
+        """Return the route of `router.add_api_route("/orders", read, methods=["GET"])`."""
+        node = call.node
+        given = node.args[1] if len(node.args) > 1 else keyword(node, "endpoint")
+        function = None if given is None else self.source.types.reach(given, call.scope)
+        if call.module.role is not Role.APPLICATION or not self._is_router(node, call.scope):
+            return None
+        if not (isinstance(function, Scope) and function.is_function):
+            return None
+        methods = keyword(node, "methods")
+        worth = Missing() if methods is None else self.source.evaluator.value(Argument(methods, call.scope))
+        method = str(worth.value[0]) if isinstance(worth, Known) and isinstance(worth.value, (list, tuple)) else "GET"
+        method = "WEBSOCKET" if leaf_of(node.func) == "add_api_websocket_route" else method
+        return self._route(function, node, method.upper(), call.scope)
+
+    def _route(self, function: Scope, made: ast.Call, method: str, scope: Scope) -> Route:
+        path = made.args[0] if made.args else keyword(made, "path")
+        own = Missing() if path is None else self.source.evaluator.value(Argument(path, scope))
+        router = made.func.value if isinstance(made.func, ast.Attribute) else made.func
+        full = self._full(own, router, scope)
+        label = f"{method} {full.value}" if isinstance(full, Known) else function.key
+        return Route(label, function.place, function, made, scope, method, full)
 
     def _is_router(self, decorator: ast.Call, scope: Scope) -> bool:
         if not isinstance(decorator.func, ast.Attribute):

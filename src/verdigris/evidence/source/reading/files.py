@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LARGEST = 4_000_000  # bytes; generated tables beyond that hold no code that anyone wrote
 RELEVANT = re.compile(
     rb"sqlalchemy|alembic|checkedout|sqlmodel|fastapi|asyncpg|pydantic|verdigris|starlette|tenacity|stamina|[sS]ession"
-    rb"|pytest|[rR]epositor"
+    rb"|pytest|[rR]epositor|Router\("
 )
 
 _LOCKED = re.compile(  # as uv, Poetry, PDM and PEP 751 write it, and as Pipenv does
