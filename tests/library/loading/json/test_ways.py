@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Annotated
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -20,7 +23,7 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
-from sqlalchemy import Integer, Text, bindparam, event, func, select, text
+from sqlalchemy import JSON, Integer, Text, bindparam, cast, event, func, literal, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
 from tests.library.loading.json.models import Base, City, Customer, Employee, Line, Order
@@ -593,3 +596,24 @@ async def test_what_is_set_at_the_start_of_transactions_holds(db, name, listener
     assert [answer.body for answer in answers] == [b'{"id":7}'] * 2
     assert (found, streamed) == (IdOut(id=7), b'[{"id":7}]')
     assert (await read()).body == b"null"
+
+
+class DataOut(BaseModel):
+    data: Any
+
+
+@pytest.mark.parametrize(
+    ("deserializer", "answer", "reason"),
+    [
+        (json.loads, b'{"data":{"a": 1.10}}', None),
+        (partial(json.loads, parse_float=Decimal), b'{"data":{"a":"1.10"}}', "the json_deserializer of the engine"),
+    ],
+)
+async def test_an_engine_that_reads_json_in_its_own_way_is_asked(shop_url, deserializer, answer, reason):
+    database = Database(shop_url, json_deserializer=deserializer)
+    read = database.json_read(select(cast(literal('{"a": 1.10}', Text), JSON).label("data")), DataOut)
+
+    assert (await read()).body == answer
+    assert (read.fallback or "").startswith(reason or "")
+    assert (read.fallback is None) is (reason is None)
+    await database.dispose()

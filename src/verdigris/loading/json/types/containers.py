@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, and_, case, cast, column, exists, func, literal_column, not_, or_, select
 from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from verdigris.loading.json.types.loaded import loaded as loaded_of
 from verdigris.loading.json.types.numbers import mismatch
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import ColumnElement, TableValuedAlias
+    from sqlalchemy.sql.compiler import SQLCompiler
 
     from verdigris.loading.json.types.values import Schema
 
+#: What reads JSON as Python's own `json` does, which is what the ORM is taken to load.
+_READ_ALIKE = frozenset({"json.loads", "orjson.loads"})
 #: Item types that PostgreSQL's own JSON of an array prints as Pydantic does, however deep the array is.
 _SAME_IN_JSON = {("int", "int"), ("str", "str"), ("bool", "bool"), ("uuid", "uuid")}
 _TEXT_OPTIONS = ("str_to_lower", "str_to_upper", "str_max_length", "str_min_length")
@@ -226,4 +231,22 @@ def _typeof(loaded: Loaded) -> ColumnElement[str]:
 
 
 def _json_value(loaded: Loaded) -> ColumnElement[str]:
-    return cast(loaded.sql, Text)
+    return json_text(loaded.sql)
+
+
+class json_text(FunctionElement[str]):  # noqa: N801 - reads as a function
+    """The text of a JSON value as the database keeps it; InPython for an engine that reads JSON in a way of its own."""
+
+    name = "json_text"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_text)
+def _json_text(element: json_text, compiler: SQLCompiler, **options: Any) -> str:
+    from verdigris.loading.json.schema import InPython
+
+    own = getattr(compiler.dialect, "_json_deserializer", None)
+    if own is not None and f"{getattr(own, '__module__', '')}.{getattr(own, '__name__', '')}" not in _READ_ALIKE:
+        raise InPython("the json_deserializer of the engine, which makes other values of JSON")
+    return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
