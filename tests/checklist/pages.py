@@ -96,6 +96,7 @@ def catalogue(told: dict[str, Any]) -> Catalogue:
         user="shop",
         max_connections=told.get("max_connections", 100),
         superuser_reserved_connections=3,
+        in_recovery=told.get("in_recovery", False),
         idle_session_timeout=told.get("idle_session_timeout", 0.0),
         tables=tuple(tables),
         indexes=tuple(indexes),

@@ -257,10 +257,12 @@ class PoolSize(Box[Engine | RanEngine | PoolTimeout]):
             )
         if subject.given("pool_size") is None and bound.each is None:
             return subject.doubt(f"whether the pool's size is chosen is not settled: {bound.told}")
-        if evidence.database is None:
+        server = evidence.database
+        if server is None or server.in_recovery:
+            known, give = ("is not known", "database") if server is None else ("no standby says", "primary")
             return subject.doubt(
-                f"the size is chosen ({bound.told}); whether it fits the server is not known",
-                settle="give the database: VERDIGRIS_DATABASE_URL=… verdigris check --evidence source,database",
+                f"the size is chosen ({bound.told}); whether it fits the server {known}",
+                settle=f"give the {give}: VERDIGRIS_DATABASE_URL=… verdigris check --evidence source,database",
             )
         if bound.each is None:
             return subject.doubt(f"whether the pool fits the server is not known: {bound.told}")
@@ -330,7 +332,8 @@ class Recycle(Box[Engine | RanEngine]):
     def _against(
         self, engine: Engine | RanEngine, seconds: float, told: str, kind: Kind, evidence: Evidence
     ) -> Judgement:
-        limit = evidence.database.idle_session_timeout if evidence.database is not None else None
+        database = evidence.database
+        limit = database.idle_session_timeout if database is not None and not database.in_recovery else None
         if limit and seconds >= limit:
             return engine.finding(
                 "above-limit",

@@ -129,7 +129,9 @@ async def test_a_text_of_megabytes_arrives_whole(mapping):
     assert got == want == b"".join([part async for part in stream.body_iterator])
 
 
-async def test_an_answer_larger_than_a_gigabyte_is_an_error_that_says_what_to_do(mapping):
+async def test_an_answer_larger_than_a_gigabyte_is_an_error_that_says_what_to_do(mapping, major):
+    if major < 15:
+        pytest.skip("PostgreSQL calls it an internal error before 15")
     made, create, _, database = mapping
     thing = entity(made, "t")
     await create(*(thing(id=number) for number in range(1, 5)))
