@@ -232,7 +232,7 @@ class Planner:
         if isinstance(found, Unsupported):
             validator = function(schema)
             raise InPython(found.reason if validator is None else f"it is validated by {validator}()")
-        return Value(*named, schema, config, optional)
+        return Value(*named, schema, config, optional or schema["type"] == "any")
 
     def _relationship(self, asked: Asked, prop: RelationshipProperty[Any], rest: Path) -> Node | None:
         if prop.lazy in {"dynamic", "write_only"}:

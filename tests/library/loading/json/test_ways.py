@@ -19,11 +19,12 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     computed_field,
+    create_model,
     field_serializer,
     field_validator,
     model_serializer,
 )
-from sqlalchemy import JSON, Integer, Text, bindparam, cast, event, func, literal, select, text
+from sqlalchemy import JSON, Integer, Text, bindparam, cast, event, func, literal, null, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, contains_eager, with_loader_criteria
 from tests.library.loading.json.models import Base, City, Customer, Employee, Line, Order
@@ -617,3 +618,15 @@ async def test_an_engine_that_reads_json_in_its_own_way_is_asked(shop_url, deser
     assert (read.fallback or "").startswith(reason or "")
     assert (read.fallback is None) is (reason is None)
     await database.dispose()
+
+
+@pytest.mark.parametrize("options", [{}, {"exclude_none": True}])
+async def test_none_is_a_value_of_a_field_of_any_type(db, caplog, options):
+    nothing = select(cast(null(), Integer).label("number"), cast(literal("null", Text), JSON).label("data"))
+    schema = create_model("Out", number=(Any, ...), data=(Any, ...))
+
+    body = (await db.json(nothing, schema, **options)).body
+
+    assert body == (b"{}" if options else b'{"number":null,"data":null}')
+    assert caplog.records == []
+    assert await db.fetch(nothing, schema) == schema(number=None, data=None)
