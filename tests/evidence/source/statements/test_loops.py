@@ -196,6 +196,26 @@ def test_a_loop_over_parts_chunks_or_a_handful_is_none_over_rows(tmp_path: Path,
     assert found == []
 
 
+def test_a_round_with_a_session_of_its_own_that_writes_is_a_unit_of_work(tmp_path: Path) -> None:
+    loop = """
+from sqlalchemy.ext.asyncio import async_sessionmaker
+factory = async_sessionmaker()
+
+async def work(ids: list[int]):
+    for id in ids:
+        async with factory() as session:
+            folder = await session.scalar(select(Folder).where(Folder.id == id))
+            {}
+"""
+    found = {}
+    for name, more in {"read": "print(folder)", "written": "folder.name = ''; await session.commit()"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "app.py").write_text(HEAD + loop.format(more), "utf-8")
+        found[name] = [query.works for query in Source.read(tmp_path / name).row_queries]
+
+    assert found == {"read": [False], "written": [True]}
+
+
 def test_a_connection_asks_for_each_row_as_a_session_does(tmp_path: Path) -> None:
     found = queries(
         tmp_path,

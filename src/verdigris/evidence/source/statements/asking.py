@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.nodes import inside, leaf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +136,13 @@ class Asking:
         """Tell whether what is called for each row does more than to read: writes, or waits for something else."""
         callee = self.source.types.callee(sent, scope) if isinstance(sent, ast.Call) else None
         return isinstance(callee, Scope) and callee.is_function and self._works(callee, 0)
+
+    def works_in(self, block: ast.AsyncWith, scope: Scope) -> bool:
+        """Tell whether a block does more than to read: whoever flushes or commits has written."""
+        return any(
+            self._is_work(node, scope, 0) or (isinstance(node, ast.Call) and leaf_of(node.func) in {"commit", "flush"})
+            for node in inside(block.body)
+        )
 
     def _works(self, function: Scope, depth: int) -> bool:
         if function not in self._working:

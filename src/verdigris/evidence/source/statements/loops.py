@@ -102,9 +102,19 @@ class Loops:
             asked,
             function.place,
             gathered,
-            self.asking.does_work(sent, function),
+            self.asking.does_work(sent, function) or self._is_unit(loop, sent, function),
             _SHARED if gathered and self._may_share(sent, function) else _unsure(loop, sent, function),
         )
+
+    def _is_unit(self, loop: Loop, sent: ast.AST, function: Scope) -> bool:
+        """Tell whether a query belongs to a session that each round opens, and in which it does more than to read."""
+        opened = set(self.source.openings.of(function))
+        for ancestor in function.module.ancestors(sent):
+            if ancestor is loop:
+                return False
+            if isinstance(ancestor, ast.AsyncWith) and ancestor in opened:
+                return self.asking.works_in(ancestor, function)
+        return False
 
     def _may_share(self, sent: ast.Call | ast.Attribute, function: Scope) -> bool:
         return isinstance(sent, ast.Call) and self.asking.may_share(sent, function)
