@@ -151,6 +151,17 @@ def test_an_option_that_may_be_among_others_is_left_to_people(project):
     assert (project / "database.py").read_text("utf-8") == code
 
 
+def test_relationships_that_a_synchronous_session_loads_are_left_to_people(project):
+    worker = "from sqlalchemy import create_engine\nfrom sqlalchemy.orm import sessionmaker\n"
+    worker += "Sync = sessionmaker(create_engine('postgresql+psycopg://localhost/shop', pool_size=5))\n"
+    (project / "worker.py").write_text(worker, "utf-8")
+
+    assert fix("--unsafe") == 0
+
+    assert (project / "models.py").read_text("utf-8") == MODELS
+    assert "expire_on_commit=False" in (project / "database.py").read_text("utf-8")
+
+
 def edits(path="database.py"):
     return [Edit(Place(path, 3, 3, 9, 80), "pool_pre_ping", "True")]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Edit, Judgement, Kind, Population, Severity
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
+from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.unseen import passed_on, stray
 from verdigris.evidence.values import Known, Missing, Unknown
 
@@ -113,7 +114,7 @@ class ExplicitLazy(Box[Model]):
                 f"{subject.name} does not say how {_names(unnamed)} {'is' if len(unnamed) == 1 else 'are'} loaded",
                 place=unnamed[0].place,
                 fix=unnamed[0].with_lazy("raise_on_sql"),
-                edits=tuple(edit for each in unnamed for edit in each.edits("raise_on_sql")),
+                edits=_raising(unnamed, evidence),
                 related=tuple((each.place, "and this one") for each in unnamed[1:SHOWN]),
             )
         for each in subject.own_relationships:
@@ -211,4 +212,12 @@ class LazyRaise(Box[Model]):
                     lazy.append(each)
                 case Missing() if not _raises_live(each, evidence) and evidence.source.models.strategies_set is None:
                     lazy.append(each)
-        return tuple(edit for each in lazy for edit in each.edits("raise_on_sql"))
+        return _raising(lazy, evidence)
+
+
+def _raising(relationships: list[Relationship], evidence: Evidence) -> tuple[Edit, ...]:
+    """Return the edits that make relationships raise; none where a synchronous session may load them."""
+    factories = evidence.source.factories
+    if any(made.mode == "sync" and made.role is Role.APPLICATION for made in factories):
+        return ()
+    return tuple(edit for each in relationships for edit in each.edits("raise_on_sql"))
