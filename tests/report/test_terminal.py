@@ -7,6 +7,7 @@ import pytest
 
 from tests.report.sample import box, finding, many, sample
 from verdigris.checklist.verdict import Verdict
+from verdigris.evidence.judgement import Edit
 from verdigris.evidence.values import Place
 from verdigris.report import renderer
 from verdigris.report.style import Style, clean, columns, cut, style_for
@@ -90,6 +91,34 @@ def test_limits_change_no_count_and_no_exit_code():
     assert len([line for line in text.splitlines() if "│" in line and line.strip().startswith("3")]) == 5
     assert text.count("engine/box-1/off") == 75
     assert "42 fail" in summary(report)
+
+
+@pytest.mark.parametrize(
+    ("safe", "unsafe", "told"),
+    [
+        (2, 1, "      verdigris fix shop --diff   # 2 edits, 1 more with --unsafe"),
+        (1, 0, "      verdigris fix shop --diff   # 1 edit"),
+        (0, 1, "      verdigris fix shop --diff --unsafe   # 1 edit"),
+        (0, 0, None),
+    ],
+)
+def test_what_can_be_written_is_offered_before_the_summary(safe, unsafe, told):
+    edits = tuple(
+        Edit(Place("app/db.py", line), "ping", "True", safe=line <= safe) for line in range(1, safe + unsafe + 1)
+    )
+    report = replace(
+        sample(),
+        boxes=(
+            box("engine/pre-ping", "1.3", Verdict.FAILS, findings=(finding(edits=edits),)),
+            box("engine/recycle", "1.5", Verdict.FAILS, findings=(finding(edits=edits),)),
+            box("session/autoflush", "2.3", Verdict.FAILS, findings=(finding(edits=(Edit(Place("x", 1), "a", "1"),)),),
+                accepted="a proxy"),
+        ),
+    )  # fmt: skip
+
+    *_, offered, _ = renderer("terminal")(report, Style()).splitlines()
+
+    assert offered == (told or "next: verdigris explain engine/pre-ping")
 
 
 def test_a_place_is_shown_as_it_can_be_opened_from_where_the_command_was_run():

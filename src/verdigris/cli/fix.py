@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.judgement import Edit
     from verdigris.fix.files import Changed
-    from verdigris.report.report import Report
 
 
 def fix(given: list[str]) -> int:
@@ -37,8 +36,7 @@ def fix(given: list[str]) -> int:
     looks = snapshot(root, settled.exclude)
     with progress(sys.stderr) as tell:
         report = checking.check(settled, tell)
-    edits = _edits(report)
-    chosen = [edit for edit in edits if edit.safe or options.unsafe]
+    chosen = [edit for edit in report.edits if edit.safe or options.unsafe]
     done: list[Changed] = []
     left: list[tuple[str, str]] = []
     for change in changes(root, chosen, looks):
@@ -54,17 +52,10 @@ def fix(given: list[str]) -> int:
     sys.stdout.flush()
     for path, why in left:
         sys.stderr.write(f"verdigris: {path} is left alone: {clean(why)}\n")
-    sys.stderr.write(_summary(done, len(edits) - len(chosen), would=options.diff))
+    sys.stderr.write(_summary(done, len(report.edits) - len(chosen), would=options.diff))
     if left:
         return 2
     return int(options.diff and bool(done))
-
-
-def _edits(report: Report) -> list[Edit]:
-    """Return the edits of what counts: a box that was accepted stays as it was decided."""
-    return list(
-        dict.fromkeys(edit for box, finding in report.findings if box.accepted is None for edit in finding.edits)
-    )
 
 
 def _told(edits: Iterable[Edit]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verdigris.checklist.verdict import Conclusion, Verdict
-from verdigris.evidence.judgement import Doubt, Finding, Kind, Proof, Severity
+from verdigris.evidence.judgement import Doubt, Edit, Finding, Kind, Proof, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -143,6 +143,12 @@ class Report:
         """Every finding that counts, errors before advice, in the checklist's order."""
         errors = [(box, finding) for box in self.boxes for finding in box.errors]
         return (*errors, *((box, finding) for box in self.boxes for finding in box.advice))
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What of the findings a tool can write; a box that was accepted stays as it was decided."""
+        counting = (finding for box, finding in self.findings if box.accepted is None)
+        return tuple(dict.fromkeys(edit for finding in counting for edit in finding.edits))
 
     def frame(self, finding: Finding) -> list[tuple[int, str]]:
         """Return the numbered source lines that a finding marks, at most three."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,22 @@ def _render(report: Report, style: Style, limit: int | None) -> str:
     lines += _listed("note", [clean(notice) for notice in report.notices], style, everything)
     if report.failing:
         lines.append(style.paint(f"next: verdigris explain {report.failing[0].name}", "dim"))
+        lines += [style.paint(f"      {clean(text)}", "dim") for text in _to_write(report)]
     lines.append(style.paint(summary(report), "bold"))
     return style.finish("\n".join(lines) + "\n")
+
+
+def _to_write(report: Report) -> Iterator[str]:
+    """Say what of the findings `verdigris fix` writes, if it does of any."""
+    safe = sum(edit.safe for edit in report.edits)
+    others = len(report.edits) - safe
+    if not report.edits:
+        return
+    path = "" if report.root == "." else f" {shlex.quote(report.root)}"
+    option = "" if safe else " --unsafe"
+    count = safe or others
+    more = f", {others} more with --unsafe" if safe and others else ""
+    yield f"verdigris fix{path} --diff{option}   # {count} edit{'s' * (count != 1)}{more}"
 
 
 def _grid(report: Report, style: Style) -> Iterator[str]:
