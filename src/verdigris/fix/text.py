@@ -78,7 +78,7 @@ class _Source:
                 self.starts.append(end + (2 if text.startswith("\r\n", end) else 1))
             self.lines = lines
             self.calls = {self._span(node): node for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
-            stream = io.StringIO(text, newline="")
+            stream = io.StringIO("\n".join(lines))  # tokens have lines and columns; 3.11 knows this end of a line only
             self.tokens = [
                 (self.offset(*token.start), self.offset(*token.end), token)
                 for token in tokenize.generate_tokens(stream.readline)
