@@ -216,6 +216,23 @@ async def work(ids: list[int]):
     assert found == {"read": [False], "written": [True]}
 
 
+def test_a_query_for_all_of_a_group_is_a_doubt_and_one_for_what_a_row_has_none(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        async def by_kind(session: AsyncSession, kinds: dict[str, set[int]]):
+            for kind, ids in kinds.items():
+                await session.scalars(select(Folder).where(Folder.name == kind, Folder.id.in_(ids)))
+
+        async def by_row(session: AsyncSession, owners):
+            for owner in owners:
+                await session.scalars(select(Folder).where(Folder.id.in_(owner.ids)))
+        """,
+    )
+
+    assert found == [("kinds.items()", "each round asks for all of a group"), ("owners", None)]
+
+
 def test_a_connection_asks_for_each_row_as_a_session_does(tmp_path: Path) -> None:
     found = queries(
         tmp_path,
@@ -241,6 +258,25 @@ def test_a_connection_asks_for_each_row_as_a_session_does(tmp_path: Path) -> Non
     )
 
     assert [rows for rows, _ in found] == ["ids", "names", "await connection.stream(select(Folder.id))"]
+
+
+def test_what_a_class_writes_out_is_a_handful_for_its_methods(tmp_path: Path) -> None:
+    found = queries(
+        tmp_path,
+        """
+        class Settings:
+            kinds: list[str] = ["mail", "git"]
+            names: list[str]
+
+            async def by_kind(self, session: AsyncSession):
+                return [await session.scalar(select(Folder).where(Folder.name == kind)) for kind in self.kinds]
+
+            async def by_name(self, session: AsyncSession):
+                return [await session.scalar(select(Folder).where(Folder.name == name)) for name in self.names]
+        """,
+    )
+
+    assert found == [("self.names", None)]
 
 
 def test_a_list_of_what_the_source_appends_one_by_one_is_a_handful(tmp_path: Path) -> None:

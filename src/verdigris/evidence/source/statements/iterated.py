@@ -134,6 +134,9 @@ class Iterated:
             return True  # the members of an enumeration, a constant of a library
         if leaf_of(over).isupper() or _is_part(over):
             return True
+        if meaning is None and isinstance(over, ast.Attribute):
+            owner = self.source.types.of(over.value, scope)
+            meaning = self.source.names.class_attribute(owner, over.attr) if isinstance(owner, Scope) else None
         if not isinstance(meaning, Assigned) or depth > 3:
             return False
         if not meaning.scope.is_function:

@@ -25,6 +25,7 @@ from verdigris.evidence.source.statements.rounds import (
     header,
     is_chained,
     is_exceptional,
+    is_grouped,
     is_in_one_round,
     rounds,
 )
@@ -168,6 +169,8 @@ def _unsure(loop: Loop, sent: ast.Call | ast.Attribute, function: Scope) -> str 
     """Say why a query may not run once for each row, or not be one that could be asked for all at once."""
     if isinstance(sent, ast.Attribute):
         return "whether the attribute is loaded already is not settled"
+    if is_grouped(loop):
+        return "each round asks for all of a group"
     if ends(loop, sent):
         return "it ends with the first that fits"
     if is_chained(loop, sent):

@@ -161,6 +161,18 @@ def ends(loop: Loop, sent: ast.AST) -> bool:
     )
 
 
+def is_grouped(loop: Loop) -> bool:
+    """Tell whether each round asks for all of a group: `for kind, ids in groups.items(): ... .in_(ids)`."""
+    moving = set(names(header(loop)[0]))
+    for node in rounds(loop):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="in_"), args=[ast.Name(id=name)]) if name in moving:
+                return True
+            case _:
+                pass
+    return False
+
+
 def is_exceptional(loop: Loop, sent: ast.AST, function: Scope) -> bool:
     """Tell whether a query runs for what is missing from a mapping that was filled before the loop."""
     inner: ast.AST = sent
