@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("verdigris")
 T = TypeVar("T")
+S = TypeVar("S", bound="AsyncSession")
 _SILENCE = 60.0  # seconds between two lines that say the same
 _TRIED = "__verdigris_tried__"
 
@@ -255,8 +256,8 @@ def tried(error: BaseException) -> str | None:
 
 
 async def run_unit(
-    open_session: Callable[[], AsyncSession],
-    work: Callable[[AsyncSession], Awaitable[T]],
+    open_session: Callable[[], S],
+    work: Callable[[S], Awaitable[T]],
     attempts: Attempts,
     resolver: Resolver | None = None,
 ) -> T:
@@ -287,7 +288,7 @@ def checked_unit(work: Any) -> None:
     )
 
 
-def _begun(work: Callable[[AsyncSession], Awaitable[T]], session: AsyncSession) -> Awaitable[T]:
+def _begun(work: Callable[[S], Awaitable[T]], session: S) -> Awaitable[T]:
     given: Any = work(session)
     if inspect.isawaitable(given):
         return given

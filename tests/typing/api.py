@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from verdigris import AsyncSession as OurSession
 from verdigris import Base, Database, Retry, __version__, after_commit, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
 from verdigris.fastapi import Route, install, retrying
@@ -59,6 +60,31 @@ def a_database(engine: AsyncEngine) -> None:
     Database.from_engine(engine, statment_timeout=5)  # type: ignore[arg-type]  # misspelt: an editor says so
     assert_type(Database("postgresql+asyncpg://localhost/shop", workers=4).engine, AsyncEngine)
     Database(explain_slow="analyze", command_timeout=None)
+
+
+class Audited(OurSession):
+    async def audit(self) -> int:
+        return 1
+
+
+async def sessions_of_ones_own(engine: AsyncEngine) -> None:
+    own = Database(session_class=Audited)
+    assert_type(own, Database[Audited])
+    assert_type(Database.from_engine(engine, session_class=Audited), Database[Audited])
+    async with own.session() as session, own.read() as reading:
+        assert_type(await session.audit() + await reading.audit(), int)
+
+    async def work(session: Audited) -> int:
+        return await session.audit()
+
+    async def any_work(session: AsyncSession) -> str:
+        return ""
+
+    assert_type(await own.transaction(work), int)
+    assert_type(await own.gather(work, any_work), tuple[int, str])
+    anywhere: Database = own
+    install(FastAPI(), anywhere)
+    Database(session_class=AsyncSession)  # type: ignore[type-var]  # SQLAlchemy's lacks the guards
 
 
 db = Database()

@@ -6,7 +6,7 @@ import logging
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Never
+from typing import TYPE_CHECKING, Any, Literal, Never, cast
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI resolves the annotation at run time
@@ -20,7 +20,7 @@ from verdigris.database.reading import Reading
 from verdigris.database.replicas import Replicas
 from verdigris.database.sessions import factory
 from verdigris.database.settings import USUAL, Settings
-from verdigris.database.units import Units
+from verdigris.database.units import S_co, Units
 from verdigris.database.url import address
 from verdigris.engine.pool import Pool
 from verdigris.engine.secrecy import without_frames
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("verdigris")
 
 
-class Database(Units, JSONReads):
+class Database(Units[S_co], JSONReads):
     """One PostgreSQL database: its engine, its session factory, and the guards that hold the checklist's boxes.
 
     The URL may be given as people write it (`postgres://`, `sslmode=`); without one, `VERDIGRIS_DATABASE_URL` and then
@@ -110,7 +110,7 @@ class Database(Units, JSONReads):
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
         shortcuts: bool = USUAL.shortcuts,
-        session_class: type[AsyncSession] = AsyncSession,
+        session_class: type[S_co] = AsyncSession,  # type: ignore[assignment]  # which it is unless it is said
         **engine_options: Any,
     ) -> None:
         try:
@@ -191,9 +191,9 @@ class Database(Units, JSONReads):
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
         shortcuts: bool = USUAL.shortcuts,
-        session_class: type[AsyncSession] = AsyncSession,
+        session_class: type[S_co] = AsyncSession,  # type: ignore[assignment]  # as above
         **unknown: Never,
-    ) -> Database:
+    ) -> Database[S_co]:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
 
         Added: the COMMIT guard, bounded waits, the server's own limits, the cheap ping (and pre-ping itself), the pool
@@ -253,7 +253,7 @@ class Database(Units, JSONReads):
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._budget = Budget(self.retry)
         self.lane = Lane(engine, self._budget, shortcuts=settings.shortcuts)
-        self.session: async_sessionmaker[AsyncSession] = factory(engine, settings, self.lane)
+        self.session: async_sessionmaker[S_co] = factory(engine, settings, self.lane)
         self._levels: dict[str, AsyncEngine] = {}
         self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)
@@ -273,7 +273,7 @@ class Database(Units, JSONReads):
     def __repr__(self) -> str:
         return f"Database({self.url!r})"  # SQLAlchemy masks the password
 
-    async def request_session(self, connection: HTTPConnection) -> AsyncSession:
+    async def request_session(self, connection: HTTPConnection) -> S_co:
         """Give a request its session: `Depends(db.request_session, scope="function")`.
 
         The transaction is committed after the handler and before the response leaves, so that a failed commit is the
@@ -281,9 +281,10 @@ class Database(Units, JSONReads):
         """
         unit = RequestUnit(self, connection.scope)
         until_answered(connection.scope).push_async_exit(unit)
-        return unit.session
+        session: Any = unit.session
+        return cast("S_co", session)
 
-    def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
+    def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> S_co:
         """Open a session that only reads: `async with db.read() as session`, one round trip a statement.
 
         It sends no BEGIN and no ROLLBACK. Each statement sees what was committed before it, on any connection; with

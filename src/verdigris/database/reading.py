@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.database.replicas import Replica, Replicas, position_of
 from verdigris.database.sessions import over
+from verdigris.database.units import S_co
 from verdigris.engine.pool import Pool
 from verdigris.engine.read_only import READS
 from verdigris.errors import RetryLevel, classify
@@ -38,11 +39,11 @@ _OF_BEGIN = SessionListeners("after_begin")
 
 
 @dataclass(slots=True)
-class Reading:
+class Reading(Generic[S_co]):
     """Opens the sessions of one database that only read."""
 
     primary: AsyncEngine
-    session: async_sessionmaker[AsyncSession]
+    session: async_sessionmaker[S_co]
     replicas: Replicas
     budget: Budget
     _binds: dict[tuple[int, str | None], AsyncEngine] = field(default_factory=dict)
@@ -50,9 +51,9 @@ class Reading:
     _heard: dict[int, EngineListeners] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _lean: dict[Replica, LeanReads] = field(default_factory=dict)
-    _kinds: dict[type, type[_OnReplica]] = field(default_factory=dict)
+    _kinds: dict[type, Any] = field(default_factory=dict)
 
-    def open(self, *, snapshot: bool, after: str | None, max_lag: float | None) -> AsyncSession:
+    def open(self, *, snapshot: bool, after: str | None, max_lag: float | None) -> S_co:
         """Return a session on the replica or the primary that the read is for."""
         kind = self.session.class_
         inner = over(ReadSession, kind.sync_session_class)
@@ -67,9 +68,10 @@ class Reading:
         options["bind"], lean = self._bind(replica.engine, level), options.get("lean")
         if lean is not None:
             options["lean"] = self._lean.get(replica) or self._lean.setdefault(replica, self._lean_reads(replica))
-        return self._on_replica(kind)(replica=replica, instead=(primary, lean), **options)
+        made: S_co = self._on_replica(kind)(replica=replica, instead=(primary, lean), **options)
+        return made
 
-    def _on_replica(self, kind: Any) -> type[_OnReplica]:
+    def _on_replica(self, kind: Any) -> Any:
         """Return the class of the sessions on a replica where others are of this class: it has the first word."""
         found = self._kinds.get(kind)
         if found is None:

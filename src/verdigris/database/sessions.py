@@ -23,7 +23,7 @@ _PAGE = "docs/database.md"
 _KINDS: dict[tuple[type[Session], type[Session]], type[Session]] = {}
 
 
-def factory(engine: AsyncEngine, settings: Settings, lane: Lane) -> async_sessionmaker[AsyncSession]:
+def factory(engine: AsyncEngine, settings: Settings, lane: Lane) -> async_sessionmaker[Any]:
     """Return the factory of a database's sessions."""
     kind = settings.session_class
     inner = kind.sync_session_class

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from verdigris.concurrency import Attempts, Budget, Retry, as_unit, checked_attempts, checked_unit, run_unit
 from verdigris.database.levels import known_level
+from verdigris.session import AsyncSession
 from verdigris.session.resolve import Resolver
 
 if TYPE_CHECKING:
@@ -17,22 +18,29 @@ if TYPE_CHECKING:
     from verdigris.database.gathering import SideBySide
     from verdigris.database.replicas import Replicas
     from verdigris.database.settings import Settings
-    from verdigris.session import AsyncSession
 
-    Unit = Callable[[AsyncSession], Awaitable["T"]]
+    Unit = Callable[["T5"], Awaitable["T"]]  # of a session
 
+#: The class of a database's sessions: ours, unless another is said. Python has defaults from 3.13 on.
+if TYPE_CHECKING:
+    import typing_extensions
+
+    S_co = typing_extensions.TypeVar("S_co", bound=AsyncSession, default=AsyncSession, covariant=True)
+else:
+    S_co = TypeVar("S_co", bound=AsyncSession, covariant=True)
 T = TypeVar("T")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 P = ParamSpec("P")
 
 
-class Units:
+class Units(Generic[S_co]):
     """The part of `Database` that opens sessions for units of work and runs them."""
 
     engine: AsyncEngine
-    session: async_sessionmaker[AsyncSession]
+    session: async_sessionmaker[S_co]
     replicas: Replicas
     _budget: Budget
     retry: Retry
@@ -42,7 +50,7 @@ class Units:
 
     async def transaction(
         self,
-        fn: Callable[[AsyncSession], Awaitable[T]],
+        fn: Callable[[S_co], Awaitable[T]],
         *,
         isolation_level: str | None = None,
         attempts: int | None = None,
@@ -87,7 +95,7 @@ class Units:
 
     @overload
     def transactional(
-        self, fn: Callable[Concatenate[AsyncSession, P], Awaitable[T]], /
+        self, fn: Callable[Concatenate[S_co, P], Awaitable[T]], /
     ) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     @overload
@@ -99,7 +107,7 @@ class Units:
         deadline: float | None = None,
         idempotent: bool = False,
         resolve: bool = False,
-    ) -> Callable[[Callable[Concatenate[AsyncSession, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
+    ) -> Callable[[Callable[Concatenate[S_co, P], Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]: ...
 
     def transactional(
         self,
@@ -123,18 +131,20 @@ class Units:
         return wrap(*fn) if fn else wrap
 
     @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], /) -> tuple[T, T2]: ...
+    async def gather(self, one: Unit[S_co, T], two: Unit[S_co, T2], /) -> tuple[T, T2]: ...
 
     @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], /) -> tuple[T, T2, T3]: ...
+    async def gather(self, one: Unit[S_co, T], two: Unit[S_co, T2], three: Unit[S_co, T3], /) -> tuple[T, T2, T3]: ...
 
     @overload
-    async def gather(self, one: Unit[T], two: Unit[T2], three: Unit[T3], four: Unit[T4], /) -> tuple[T, T2, T3, T4]: ...
+    async def gather(
+        self, one: Unit[S_co, T], two: Unit[S_co, T2], three: Unit[S_co, T3], four: Unit[S_co, T4], /
+    ) -> tuple[T, T2, T3, T4]: ...
 
     @overload
-    async def gather(self, *units: Unit[T]) -> tuple[T, ...]: ...
+    async def gather(self, *units: Unit[S_co, T]) -> tuple[T, ...]: ...
 
-    async def gather(self, *units: Unit[Any]) -> tuple[Any, ...]:
+    async def gather(self, *units: Unit[S_co, Any]) -> tuple[Any, ...]:
         """Run units side by side, each in a transaction and on a session of its own, and return their results in order.
 
         Never more at once than half the pool holds, over all callers: the other half is for those who hold a session
@@ -149,7 +159,7 @@ class Units:
             self.replicas.wrote()  # what the units committed, the caller has
         return tuple(results)
 
-    def _open_session(self, isolation_level: str | None = None, **options: Any) -> AsyncSession:
+    def _open_session(self, isolation_level: str | None = None, **options: Any) -> S_co:
         """Return a session, at an isolation level of its own if one is named; costs no round trip."""
         if isolation_level is not None:
             if isolation_level not in self._levels:
