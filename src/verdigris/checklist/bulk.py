@@ -21,7 +21,10 @@ UPSERT = (
     'changed = {"name": upsert.excluded.name}   # each column that merge() would have set\n'
     "await session.execute(upsert.on_conflict_do_update(index_elements=[Model.id], set_=changed), rows)"
 )
-IN_CHUNKS = "for chunk in itertools.batched(rows, 1_000):\n    await session.execute(insert(Model), list(chunk))"
+IN_CHUNKS = (
+    "for start in range(0, len(rows), 1_000):   # or itertools.batched(rows, 1_000), since Python 3.12\n"
+    "    await session.execute(insert(Model), rows[start : start + 1_000])"
+)
 MANY = 20  # single-row INSERTs of one table in one request: more is a loop
 
 
