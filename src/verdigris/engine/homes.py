@@ -41,14 +41,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.forked)
 
 
-def abandon(record: ConnectionPoolEntry, home: Home | None, abandoned: list[object]) -> None:
-    """Leave a connection of another home behind, without a word on a wire that is not ours."""
-    driver = record.driver_connection
+def abandon(record: ConnectionPoolEntry, of: Home | None, abandoned: list[object]) -> None:
+    """Leave a connection of another home behind; only in its own process there is anything to be said to its server.
+
+    A loop that is closed leaves its connections open, and the server a backend for each: a job that is a process's
+    `asyncio.run()` would take one more each time.
+    """
+    driver: Any = record.driver_connection
     if driver is None:
         return
-    if home is not None and home.loop is getattr(driver, "_loop", None):
+    loop = getattr(driver, "_loop", None)
+    if of is None or of.forks != _Process.forks or loop is None:
+        abandoned.append(driver)  # its socket is the parent process's: whatever is sent goes over their wire
+    else:
         with contextlib.suppress(Exception):
-            driver.terminate()
-    else:  # its socket belongs to the parent process, or its loop is gone: touching it would speak on their wire
-        abandoned.append(driver)
+            if loop is _running_loop():
+                driver.terminate()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(driver.terminate)  # of another thread, or to be run again
+            else:
+                _hang_up(driver)
     cast("Any", record).dbapi_connection = None
+
+
+def _hang_up(driver: Any) -> None:
+    """Close the socket of a connection whose loop is closed, without that loop; uvloop has done it already."""
+    outer, driver._aborted = driver._transport, True  # noqa: SLF001 - or it warns of itself, as unclosed
+    inner: Any = getattr(getattr(outer, "_ssl_protocol", None), "_transport", None)
+    for transport in (outer, inner):
+        if getattr(transport, "_sock", None) is not None:
+            transport._sock.close()  # noqa: SLF001 - abort() asks the loop to do it
+            transport._sock = None  # noqa: SLF001
+        if hasattr(transport, "_closed"):  # of TLS
+            transport._closed = True  # noqa: SLF001

@@ -309,7 +309,7 @@ class Pool(AsyncAdaptedQueuePool):
             extras.free(held)
         if held.home is extras.home:
             return True
-        abandon(record, extras.home, extras.abandoned)
+        abandon(record, cast("Home", held.home), extras.abandoned)
         return False
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -349,14 +349,14 @@ class Pool(AsyncAdaptedQueuePool):
         """Leave the connections of another process or event loop behind, where they would corrupt or never answer."""
         if extras.home is not None and extras.home.lasts():
             return
-        moved, extras.home = extras.home is not None, Home.here()
-        if not moved:
+        was, extras.home = extras.home, Home.here()
+        if was is None:
             return
         old, size = self._pool, self.size()
         self.resize(size, self._max_overflow)
         with contextlib.suppress(Empty, RuntimeError):  # the queue of a closed loop may refuse
             while True:
-                abandon(old.get(False), extras.home, extras.abandoned)
+                abandon(old.get(False), was, extras.abandoned)
 
     def _exhausted(self, extras: _Extras) -> PoolExhaustedError:
         now, holders = time.monotonic(), sorted(extras.held.values(), key=lambda held: held.since)

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-import warnings
+import threading
 from dataclasses import fields
 
 import asyncpg
@@ -753,16 +753,55 @@ async def test_a_task_that_waits_for_itself_is_told_so(database_url):
 # -- another loop, another process, another engine -----------------------------------------------------------------
 
 
-def test_the_engine_follows_the_event_loop(database_url):
+def loops():
+    with contextlib.suppress(ImportError):  # which Windows has not
+        import uvloop
+
+        yield uvloop.new_event_loop
+    yield asyncio.new_event_loop
+
+
+@pytest.mark.filterwarnings("ignore:unclosed resource:ResourceWarning")  # uvloop's close(), which an error would hang
+@pytest.mark.parametrize("new_loop", list(loops()))
+def test_the_engine_follows_the_event_loop_and_leaves_no_backend_behind(database_url, new_loop):
     db = Database(database_url)
-    backends = [asyncio.run(backend(db)) for _ in range(3)]
+
+    async def backends(db):
+        pid = await backend(db)
+        await asyncio.sleep(0.1)  # the server's time to see who is gone
+        mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        async with db.session() as session:
+            return await session.scalar(text(mine)), pid
+
+    seen = []
+    for _ in range(4):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            seen.append(runner.run(backends(db)))
     asyncio.run(db.dispose())
 
-    assert len(set(backends)) == 3
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # three loops were closed over their connections
-        del db
-        gc.collect()
+    assert [count for count, _ in seen] == [1] * 4
+    assert len({pid for _, pid in seen}) == 4
+    del db
+    gc.collect()  # and nothing warns of what is not closed
+
+
+def test_a_loop_of_another_thread_closes_what_it_had(database_url):
+    db, there = Database(database_url), asyncio.new_event_loop()
+    thread = threading.Thread(target=there.run_forever)
+    thread.start()
+    before = asyncio.run_coroutine_threadsafe(backend(db), there).result(10)
+
+    async def gone():
+        assert await backend(db) != before
+        async with asyncio.timeout(10), db.session() as session:
+            while await session.scalar(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": before}):
+                await asyncio.sleep(0.01)
+        await db.dispose()
+
+    asyncio.run(gone())
+    there.call_soon_threadsafe(there.stop)
+    thread.join()
+    there.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
