@@ -1,5 +1,7 @@
 """What a service must not tell: passwords in frames and logs, data to whoever sits on the wire."""
 
+import asyncio
+import gc
 import shutil
 import subprocess
 import tempfile
@@ -265,3 +267,22 @@ async def test_slow_queries_are_logged_without_their_values(database_url, caplog
 
     assert "slow query" in caplog.text
     assert SECRET not in caplog.text
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_an_event_loop_that_is_closed_leaves_no_encrypted_connection_open(secured):
+    db = Database(url_of(secured, ELSEWHERE, "?sslmode=require"))
+    count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+    async def others(db):
+        async with db.session() as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(0.1)  # the server's time to see who is gone
+            return await session.scalar(text(count))
+
+    seen = [asyncio.run(others(db)) for _ in range(3)]
+    asyncio.run(db.dispose())
+    del db
+    gc.collect()
+
+    assert len(set(seen)) == 1
