@@ -137,6 +137,7 @@ engine = create_async_engine("postgresql+asyncpg://h/d", **options)
         "dialect(url) != 'sqlite'",
         "not url.startswith('sqlite')",
         "'sqlite' not in url",
+        "':memory:' not in url",
         "dialect(url) not in {'sqlite'}",
         "not settings.is_sqlite",
         "served",
@@ -190,6 +191,29 @@ def test_an_engine_that_is_made_for_sqlite_alone_has_no_pool_that_matters(tmp_pa
     [engine] = source.engines
 
     assert (engine.pooled, engine.to_servers) == (Known(value=False), [])
+
+
+@pytest.mark.parametrize(
+    ("more", "pooled"),
+    [
+        ("", False),
+        ("    def server(self): return self.url.replace('postgresql://', 'postgresql+asyncpg://')\n", True),
+    ],
+)
+def test_a_file_by_default_is_no_proof_where_the_program_knows_servers(tmp_path, more, pooled):
+    made = f"""
+from pydantic_settings import BaseSettings
+class Settings(BaseSettings):
+    url: str = "sqlite+aiosqlite:///shop.db"
+{more}
+settings = Settings()
+engine = create_async_engine(settings.url)
+"""
+    source = tree(tmp_path, {"app.py": HEAD + made})
+
+    [engine] = source.engines
+
+    assert engine.pooled == Known(value=pooled)
 
 
 def test_an_engine_that_its_function_forgets_is_not_one_whose_pool_matters(tmp_path):

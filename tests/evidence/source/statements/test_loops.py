@@ -264,19 +264,25 @@ def test_what_a_class_writes_out_is_a_handful_for_its_methods(tmp_path: Path) ->
     found = queries(
         tmp_path,
         """
+        class Mail(BaseModel):
+            names: list[str] = []
+
         class Settings:
             kinds: list[str] = ["mail", "git"]
-            names: list[str]
+            names: list[str] = []
 
             async def by_kind(self, session: AsyncSession):
                 return [await session.scalar(select(Folder).where(Folder.name == kind)) for kind in self.kinds]
 
             async def by_name(self, session: AsyncSession):
                 return [await session.scalar(select(Folder).where(Folder.name == name)) for name in self.names]
+
+            async def by_mail(self, session: AsyncSession, mail: Mail):
+                return [await session.scalar(select(Folder).where(Folder.name == name)) for name in mail.names]
         """,
     )
 
-    assert found == [("self.names", None)]
+    assert found == [("self.names", None), ("mail.names", None)]
 
 
 def test_a_list_of_what_the_source_appends_one_by_one_is_a_handful(tmp_path: Path) -> None:

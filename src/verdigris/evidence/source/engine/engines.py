@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.engine.urls import Urls
+    from verdigris.evidence.source.engine.urls import Text, Urls
 
 _TELLING = ("pool_pre_ping", "pool_size", "max_overflow", "pool_recycle", "pool_timeout", "isolation_level")
 NONE_MADE = "no engine is made in the application's own files, though it uses SQLAlchemy"
 DATABASE = External("verdigris.Database")
 ADOPTING = "verdigris.Database.from_engine"
 UNPOOLED = {"NullPool", "StaticPool"}
+_SERVERS = ("postgresql+asyncpg", "postgresql+psycopg", "mysql+")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAKERS = {
     "create_async_engine": "async",
@@ -164,7 +165,17 @@ class Engine(Subject):
         schemes = [text.scheme or "" for text in texts]
         if not any(schemes):  # of a class that is named for it, or a function
             return "sqlite" in self.made.scope.qualname.lower()
-        return all(scheme.startswith("sqlite") for scheme in schemes)
+        return all(scheme.startswith("sqlite") for scheme in schemes) and not self._only_by_default(texts)
+
+    def _only_by_default(self, texts: list[Text]) -> bool:
+        """Tell whether a setting names the file, and where it stands a server's URL in its place is known, too."""
+        modules = self.evaluator.names.by_path
+        for text in texts:
+            module = modules.get(text.place.path) if text.place is not None else None
+            rewritten = text.by is None or text.by.startswith("`")
+            if module is None or rewritten or not any(server in module.file.text for server in _SERVERS):
+                return False
+        return True
 
     @property
     def to_servers(self) -> list[Options]:

@@ -42,7 +42,8 @@ def branch(names: Names, test: ast.expr, scope: Scope, depth: int = 0) -> bool |
 
 
 def _named(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and "sqlite" in node.value
+    text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+    return "sqlite" in text or text == ":memory:"  # which no other database knows
 
 
 def is_within(names: Names, node: ast.AST, scope: Scope) -> bool:

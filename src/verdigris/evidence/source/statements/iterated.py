@@ -134,9 +134,8 @@ class Iterated:
             return True  # the members of an enumeration, a constant of a library
         if leaf_of(over).isupper() or _is_part(over):
             return True
-        if meaning is None and isinstance(over, ast.Attribute):
-            owner = self.source.types.of(over.value, scope)
-            meaning = self.source.names.class_attribute(owner, over.attr) if isinstance(owner, Scope) else None
+        if meaning is None and isinstance(over, ast.Attribute) and self._is_written_out(over, scope):
+            return True
         if not isinstance(meaning, Assigned) or depth > 3:
             return False
         if not meaning.scope.is_function:
@@ -147,6 +146,16 @@ class Iterated:
                 return _is_appended_one_by_one(meaning)
             return self._is_few(value, meaning.scope, depth + 1) and not _grows(meaning)
         return value is not None and value is not over and self._is_few(value, meaning.scope, depth + 1)
+
+    def _is_written_out(self, over: ast.Attribute, scope: Scope) -> bool:
+        """Tell whether the class of a method writes out what `self.kinds` is; of another object it may be a default."""
+        if not (isinstance(over.value, ast.Name) and over.value.id in {"self", "cls"}):
+            return False
+        owner = self.source.types.of(over.value, scope)
+        member = self.source.names.class_attribute(owner, over.attr) if isinstance(owner, Scope) else None
+        return (
+            isinstance(member, Assigned) and isinstance(member.value, (ast.Tuple, ast.List)) and any(member.value.elts)
+        )
 
 
 def _is_part(node: ast.Name | ast.Attribute) -> bool:
