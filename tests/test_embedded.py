@@ -55,6 +55,12 @@ def gone(process, seconds=10.0):
     return not alive(process)
 
 
+@pytest.fixture(autouse=True)
+def of_the_wheel(monkeypatch):
+    """Whichever server the rest of the run is on: the programs started here know the usual ones only."""
+    monkeypatch.setattr("verdigris.embedded.provider.PROVIDERS", (Wheel(), Machine()))
+
+
 @pytest.fixture
 def place():
     """A directory that the server's account can enter: pytest's own belong to the account that runs the tests."""
