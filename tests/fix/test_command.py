@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -217,7 +218,7 @@ def test_an_interrupt_leaves_each_file_whole(project, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "fchmod", interrupt)
+    monkeypatch.setattr(Path, "chmod", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(project, change)
 
@@ -231,7 +232,7 @@ def test_a_full_disk_is_told(project, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fchmod", full)
+    monkeypatch.setattr(Path, "chmod", full)
 
     assert write(project, change) == "it cannot be written: No space left on device"
     assert (project / "database.py").read_text("utf-8") == DATABASE

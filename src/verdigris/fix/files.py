@@ -105,10 +105,7 @@ def write(root: Path, change: Changed) -> str | None:
             beside = Path(file.name)
             try:
                 file.write(change.after)
-                status = path.stat()
-                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
-                with suppress(PermissionError):
-                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                _keep_owner(path, beside)
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise
@@ -120,3 +117,11 @@ def write(root: Path, change: Changed) -> str | None:
     except OSError as error:
         return f"it cannot be written: {error.strerror or error}"
     return None
+
+
+def _keep_owner(path: Path, beside: Path) -> None:
+    status = path.stat()
+    beside.chmod(stat.S_IMODE(status.st_mode))
+    if hasattr(os, "chown"):  # which Windows has not
+        with suppress(PermissionError):
+            os.chown(beside, status.st_uid, status.st_gid)
