@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.faults.rig import eventually, within
-from tests.faults.service import ADD, Service, Work, come_back
+from tests.faults.service import ADD, Service, Work, come_back, driver_of
 from verdigris import Database
 from verdigris.engine.driver import Connection
 from verdigris.errors import DatabaseUnavailableError, OutcomeUnknownError, StatementTimeoutError
@@ -204,3 +204,17 @@ async def test_callers_of_a_silent_server_are_turned_away_at_once_and_let_in_whe
 
     assert await eventually(served)
     assert await whole()
+
+
+async def test_a_connection_whose_end_is_not_answered_is_dropped_without_an_error(proxy, postgres, database, caplog):
+    db = Database(proxy.url(postgres.url_for(database)), close_timeout=0.2)
+    async with db.session() as session:
+        await session.execute(text("SELECT 1"))
+        driver = await driver_of(session)
+    proxy.black_hole()
+
+    await within(10, db.engine.dispose())
+
+    assert driver.is_closed()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    proxy.flow()
