@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from verdigris import Database
 from verdigris.evidence.recording import pools, record
@@ -84,6 +88,43 @@ def test_the_librarys_timing_is_seen_and_so_is_the_plan_of_a_slow_query(recordin
 
 def test_the_recorder_had_no_trouble(recording):
     assert recording.recorder_errors == ()
+
+
+CHECKED = """
+create table if not exists checked (id int primary key, of int references checked deferrable initially deferred)
+"""
+
+
+@pytest.mark.parametrize("make", [Database, create_async_engine])
+async def test_a_session_of_a_block_whose_commit_failed_is_over_although_nobody_closed_it(make, tmp_path, postgres):
+    with record(tmp_path) as recorder:
+        made = make(str(postgres.url))
+        factory = made.session if isinstance(made, Database) else async_sessionmaker(made)
+        async with factory.begin() as session:
+            await session.execute(text(CHECKED))
+        with pytest.raises(IntegrityError):
+            async with factory.begin() as session:
+                await session.execute(text("insert into checked values (1, 7)"))
+        del session
+        gc.collect()
+        recording = recorder.artefact()
+        await made.dispose()
+
+    assert [(each.used, each.closed, each.abandoned) for each in recording.sessions if each.used] == [(2, 2, 0)]
+    assert recording.recorder_errors == ()
+
+
+async def test_the_connection_of_a_slow_querys_plan_is_none_of_the_pools(tmp_path, postgres):
+    with record(tmp_path) as recorder:
+        db = Database(str(postgres.url), slow_query=0.01, pool_size=1, max_overflow=0)
+        async with db.session() as session:
+            await session.execute(text("select pg_sleep(0.02)"))
+            await asyncio.sleep(0.3)
+        await db.dispose()
+        recording = recorder.artefact()
+
+    assert [each.analyze for each in recording.explains] == [False]
+    assert [(pool.capacity, pool.high_water, pool.checkouts) for pool in recording.pools] == [(1, 1, 1)]
 
 
 SERVICE = """

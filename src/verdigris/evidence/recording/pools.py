@@ -84,6 +84,7 @@ class PoolWatch:
         state: EngineState | None = pool._dialect.__dict__.get(KEY)  # noqa: SLF001 - a pool has no public way to its engine
         unit = recorder.units.unit()
         checkout = Checkout(state, unit, recorder.places.here())
+        checkout.pooled = state is not None and state.owns(pool)
         fairy.info[KEY] = checkout
         unit.holding += 1
         if checkout.request is not None:
@@ -96,11 +97,12 @@ class PoolWatch:
         if fairy.info.setdefault(LOOP, id(loop)) != id(loop) and state is not None and state.facts["is_async"]:
             state.crossings[checkout.spot] = state.crossings.get(checkout.spot, 0) + 1
         if state is not None:
-            with recorder.ledger.lock:
-                state.waits.add(waited)
-                state.in_use += 1
-                state.high_water = max(state.high_water, state.in_use)
-                state.requests_max = max(state.requests_max, recorder.active_requests)
+            if checkout.pooled:
+                with recorder.ledger.lock:
+                    state.waits.add(waited)
+                    state.in_use += 1
+                    state.high_water = max(state.high_water, state.in_use)
+                    state.requests_max = max(state.requests_max, recorder.active_requests)
             if recorder.tests is not None:
                 recorder.tests.used(state.facts["url"])
 
@@ -137,7 +139,7 @@ class PoolWatch:
         now = perf_counter_ns()
         elapsed = now - checkout.since
         self.raw.pop(checkout.raw, None)
-        if state is not None:
+        if state is not None and checkout.pooled:
             with recorder.ledger.lock:
                 state.in_use -= 1
                 state.held.add(elapsed)

@@ -36,7 +36,7 @@ class SessionTotal:
 class SessionState:
     """One session."""
 
-    __slots__ = ("begun", "busy", "closed", "key", "operation", "ref", "spot", "total", "unit", "visitors")
+    __slots__ = ("begun", "busy", "closed", "key", "operation", "ref", "single", "spot", "total", "unit", "visitors")
 
     def __init__(self, session: Any, unit: Unit, spot: Spot | None, key: tuple[Any, ...], total: SessionTotal) -> None:
         self.ref = weakref.ref(session)
@@ -45,6 +45,7 @@ class SessionState:
         self.key = key
         self.total = total
         self.begun = self.closed = False
+        self.single = False  # whether it lives for one transaction, with which `async with factory.begin()` ends
         self.busy: Any = None  # the greenlet that is in the session; a thread without one is its main one
         self.visitors: set[Any] = set()
         self.operation = ""
@@ -73,7 +74,7 @@ class SessionWatch:
             patches.method(session, name, partial(self._watched, operation=name))
         for name in STATEMENTS:
             patches.method(session, name, partial(self._stamping, operation=name))
-        for name in ("after_begin", "after_commit", "after_rollback"):
+        for name in ("after_begin", "after_commit", "after_rollback", "after_transaction_end"):
             function = getattr(self, f"_{name}")
             event.listen(session, name, function)
             patches.later(partial(event.remove, session, name, function))
@@ -84,6 +85,7 @@ class SessionWatch:
         recorder.factories.attach(package.async_sessionmaker, scoped=package.async_scoped_session)
         recorder.loads.attach_async(package)
         recorder.patches.method(package.AsyncSession, "__init__", self._async_session_init)
+        recorder.patches.method(package.async_sessionmaker, "begin", self._factory_begin)
 
     def forget(self) -> None:
         """Drop what the sessions did."""
@@ -111,6 +113,19 @@ class SessionWatch:
                 self.recorder.trouble("an async session's construction", error)
 
         return __init__
+
+    def _factory_begin(self, original: Any) -> Any:
+        def begin(maker: Any) -> Any:
+            block = original(maker)
+            try:
+                state: SessionState | None = block.async_session.sync_session.__dict__.get(KEY)
+                if state is not None:
+                    state.single = True
+            except Exception as error:  # noqa: BLE001 - as above
+                self.recorder.trouble("a factory's begin", error)
+            return block
+
+        return begin
 
     def _opened(self, session: Any, kind: type, *, is_async: bool) -> None:
         state: SessionState | None = session.__dict__.get(KEY)
@@ -164,6 +179,16 @@ class SessionWatch:
         state: SessionState | None = session.__dict__.get(KEY)
         if state is not None:
             state.total.rollbacks += 1
+
+    def _after_transaction_end(self, session: Any, transaction: Any) -> None:
+        """End a session of `factory.begin()` with its transaction: where COMMIT fails, SQLAlchemy does not close it."""
+        state: SessionState | None = session.__dict__.get(KEY)
+        if state is None or not state.single or state.closed or transaction.parent is not None:
+            return
+        try:
+            self._closed(session, state)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.recorder.trouble("a transaction's end", error)
 
     def _close(self, original: Any) -> Any:
         watched = self._watched(original, "close")

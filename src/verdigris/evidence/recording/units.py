@@ -221,6 +221,7 @@ class EngineState:
         "muted",
         "on_loop",
         "pings",
+        "pools",
         "requests_max",
         "spot",
         "statement_ns",
@@ -236,7 +237,14 @@ class EngineState:
         self.spot = spot
         self.muted: set[tuple[int, int]] = set()  # threads and greenlets in which the dialect asks for itself
         self.engines: list[weakref.ref[Any]] = []
+        self.pools: weakref.WeakSet[Any] = weakref.WeakSet()
         self.clear()
+
+    def owns(self, pool: Any) -> bool:
+        """Tell whether a pool is, or was, an engine's; a slow query's plan is fetched past it."""
+        if pool not in self.pools:
+            self.pools.update(engine.pool for ref in self.engines if (engine := ref()) is not None)
+        return pool in self.pools
 
     def last_facts(self) -> dict[str, Any]:
         """Return the settings of its last engine that lives, as they are by now: a pool may be sized at the start."""
@@ -258,7 +266,8 @@ class Checkout:
     """A connection in use."""
 
     __slots__ = (
-        "answered", "begun", "engine", "failure", "pending", "raw", "request", "since", "spot", "unit", "wrote",
+        "answered", "begun", "engine", "failure", "pending", "pooled", "raw", "request", "since", "spot", "unit",
+        "wrote",
     )  # fmt: skip
 
     def __init__(self, engine: EngineState | None, unit: Unit, spot: Spot | None) -> None:
@@ -268,6 +277,7 @@ class Checkout:
         self.spot = spot
         self.since = perf_counter_ns()
         self.begun = self.wrote = self.answered = False
+        self.pooled = True  # whether it is one of those that the engine's own pool has to give
         self.failure: Failure | None = None
         self.pending: dict[str, int] | None = None
         self.raw: int = 0
