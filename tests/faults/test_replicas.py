@@ -10,7 +10,7 @@ from sqlalchemy import exc, func, make_url, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
-from verdigris import Base, Database
+from verdigris import AsyncSession, Base, Database
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError, classify
 from verdigris.fastapi import install
 
@@ -380,6 +380,21 @@ async def test_a_read_that_recovery_cancels_is_answered_by_the_primary(make, pai
     assert tuple(answer) == (False, 0)
     await standby.run("ALTER SYSTEM RESET max_standby_streaming_delay")
     await standby.run("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+async def test_a_replicas_sessions_are_of_a_class_whose_init_calls_ours_by_name(make, shortcuts):
+    class Own(AsyncSession):
+        def __init__(self, bind=None, **options):
+            AsyncSession.__init__(self, bind, **options)
+
+    db = make(session_class=Own, shortcuts=shortcuts)
+
+    async def reads():
+        async with db.read() as session:
+            return isinstance(session, Own) and await session.scalar(text("SELECT pg_is_in_recovery()"))
+
+    await eventually(reads)
 
 
 async def test_a_standby_refuses_a_serializable_transaction_at_once_and_goes_on(pair):

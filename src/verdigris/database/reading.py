@@ -68,8 +68,10 @@ class Reading(Generic[S_co]):
         options["bind"], lean = self._bind(replica.engine, level), options.get("lean")
         if lean is not None:
             options["lean"] = self._lean.get(replica) or self._lean.setdefault(replica, self._lean_reads(replica))
-        made: S_co = self._on_replica(kind)(replica=replica, instead=(primary, lean), **options)
-        return made
+        made: Any = self._on_replica(kind)(**options)
+        made._replica, made._instead = replica, (primary, lean)  # noqa: SLF001 - ours, and no __init__ of theirs knows it
+        opened: S_co = made
+        return opened
 
     def _on_replica(self, kind: Any) -> Any:
         """Return the class of the sessions on a replica where others are of this class: it has the first word."""
@@ -132,14 +134,9 @@ class _OnReplica(AsyncSession):
     One that has turned stays there. A snapshot is one transaction, which cannot go on elsewhere.
     """
 
+    _replica: Replica
+    _instead: tuple[AsyncEngine, LeanReads | None]  # the primary
     turned = False
-
-    def __init__(
-        self, bind: Any = None, *, replica: Replica, instead: tuple[AsyncEngine, LeanReads | None], **options: Any
-    ) -> None:
-        super().__init__(bind, **options)
-        self._replica = replica
-        self._instead = instead
 
     async def __aenter__(self) -> Self:
         pool = self._replica.engine.sync_engine.pool
