@@ -79,6 +79,8 @@ def default(name: str, value: object) -> str:
     """Return a default as the page shows it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g} s" if name in SECONDS or name.endswith("_timeout") else f"{value:g}"
+    if isinstance(value, type):
+        return f"`{value.__name__}`"
     return "none" if value == () else f"`{value!r}`"
 
 

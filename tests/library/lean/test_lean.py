@@ -441,7 +441,7 @@ async def test_a_tenants_setting_holds_for_each_read_of_a_reading_session(db, se
                 names = [await session.scalar(text("SHOW application_name")) for _ in range(2)]
                 found = await session.scalar(BY_KEY)
                 with pytest.raises(DBAPIError, match="read-only"):
-                    await session.execute(text("SELECT lo_create(0)"))
+                    await session.execute(text("SELECT nextval('books_id_seq')"))
     finally:
         event.remove(Session if sets is after_begin else target, sets.__name__, sets)
     async with db.read() as session:
