@@ -20,6 +20,7 @@ from verdigris.evidence.source.concurrency.held import (
 from verdigris.evidence.source.concurrency.reach import Reaches
 from verdigris.evidence.source.concurrency.tasks import FanOut, Tasks
 from verdigris.evidence.source.engine.configs import urls_of
+from verdigris.evidence.source.engine.configured import not_followed
 from verdigris.evidence.source.engine.drivers import is_async
 from verdigris.evidence.source.engine.engines import NONE_MADE, Engine, engines
 from verdigris.evidence.source.engine.factories import Factory, factories, made_outside
@@ -43,6 +44,7 @@ from verdigris.evidence.source.reading.types import Types
 from verdigris.evidence.source.session.dependencies import Dependencies, SessionDependency
 from verdigris.evidence.source.session.escapes import Escape, Escapes
 from verdigris.evidence.source.session.expiry import Expiry
+from verdigris.evidence.source.session.handed_out import handed_out
 from verdigris.evidence.source.session.holders import Holders
 from verdigris.evidence.source.session.lifetimes import Lifetimes
 from verdigris.evidence.source.session.openings import Openings
@@ -196,7 +198,7 @@ class Source:
             for use in self.web.depends
             if use.provider is None and use.call.module.role is Role.APPLICATION and not found
         )
-        return self.population(_distinct(found), *unknown[:1])
+        return self.population(_distinct(found), *(tuple(handed_out(self)) or unknown)[:1])
 
     @cached_property
     def escapes(self) -> list[Escape]:
@@ -336,7 +338,8 @@ class Source:
         found = [engine for engine in engines(self) if engine.role is Role.APPLICATION]
         missing = self.uses_sqlalchemy and not found
         gaps = [NONE_MADE] if missing else []
-        gaps += [*unseen.passed_on(self, *unseen.ENGINES), *unseen.unresolved(self, *unseen.ENGINES[:2])]
+        gaps += [*not_followed(self), *unseen.passed_on(self, *unseen.ENGINES)]
+        gaps += unseen.unresolved(self, *unseen.ENGINES[:2])
         return self.population(_distinct(found), *gaps, *made_outside(self, list(self.factories)))
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Edit, Population, Subject
+from verdigris.evidence.source.engine.configured import Configured, configured, gives_its_engine, within
 from verdigris.evidence.source.reading.arguments import is_kept, keyword
 from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Frame, Options
@@ -56,6 +57,8 @@ class Engine(Subject):
     url: Argument | None = None
     adopted: Call | None = None  # the Database.from_engine() that it is given to
     passing: bool = False  # made, used and forgotten in one function
+    asked_for: str = ""  # of a configuration that makes it: how it is had
+    argument: str = ""  # of such a one that names no options: where they would stand
     _judged: dict[int, bool | Unknown] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def option(self, name: str) -> Value:
@@ -205,11 +208,15 @@ class Engine(Subject):
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the call that makes this engine with options set, to paste; a wrapper's own where it takes none."""
         changed = {name: value, **more}
+        if self.argument:
+            return call_with(self.call.node, within(self.argument, changed))
         call = self.call if self._takes(*changed) else self.made
         return call_with(call.node, changed, [key for key in changed if self._may_be_given(key)])
 
     def edits(self, name: str, value: str) -> tuple[Edit, ...]:
         """Return the edit that sets an option; none where another place may give it too."""
+        if self.argument:
+            return ()
         call = self.call if self._takes(name) else self.made
         among = any(each.arg is None for each in call.node.keywords) and self._may_be_given(name)
         return () if among else (Edit(call.place, name, value),)
@@ -233,6 +240,8 @@ class Engine(Subject):
     @property
     def variable(self) -> str | None:
         """The name that it is assigned to, if there is one."""
+        if self.asked_for:
+            return self.asked_for
         match self.call.module.parents.get(self.call.node):
             case ast.Assign(targets=[ast.Name() | ast.Attribute() as target]) | ast.AnnAssign(target=target):
                 return ast.unparse(target)
@@ -257,6 +266,34 @@ def engines(source: Source) -> Iterator[Engine]:
             frames = source.calls.frames(function)
         for engine in _distinct(source, call, maker, frames, adopted):
             yield replace(engine, passing=forgotten(source, call))
+    yield from _of_configurations(source)
+
+
+def _of_configurations(source: Source) -> Iterator[Engine]:
+    """Yield the engines that advanced-alchemy makes of its configurations."""
+    every = list(configured(source, "engine_config"))
+    takers = [call for call, _ in source.calls.outside({"verdigris"}, "from_engine") if gives_its_engine(source, call)]
+    for each in every:
+        made = _of_configuration(source, each)
+        yield replace(made, adopted=takers[0]) if takers and len(every) == 1 else made
+
+
+def _of_configuration(source: Source, made: Configured) -> Engine:
+    return Engine(
+        key=key_of(made.call, "engine"),
+        place=made.call.place,
+        maker=External("sqlalchemy.ext.asyncio.create_async_engine"),
+        mode="async",
+        ways=tuple(way.without("connection_string") for way in made.ways),
+        call=made.call,
+        made=made.call,
+        role=role_of_call(made.config),
+        evaluator=source.evaluator,
+        urls=source.urls,
+        url=next((way.values["connection_string"] for way in made.ways if "connection_string" in way.values), None),
+        asked_for=f"{made.variable}.get_engine()",
+        argument=made.argument,
+    )
 
 
 def _adopted(source: Source) -> dict[int, Call]:

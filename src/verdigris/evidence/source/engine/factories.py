@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Edit, Subject
+from verdigris.evidence.source.engine.configured import configured, within
 from verdigris.evidence.source.engine.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.reading.calls import Call, depends_on_parameters
@@ -15,6 +16,7 @@ from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
 from verdigris.evidence.source.reading.paste import call_with
+from verdigris.evidence.source.reading.types import ASYNC_FACTORY
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Factory(Subject):
     role: Role
     evaluator: Evaluator = field(repr=False)
     bind: Argument | None = None
+    argument: str = ""  # of a configuration that makes it and names no options: where they would stand
     rewritten: frozenset[str | None] = frozenset()  # options that are written into its `kw` later; None: any
 
     def option(self, name: str) -> Value:
@@ -79,13 +82,15 @@ class Factory(Subject):
 
     def with_option(self, name: str, value: str) -> str:
         """Return the call with an option set, to paste."""
+        if self.argument:
+            return call_with(self.call.node, within(self.argument, {name: value}))
         spread = any(name in way.values or way.open is not None for way in self.ways)
         return call_with(self.call.node, {name: value}, [name] if spread else [])
 
     def edits(self, name: str, value: str) -> tuple[Edit, ...]:
         """Return the edit that sets an option, which code may have relied on; none where another place may give it."""
         among = any(each.arg is None for each in self.call.node.keywords)
-        return () if among else (Edit(self.call.place, name, value, safe=False),)
+        return () if among or self.argument else (Edit(self.call.place, name, value, safe=False),)
 
     def renamed(self, maker: str) -> str:
         """Return the call with another maker, to paste; its `class_` stays, as that of SQLModel alone has `exec()`."""
@@ -117,6 +122,24 @@ def factories(source: Source) -> Iterator[Factory]:
         yield _made(source, call, DATABASE, "database")
     yield from _direct(source)
     yield from _overrides(source)
+    yield from _of_configurations(source)
+
+
+def _of_configurations(source: Source) -> Iterator[Factory]:
+    """Yield the factories that advanced-alchemy makes of its configurations."""
+    for made in configured(source, "session_config"):
+        yield Factory(
+            key=key_of(made.call, "factory"),
+            place=made.call.place,
+            maker=ASYNC_FACTORY,
+            form="async_sessionmaker",
+            mode="async",
+            ways=tuple(way.without("connection_string") for way in made.ways),
+            call=made.call,
+            role=role_of_call(made.config),
+            evaluator=source.evaluator,
+            argument=made.argument,
+        )
 
 
 def _distinct(made: list[Factory]) -> Iterator[Factory]:
