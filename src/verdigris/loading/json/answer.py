@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import inspect
 
 from verdigris.errors import ConfigurationError
+from verdigris.loading.json import instances
 from verdigris.loading.json.planner import Options, Planner
 from verdigris.loading.json.schema import Field as SchemaField
 from verdigris.loading.json.schema import InPython, Reader, function, refuse_init
@@ -54,6 +55,8 @@ class Answer:
     models: tuple[type, ...] = ()
     #: Whether a row is its only column, and no object.
     is_scalar: bool = False
+    #: Whether objects of mapped classes are in it as they are, with what they hold.
+    holds_objects: bool = False
 
     @property
     def is_list(self) -> bool:
@@ -137,10 +140,11 @@ def answer_of(rows: Rows, type_: Any, options: Options) -> Answer:
     form: Form = "one"
     page: tuple[PageMember, ...] = ()
     models: tuple[type, ...] = ()
-    is_scalar = False
+    is_scalar = holds_objects = False
     try:
         reader = Reader(options.purpose, options.by_alias)
         schema, optional, _ = reader.unrooted(reader.of(type_))
+        holds_objects = instances.are_in([schema, *reader.definitions.values()])
         models = _models(reader, schema)
         items = reader.items(schema)
         if items is not None:
@@ -155,8 +159,8 @@ def answer_of(rows: Rows, type_: Any, options: Options) -> Answer:
     except InPython as reason:
         if form == "one" and (loose := _loose_page(type_, rows, options)):
             form, (page, models) = "page", loose
-        return Answer(form, None, page, str(reason), models, is_scalar)
-    return Answer(form, node, page, models=models, is_scalar=is_scalar)
+        return Answer(form, None, page, str(reason), models, is_scalar, holds_objects)
+    return Answer(form, node, page, models=models, is_scalar=is_scalar, holds_objects=holds_objects)
 
 
 def adapter(type_: Any) -> TypeAdapter[Any]:

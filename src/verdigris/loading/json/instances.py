@@ -42,6 +42,14 @@ def is_of(schema: Schema, mapper: Mapper[Any]) -> bool:
     return cls is mapper.class_ and bool(cls.model_config.get("table"))
 
 
+def are_in(schema: Any) -> bool:
+    """Whether there is a mapped class anywhere in a core schema."""
+    if isinstance(schema, dict):
+        is_one = schema.get("type") == "model" and hasattr(schema["cls"], "__mapper__")
+        return is_one or any(map(are_in, schema.values()))
+    return isinstance(schema, list | tuple) and any(map(are_in, schema))
+
+
 def held(reader: Reader, mapper: Mapper[Any], schema: Schema) -> Model:
     """Return the model whose fields are what an object holds, in its order; raises InPython."""
     cls: Any = schema["cls"]

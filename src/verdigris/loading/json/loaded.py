@@ -12,7 +12,7 @@ from verdigris.loading.json.compiled import value_of
 from verdigris.loading.json.listeners import as_listeners_make_it, rewriting
 from verdigris.loading.json.rows import Columns
 from verdigris.loading.json.schema import InPython
-from verdigris.loading.json.statement import counted, plain
+from verdigris.loading.json.statement import counted, defers, plain
 from verdigris.loading.options import load
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ CHUNK = 500
 def loading(statement: Any, entity: Any, answer: Answer) -> Any:
     """Return the statement with the option that loads what the response models read, instead of its own.
 
-    Own options that say what is loaded, and not only when, stay alone: they may contradict any other.
+    Own options that say what is loaded, and not only when, stay alone: they may contradict any other. Those that leave
+    out a column say what an object holds, where that is what is answered with.
     """
+    if answer.holds_objects and defers(statement):
+        return statement
     whole = isinstance(statement, Select) and not (
         statement._for_update_arg is not None or statement._group_by_clauses or statement._distinct  # noqa: SLF001
     )

@@ -39,6 +39,8 @@ def written(
     """
     if answer.node is None:
         raise InPython(answer.reason or "")
+    if answer.holds_objects and defers(statement):
+        raise InPython("a loader option of the statement, which leaves columns out of objects that are answers")
     criteria = criteria_of(statement)
     at_once = most is not None and SMALLEST <= most <= LARGEST and delivery == "whole" and answer.is_list
     root = _root(selected(statement), at_once=at_once)
@@ -71,6 +73,13 @@ def plain(statement: Select[Any]) -> Select[Any]:
     stripped = statement._clone()  # noqa: SLF001 - options can be added only by public means
     stripped._with_options = options  # noqa: SLF001
     return stripped
+
+
+def defers(statement: Any) -> bool:
+    """Whether loader options of a statement leave columns out of its objects (defer, load_only)."""
+    options = (option for option in statement._with_options if isinstance(option, _AbstractLoad))  # noqa: SLF001
+    elements = (element for option in options for element in getattr(option, "context", ()))
+    return any(dict(element.strategy or ()).get("deferred") for element in elements)
 
 
 def _root(rows: Any, *, at_once: bool) -> RootRow | RootColumns:

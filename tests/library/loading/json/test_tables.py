@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import reconstructor, registry
+from sqlalchemy.orm import defer, load_only, reconstructor, registry, selectinload
 from sqlmodel import Field, Relationship, SQLModel, select
 
 from verdigris import Database, load
@@ -308,6 +308,25 @@ async def test_what_only_python_knows_of_an_object_is_read_by_load(database_url)
         assert (read.fallback or "").endswith(reason), table
         assert (await read()).body == await of_fastapi(db, select(table), list[table]), table
     await db.dispose()
+
+
+DEFERRING = {
+    "load_only": (select(Hero).options(load_only(Hero.id, Hero.rank)).order_by(Hero.id), list[Hero]),
+    "defer": (select(Hero).options(defer(Hero.bulk)).where(Hero.id == 1), Hero),
+    "nested": (select(Crew).options(selectinload(Crew.heroes).load_only(Hero.id)).order_by(Crew.id), list[CrewOut]),
+}
+
+
+@pytest.mark.parametrize("pair", DEFERRING)
+async def test_what_a_statement_leaves_out_of_its_objects_is_not_answered(db, pair):
+    statement, type_ = DEFERRING[pair]
+    read = db.json_read(statement, type_)
+
+    body = (await read()).body
+
+    assert "leaves columns out" in (read.fallback or "")
+    assert b'"bulk"' not in body
+    assert body == await of_fastapi(db, statement, type_)
 
 
 async def test_nothing_of_an_object_that_was_loaded_counts_as_set(db):
