@@ -126,7 +126,8 @@ def test_a_synchronous_configuration_is_a_gap(tmp_path):
     source = app(
         tmp_path,
         "config = SQLAlchemyAsyncConfig(connection_string=URL)\n"
-        "other = SQLAlchemySyncConfig(connection_string='postgresql://h/d')",
+        "other = SQLAlchemySyncConfig(connection_string='postgresql://h/d')\n"
+        "third = SQLAlchemySyncConfig(engine_instance=made)",
     )
 
     assert source.engines.gaps == ("app.py:6: the engine that SQLAlchemySyncConfig makes is not followed",)

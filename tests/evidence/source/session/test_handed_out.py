@@ -31,15 +31,18 @@ def test_a_session_of_theirs_is_a_gap_beside_dependencies_that_are_read(tmp_path
 
     assert [each.short for each in source.session_dependencies] == ["get_db"]
     assert gap.startswith("app.py:14: what ends the session of `alchemy.provide_")
-    assert gap.endswith("is advanced-alchemy, after the answer, without a commit")
+    assert gap.endswith("is advanced-alchemy, without a commit")
 
 
 @pytest.mark.parametrize(
     ("mode", "told"),
     [
-        (', commit_mode="autocommit"', "where a COMMIT that fails changes no answer (`commit_mode='autocommit'`)"),
+        (
+            ', commit_mode="autocommit"',
+            "after the answer, which a COMMIT that fails does not change (`commit_mode='autocommit'`)",
+        ),
         (', commit_mode="manual"', "without a commit"),
-        (", commit_mode=settings.mode", "and whether it commits then is not settled"),
+        (", commit_mode=settings.mode", "and whether it commits is not settled"),
     ],
 )
 def test_the_gap_says_what_becomes_of_the_transaction(tmp_path, mode, told):

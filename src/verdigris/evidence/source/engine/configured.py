@@ -9,7 +9,7 @@ import ast
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.reading.arguments import Argument, Options, short
+from verdigris.evidence.source.reading.arguments import Argument, Options, keyword, short
 from verdigris.evidence.source.reading.calls import Call, assigned_to
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.names import Assigned, External
@@ -122,7 +122,7 @@ def gives_its_engine(source: Source, call: Call) -> bool:
 
 
 def not_followed(source: Source) -> Iterator[str]:
-    """Yield a gap for each synchronous configuration, whose engine is not looked at."""
+    """Yield a gap for each synchronous configuration whose engine is not made in the tree."""
     for call, maker in source.calls.outside(PACKAGES, _SYNC):
-        if call.module.role is Role.APPLICATION:
+        if call.module.role is Role.APPLICATION and keyword(call.node, _INSTEAD["engine_config"]) is None:
             yield f"{call.place}: the engine that {maker.leaf} makes is not followed"

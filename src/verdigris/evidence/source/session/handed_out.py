@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.fastapi.web import Depends
 
 _GIVERS = {"provide_session", "provide_async_session", "provide_service"}
-_UNSETTLED = "and whether it commits then is not settled"
 
 
 def handed_out(source: Source) -> Iterator[str]:
@@ -26,10 +25,7 @@ def handed_out(source: Source) -> Iterator[str]:
     for use in source.web.depends:
         given = _given(source, use) if use.call.module.role is Role.APPLICATION else None
         if given is not None:
-            yield (
-                f"{use.place}: what ends the session of `{short(given)}` is advanced-alchemy, "
-                f"after the answer, {_commits(source)}"
-            )
+            yield f"{use.place}: what ends the session of `{short(given)}` is advanced-alchemy, {_commits(source)}"
 
 
 def _given(source: Source, use: Depends) -> ast.Call | None:
@@ -51,6 +47,6 @@ def _commits(source: Source) -> str:
     ]
     late = next((mode.value for mode in modes if isinstance(mode, Known) and str(mode.value).startswith("auto")), None)
     if late is not None:
-        return f"where a COMMIT that fails changes no answer (`commit_mode={late!r}`)"
+        return f"since its 1.9.3 after the answer, which a COMMIT that fails does not change (`commit_mode={late!r}`)"
     left = modes and all(mode in (Missing(), Known("manual")) for mode in modes)
-    return "without a commit" if left else _UNSETTLED
+    return "without a commit" if left else "and whether it commits is not settled"
