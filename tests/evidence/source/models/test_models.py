@@ -183,3 +183,17 @@ class Note(Owned, Base):
     assert {index.columns for index in note.indexes} == {("owner_id",), ("id",), ("text", "id")}
     assert {each.key: each.uselist for each in note.relationships}["Note.replies"] == Known(value=True)
     assert "Note.parent" in {each.key for each in note.relationships}
+
+
+def test_a_base_of_advanced_alchemy_names_its_tables_itself(tmp_path: Path) -> None:
+    found = models(
+        tmp_path,
+        "from advanced_alchemy.base import UUIDAuditBase, UUIDPrimaryKey\n"
+        "from sqlalchemy.orm import Mapped\n"
+        "class Kept(UUIDAuditBase):\n    __abstract__ = True\n    name: Mapped[str]\n"
+        "class Author(Kept):\n    born: Mapped[int]\n"
+        "class Keyed(UUIDPrimaryKey):\n    name: Mapped[str]\n",
+    )
+
+    assert list(found) == ["Author"]
+    assert {column.name for column in found["Author"].columns} == {"name", "born"}

@@ -99,7 +99,7 @@ class Models:
             if (
                 isinstance(base, External)
                 and base.package in {"sqlalchemy", "verdigris", "flask_sqlalchemy", "advanced_alchemy"}
-                and base.leaf in _BASES
+                and (base.leaf in _BASES or (base.package == "advanced_alchemy" and base.leaf.endswith("Base")))
             ):
                 return True
             if isinstance(base, Scope) and any(
