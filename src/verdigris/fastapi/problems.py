@@ -14,6 +14,7 @@ from fastapi.exceptions import ResponseValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
@@ -27,10 +28,11 @@ from verdigris.errors.sqlstates import CONNECTION_LOST, NOT_LOADED, OUTCOME_UNKN
 from verdigris.fastapi.columns import ConstraintColumns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fastapi import FastAPI
     from starlette.requests import HTTPConnection
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("verdigris")
@@ -101,14 +103,27 @@ def answer_in_mounted(app: FastAPI) -> None:
     Each makes a 500 of what it does not know, and raises it again: a handler of the application around it comes too
     late. One that a database was joined to, or that has a handler for everything, has its own answers.
     """
-    for route in app.routes:
-        mounted = getattr(route, "app", None) if isinstance(route, Mount) else None
-        if not isinstance(mounted, Starlette) or hasattr(mounted.state, "verdigris"):
-            continue
+    for mounted in _mounted(app.routes, set()):
         handlers: dict[Any, Any] = mounted.exception_handlers
         if mounted.middleware_stack is None and not {Exception, 500} & handlers.keys():
             for kind in _HANDLED:
                 handlers.setdefault(kind, app.state.verdigris_handler)
+            if not any(each.kwargs.get("of") is app for each in mounted.user_middleware):
+                mounted.user_middleware.append(Middleware(Wrapped, of=app))  # at the end: inside of its own
+
+
+def _mounted(routes: Iterable[BaseRoute], seen: set[int]) -> Iterator[Starlette]:
+    """Yield the applications that are mounted, below each other too, except what a database was joined to."""
+    for route in routes:
+        if not isinstance(route, Mount) or id(route) in seen:
+            continue
+        seen.add(id(route))
+        mounted = getattr(route, "_base_app", route.app)  # inside of middleware that the mount has
+        if isinstance(mounted, Starlette):
+            if hasattr(mounted.state, "verdigris"):
+                continue
+            yield mounted
+        yield from _mounted(route.routes, seen)
 
 
 class Wrapped:

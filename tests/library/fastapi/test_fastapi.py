@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
 from starlette.routing import Route as PlainRoute
 
 from verdigris.database import Database
@@ -710,6 +712,40 @@ async def test_an_application_that_is_mounted_answers_as_the_one_around_it(app, 
 
     kind = answer.json()["type"].rpartition(":")[2] if "json" in answer.headers["content-type"] else None
     assert (answer.status_code, kind) == answered
+
+
+class Passing:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, *arguments):
+        await self.app(*arguments)
+
+
+@pytest.mark.parametrize("path", ["/plain", "/wrapped"])
+async def test_whatever_is_mounted_below_what_is_mounted_answers_alike(app, db, path):
+    inner = FastAPI()
+    wrapping(inner, db, StorageError, CUT)
+
+    @inner.post("/plain")
+    async def plain():
+        async with db.session() as session:
+            await session.execute(text(CUT))
+
+    outer = FastAPI()
+    outer.mount("/inner", inner)
+    app.mount("/outer", outer)
+    app.mount("/again", outer)
+    app.router.routes.append(Mount("/passed", inner, middleware=[Middleware(Passing)]))
+    app.router.routes.append(Mount("/group", routes=[Mount("/inner", inner)]))
+
+    async with app.router.lifespan_context(app), browser(app) as http:
+        answers = [
+            await http.post(f"{mounted}{path}")
+            for mounted in ("/outer/inner", "/again/inner", "/passed", "/group/inner")
+        ]
+
+    assert [each.status_code for each in answers] == [503] * 4
 
 
 async def test_without_errors_a_wrapper_stays_what_it_is(db):
