@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence import Evidence
+from verdigris.evidence.ran import unseen_engines, unseen_factories
 from verdigris.evidence.recording.artefact import Engine, Factory, Recording, Sessions
 from verdigris.evidence.source import Source
 
@@ -101,3 +106,27 @@ def test_what_to_paste_for_sessions_of_sqlmodel_keeps_their_exec(tmp_path):
         "sessionmaker": "async_sessionmaker(bind=engine, class_=AsyncSession, expire_on_commit=False)",
         "direct": "Session = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)",
     }
+
+
+CONFIGURED = """from advanced_alchemy.config import AsyncSessionConfig
+from advanced_alchemy.extensions.fastapi import AdvancedAlchemy, SQLAlchemyAsyncConfig
+from config import settings
+
+config = SQLAlchemyAsyncConfig(
+    connection_string=settings.url, session_config=AsyncSessionConfig(**settings.session)
+)
+alchemy = AdvancedAlchemy(config=config, app=settings.app)
+"""
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(1, Verdict.HOLDS), (2, Verdict.FAILS)])
+def test_what_a_configuration_makes_is_made_where_it_is_first_asked(tmp_path, times, verdict):
+    (tmp_path / "app.py").write_text(CONFIGURED, "utf-8")
+    engine = replace(ENGINE, id="app.py:8", site="app.py:8", created=times, created_in_requests=times)
+    factory = replace(FACTORY, id="app.py:8", site="app.py:8")
+    evidence = Evidence(Source.read(tmp_path), Recording(processes=1, engines=(engine,), factories=(factory,)))
+
+    kept, once = (boxes()[f"session/{box}"][1].conclude(evidence) for box in ("expire-on-commit", "single-factory"))
+
+    assert (kept.verdict, once.verdict) == (Verdict.HOLDS, verdict)
+    assert (unseen_engines(evidence), unseen_factories(evidence)) == ((), ())

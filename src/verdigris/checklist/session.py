@@ -76,7 +76,7 @@ class ExpireOnCommit(Box[Factory | RanFactory | StaleRead]):
         """Believe a run first, then the source."""
         if isinstance(subject, StaleRead):
             return self._read(subject)
-        for seen in evidence.ran_factory(subject.place):
+        for seen in evidence.ran_factory(subject):
             if subject.form in {"override", "direct"}:
                 continue
             if seen.expire_on_commit:
@@ -181,9 +181,10 @@ class SingleFactory(Box[Engine | RanEngine | Factory | RanFactory]):
         if isinstance(subject, (Engine, RanEngine)):
             counts = [(seen.created, seen.created_in_requests) for seen in evidence.ran(subject)]
         else:
-            counts = [(seen.created, seen.created_in_requests) for seen in evidence.ran_factory(subject.place)]
+            counts = [(seen.created, seen.created_in_requests) for seen in evidence.ran_factory(subject)]
         again = sum(in_requests for _, in_requests in counts)
-        if again:
+        kept = bool(subject.asked_at) and evidence.recording is not None and again <= evidence.recording.processes
+        if again and not kept:  # advanced-alchemy makes its own when it is first asked, and keeps them
             return self._again(subject, what, f"{again} were made while requests were answered", Kind.RECORDING)
         if isinstance(subject, (RanEngine, RanFactory)):
             return subject.proof("made in the run, but in none of its requests")

@@ -14,12 +14,13 @@ from verdigris.evidence.values import Place
 
 if TYPE_CHECKING:
     from verdigris.evidence.database import Catalogue
-    from verdigris.evidence.ran import RanEngine
+    from verdigris.evidence.ran import RanEngine, RanFactory
     from verdigris.evidence.recording.artefact import Copy, Inserts, Recording, Request
     from verdigris.evidence.recording.artefact import Engine as RecordedEngine
     from verdigris.evidence.recording.artefact import Factory as RecordedFactory
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.engine.engines import Engine
+    from verdigris.evidence.source.engine.factories import Factory
     from verdigris.evidence.source.fastapi.web import Route
 
 
@@ -46,13 +47,14 @@ class Evidence:
             return ()
         if isinstance(engine, RanEngine):
             return (engine.seen,)
-        return tuple(seen for seen in self.recording.engines if made_at(seen.site, engine.place, engine.call.place))
+        places = (engine.place, engine.call.place, *engine.asked_at)
+        return tuple(seen for seen in self.recording.engines if made_at(seen.site, *places))
 
-    def ran_factory(self, place: Place) -> tuple[RecordedFactory, ...]:
-        """Return the recorded session factories that were made at a place."""
+    def ran_factory(self, made: Factory | RanFactory) -> tuple[RecordedFactory, ...]:
+        """Return the recorded session factories that were made where this one is."""
         if self.recording is None:
             return ()
-        return tuple(seen for seen in self.recording.factories if made_at(seen.site, place))
+        return tuple(seen for seen in self.recording.factories if made_at(seen.site, made.place, *made.asked_at))
 
     def lazy_of(self, relationship: str) -> str | None:
         """Return the loading strategy that the live mapper had for `Order.lines`."""

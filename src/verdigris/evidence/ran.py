@@ -34,6 +34,7 @@ class RanEngine(Subject):
     seen: RecordedEngine
     maker: ClassVar[External] = NOWHERE
     url: ClassVar[None] = None
+    asked_at: ClassVar[tuple[Place, ...]] = ()
 
     @property
     def short(self) -> str:
@@ -82,6 +83,7 @@ class RanFactory(Subject):
     created_in_requests: int = 0
     maker: ClassVar[External] = NOWHERE
     mode: ClassVar[str] = "async"
+    asked_at: ClassVar[tuple[Place, ...]] = ()
 
     @property
     def made(self) -> str:
@@ -159,7 +161,7 @@ def unseen_factories(evidence: Evidence) -> tuple[RanFactory, ...]:
     if evidence.recording is None:
         return ()
     source = evidence.source.factories
-    known = {id(seen) for made in source for seen in evidence.ran_factory(made.place)}
+    known = {id(seen) for made in source for seen in evidence.ran_factory(made)}
     found = [_factory(seen) for seen in evidence.recording.factories if id(seen) not in known and _is_async(seen)]
     direct = [
         seen

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verdigris.evidence.source import Source
+    from verdigris.evidence.values import Place
 
 PACKAGES = {"advanced_alchemy", "litestar"}  # litestar.plugins.sqlalchemy hands the same classes on
+_ASKING = (
+    "AdvancedAlchemy", "init_app", "get_engine", "get_async_engine", "create_session_maker", "get_session",
+    "with_async_session",
+)  # fmt: skip
 _CONFIG, _SYNC = "SQLAlchemyAsyncConfig", "SQLAlchemySyncConfig"
 _INNER = {"engine_config": "EngineConfig", "session_config": "AsyncSessionConfig"}
 _GIVERS = {f"{_CONFIG}.get_engine", "AdvancedAlchemy.get_engine", "AdvancedAlchemy.get_async_engine"}
@@ -119,6 +124,14 @@ def gives_its_engine(source: Source, call: Call) -> bool:
     node, scope = (meaning.value, meaning.scope) if isinstance(meaning, Assigned) else (given, call.scope)
     asked = source.types.callee(node, scope) if isinstance(node, ast.Call) else None
     return isinstance(asked, External) and asked.package in PACKAGES and asked.dotted.endswith(tuple(_GIVERS))
+
+
+def asking(source: Source) -> Iterator[Place]:
+    """Yield where a configuration is asked for what it makes: the run that made it has one of these as its line."""
+    for call in source.calls.named(*_ASKING):
+        asked = source.types.callee(call.node, call.scope)
+        if isinstance(asked, External) and asked.package in PACKAGES:
+            yield call.place
 
 
 def not_followed(source: Source) -> Iterator[str]:

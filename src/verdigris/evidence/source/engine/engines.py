@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Edit, Population, Subject
-from verdigris.evidence.source.engine.configured import Configured, configured, gives_its_engine, within
+from verdigris.evidence.source.engine.configured import Configured, asking, configured, gives_its_engine, within
 from verdigris.evidence.source.reading.arguments import is_kept, keyword
 from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Frame, Options
@@ -58,6 +58,7 @@ class Engine(Subject):
     adopted: Call | None = None  # the Database.from_engine() that it is given to
     passing: bool = False  # made, used and forgotten in one function
     asked_for: str = ""  # of a configuration that makes it: how it is had
+    asked_at: tuple[Place, ...] = ()  # of the only configuration: where it may be had first, and is made
     argument: str = ""  # of such a one that names no options: where they would stand
     _judged: dict[int, bool | Unknown] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -273,9 +274,11 @@ def _of_configurations(source: Source) -> Iterator[Engine]:
     """Yield the engines that advanced-alchemy makes of its configurations."""
     every = list(configured(source, "engine_config"))
     takers = [call for call, _ in source.calls.outside({"verdigris"}, "from_engine") if gives_its_engine(source, call)]
-    for each in every:
-        made = _of_configuration(source, each)
-        yield replace(made, adopted=takers[0]) if takers and len(every) == 1 else made
+    if len(every) == 1:
+        made = _of_configuration(source, every[0])
+        yield replace(made, adopted=takers[0] if takers else None, asked_at=tuple(asking(source)))
+    else:
+        yield from (_of_configuration(source, each) for each in every)
 
 
 def _of_configuration(source: Source, made: Configured) -> Engine:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Edit, Subject
-from verdigris.evidence.source.engine.configured import configured, within
+from verdigris.evidence.source.engine.configured import asking, configured, within
 from verdigris.evidence.source.engine.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, keyword
 from verdigris.evidence.source.reading.calls import Call, depends_on_parameters
@@ -48,6 +48,7 @@ class Factory(Subject):
     role: Role
     evaluator: Evaluator = field(repr=False)
     bind: Argument | None = None
+    asked_at: tuple[Place, ...] = ()  # of the only configuration: where it may be had first, and is made
     argument: str = ""  # of a configuration that makes it and names no options: where they would stand
     rewritten: frozenset[str | None] = frozenset()  # options that are written into its `kw` later; None: any
 
@@ -127,7 +128,8 @@ def factories(source: Source) -> Iterator[Factory]:
 
 def _of_configurations(source: Source) -> Iterator[Factory]:
     """Yield the factories that advanced-alchemy makes of its configurations."""
-    for made in configured(source, "session_config"):
+    every = list(configured(source, "session_config"))
+    for made in every:
         yield Factory(
             key=key_of(made.call, "factory"),
             place=made.call.place,
@@ -138,6 +140,7 @@ def _of_configurations(source: Source) -> Iterator[Factory]:
             call=made.call,
             role=role_of_call(made.config),
             evaluator=source.evaluator,
+            asked_at=tuple(asking(source)) if len(every) == 1 else (),
             argument=made.argument,
         )
 
