@@ -11,7 +11,7 @@ from verdigris.evidence.source.reading.calls import Call
 from verdigris.evidence.source.reading.evaluate import Argument, Options
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import External
-from verdigris.evidence.source.reading.nodes import leaf_within
+from verdigris.evidence.source.reading.nodes import leaf_within, parsed
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
 
 if TYPE_CHECKING:
@@ -88,12 +88,8 @@ class Attributes:
                     return meaning.leaf
         return None
 
-    def _mapped_annotation(self, annotation: ast.expr, scope: Scope) -> str | None:
-        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-            try:
-                annotation = ast.parse(annotation.value, mode="eval").body
-            except (SyntaxError, ValueError):
-                return None
+    def _mapped_annotation(self, written: ast.expr, scope: Scope) -> str | None:
+        annotation = parsed(written)
         if isinstance(annotation, ast.Subscript):
             meaning = self.source.names.resolve(annotation.value, scope)
             if isinstance(meaning, External) and meaning.leaf in _MAPPED:
@@ -287,11 +283,7 @@ class Attributes:
 
 def _inner(annotation: ast.expr | None) -> ast.expr | None:
     """Take `X` out of `Mapped[X]`; for SQLModel's bare annotations it is the annotation itself."""
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        try:
-            annotation = ast.parse(annotation.value, mode="eval").body
-        except (SyntaxError, ValueError):
-            return None
+    annotation = parsed(annotation)
     if isinstance(annotation, ast.Subscript) and leaf_within(annotation.value) in _MAPPED:
         return annotation.slice
     return annotation
@@ -304,10 +296,8 @@ def _leaf_of(annotation: ast.expr | None) -> str:
 def _element(annotation: ast.expr, outer: set[str]) -> tuple[bool, ast.expr]:
     """Tell whether an annotation is a collection, and of what."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        try:
-            return _element(ast.parse(annotation.value, mode="eval").body, outer)
-        except (SyntaxError, ValueError):
-            return bool(outer), annotation
+        written = parsed(annotation)
+        return (bool(outer), annotation) if written is None else _element(written, outer)
     if isinstance(annotation, ast.BinOp):
         left_none = isinstance(annotation.left, ast.Constant) and annotation.left.value is None
         return _element(annotation.right if left_none else annotation.left, outer)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from verdigris.evidence.source.reading.attributes import is_application, kept_in_states, self_assignments
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import Assigned, External, Meaning, Names
+from verdigris.evidence.source.reading.nodes import parsed
 
 Type: TypeAlias = External | Scope
 DEPTH = 24
@@ -195,11 +196,9 @@ class Types:
         if depth > DEPTH:
             return None
         match node:
-            case ast.Constant(value=str(text)):
-                try:
-                    return self.annotation(ast.parse(text.strip(), mode="eval").body, scope, depth + 1)
-                except (SyntaxError, ValueError):
-                    return None
+            case ast.Constant(value=str()):
+                written = parsed(node)
+                return None if written is None else self.annotation(written, scope, depth + 1)
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
                 return self.annotation(left, scope, depth + 1) or self.annotation(right, scope, depth + 1)
             case ast.Subscript(value=base, slice=inner):
@@ -359,11 +358,7 @@ class Types:
 
     def _unwrapped(self, node: ast.expr, scope: Scope) -> ast.expr:
         """Take the element out of iterator and context-manager annotations."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            try:
-                node = ast.parse(node.value, mode="eval").body
-            except (SyntaxError, ValueError):
-                return node
+        node = parsed(node) or node
         if isinstance(node, ast.Subscript):
             meaning = self.names.resolve(node.value, scope)
             if isinstance(meaning, External) and meaning.leaf in _ITERATORS | _CONTEXTS:
