@@ -206,13 +206,7 @@ class PrePing(Box[Engine | RanEngine]):
                 return subject.doubt(f"whether `{subject.short}` pings is not settled: {reason}")
 
     def _off(self, engine: Engine | RanEngine, message: str, kind: Kind) -> Judgement:
-        return engine.finding(
-            "off",
-            message,
-            fix=engine.with_option("pool_pre_ping", "True"),
-            kind=kind,
-            edits=engine.edits("pool_pre_ping", "True"),
-        )
+        return engine.lacks("off", message, "pool_pre_ping", "True", kind)
 
 
 class PoolSize(Box[Engine | RanEngine | PoolTimeout]):
@@ -321,13 +315,7 @@ class Recycle(Box[Engine | RanEngine]):
                 return subject.doubt(f"`pool_recycle` of `{subject.short}` is not settled: {reason}")
 
     def _never(self, engine: Engine | RanEngine, message: str, kind: Kind) -> Judgement:
-        return engine.finding(
-            "never",
-            message,
-            fix=engine.with_option("pool_recycle", "1800"),
-            kind=kind,
-            edits=engine.edits("pool_recycle", "1800"),
-        )
+        return engine.lacks("never", message, "pool_recycle", "1800", kind)
 
     def _against(
         self, engine: Engine | RanEngine, seconds: float, told: str, kind: Kind, evidence: Evidence

@@ -94,13 +94,7 @@ class ExpireOnCommit(Box[Factory | RanFactory | StaleRead]):
                 return subject.doubt(f"`expire_on_commit` of `{subject.short}` is not settled: {reason}")
 
     def _expires(self, made: Factory | RanFactory, message: str, kind: Kind) -> Judgement:
-        return made.finding(
-            "expires",
-            message,
-            fix=made.with_option("expire_on_commit", "False"),
-            kind=kind,
-            edits=made.edits("expire_on_commit", "False"),
-        )
+        return made.lacks("expires", message, "expire_on_commit", "False", kind)
 
     def _read(self, read: StaleRead) -> Judgement:
         after = read.variant.rpartition("-")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeAlias, TypeVar
@@ -129,6 +130,25 @@ class Subject:
     def doubt(self, reason: str, *, settle: str | None = None, place: Place | None = None) -> Doubt:
         """Say that this cannot be told from the evidence at hand."""
         return Doubt(self.key, reason, settle or self.settle, place or self.place)
+
+
+class Made(Subject):
+    """A subject that a call with options makes: an engine, a session factory."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def with_option(self, name: str, value: str) -> str:
+        """Return the call with an option set, to paste."""
+
+    @abstractmethod
+    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+        """Return the edit that sets an option; none where it cannot be written for certain."""
+
+    def lacks(self, variant: str, message: str, name: str, value: str, kind: Kind | None = None) -> Finding:
+        """Say in which way it is not as it should be, where one option makes it so."""
+        edits = self.edits(name, value)
+        return self.finding(variant, message, fix=self.with_option(name, value), kind=kind, edits=edits)
 
 
 S_co = TypeVar("S_co", bound=Subject, covariant=True)

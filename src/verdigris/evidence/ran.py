@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from verdigris.evidence.judgement import Edit, Kind, Population, Subject
+from verdigris.evidence.judgement import Edit, Kind, Made, Population, Subject
 from verdigris.evidence.source.engine.engines import NONE_MADE
 from verdigris.evidence.source.reading.files import Role, role_of
 from verdigris.evidence.source.reading.names import External
@@ -25,7 +25,7 @@ _OURS = "verdigris."  # a Database makes these with its factory's options, for u
 
 
 @dataclass(frozen=True, slots=True)
-class RanEngine(Subject):
+class RanEngine(Made):
     """An engine of a run that no line of the source accounts for; it answers as a source engine does."""
 
     kind: ClassVar[Kind] = Kind.RECORDING
@@ -71,7 +71,7 @@ class RanEngine(Subject):
 
 
 @dataclass(frozen=True, slots=True)
-class RanFactory(Subject):
+class RanFactory(Made):
     """A session factory of a run, or sessions made without one, that no line of the source accounts for."""
 
     kind: ClassVar[Kind] = Kind.RECORDING

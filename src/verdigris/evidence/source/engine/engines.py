@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Edit, Population, Subject
+from verdigris.evidence.judgement import Edit, Made, Population
 from verdigris.evidence.source.engine.configured import Configured, asking, configured, gives_its_engine, within
 from verdigris.evidence.source.reading.arguments import is_kept, keyword
 from verdigris.evidence.source.reading.calls import Call, assigned_to, depends_on_parameters
@@ -41,7 +41,7 @@ _MAKERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Engine(Subject):
+class Engine(Made):
     """An engine the source makes: `maker` is what makes it, `ways` its options for each way through the code."""
 
     key: str

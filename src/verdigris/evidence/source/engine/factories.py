@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Edit, Subject
+from verdigris.evidence.judgement import Edit, Made
 from verdigris.evidence.source.engine.configured import asking, configured, within
 from verdigris.evidence.source.engine.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, keyword
@@ -30,7 +30,7 @@ _OVERRIDES = ("expire_on_commit", "autoflush")
 
 
 @dataclass(frozen=True, slots=True)
-class Factory(Subject):
+class Factory(Made):
     """What makes sessions, or one session made by hand.
 
     `form` is async_sessionmaker, sessionmaker, database (`verdigris.Database`), direct (`AsyncSession(engine)`),
