@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
     from starlette.types import Receive
 
@@ -34,10 +35,12 @@ class OneWrite:
         self._cycle: Any = cycle if _is_uvicorns(type(cycle)) and _answers_at_once(cycle) else None
         self._transport: Any = None if self._cycle is None else cycle.transport
         self._head: bytes | None = None
+        self.head: bytes | None = None  # as it was written
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         if self._cycle is not None:
             self._cycle.transport = self
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._cycle is not None:
@@ -51,11 +54,8 @@ class OneWrite:
             return
         head, self._head = self._head, None
         self._cycle.transport = self._transport
-        held = _held.get(asyncio.get_running_loop()) if _held and _goes_on(self._cycle) else None
-        if held is None:
-            _write(self._transport, head + data)
-        else:
-            held.append((self._transport, head + data))
+        self.head = head
+        write(self._cycle, self._transport, head + data)
 
     def close(self) -> None:
         """Close the transport behind what was held."""
@@ -90,6 +90,15 @@ def together(answered: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_result(result)  # which calls its task between the two
     if holds:
         loop.call_soon(_write_held, loop)
+
+
+def write(cycle: Any, transport: Any, data: bytes) -> None:
+    """Write the whole answer to a request of uvicorn's, now or with others."""
+    held = _held.get(asyncio.get_running_loop()) if _held and _goes_on(cycle) else None
+    if held is None:
+        _write(transport, data)
+    else:
+        held.append((transport, data))
 
 
 def _hold(loop: asyncio.AbstractEventLoop) -> None:

@@ -20,7 +20,8 @@ from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvert
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 
-from verdigris.fastapi.reads import MET, ReadRoute, send_json
+from verdigris._whole_answers import send_json
+from verdigris.fastapi.reads import MET, ReadRoute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

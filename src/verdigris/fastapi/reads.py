@@ -27,8 +27,8 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from verdigris._annotations import annotations_of
-from verdigris._one_write import OneWrite
 from verdigris._places import Place
+from verdigris._whole_answers import send_json
 from verdigris.errors import ConfigurationError, VerdigrisError
 from verdigris.fastapi.parameters import Parameters, is_symbolic
 from verdigris.fastapi.responses import OWN_CLASS, own_class, rewritten, writes_json
@@ -315,14 +315,6 @@ def _is_hashable(value: object) -> bool:
     except TypeError:
         return False
     return True
-
-
-async def send_json(receive: Receive, send: Send, body: bytes, status: int) -> None:
-    """Send an answer that is written already."""
-    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-    with OneWrite(receive):
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
 
 def _refuse(path: str, endpoint: Callable[..., Any], options: Mapping[str, Any]) -> None:

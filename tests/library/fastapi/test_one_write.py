@@ -1,56 +1,21 @@
 """What uvicorn writes to its clients: an answer in one piece, and those that one flight brought behind each other."""
 
 import asyncio
-import contextlib
 import re
 import socket
 import struct
-from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
-from pydantic import BaseModel
-from sqlalchemy import select
-from sqlalchemy.orm import Mapped, mapped_column
 from starlette.middleware.base import BaseHTTPMiddleware
+from tests.library.fastapi.serving import Telling, keep_asking, lamps, serving, talk
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from verdigris import Base, Database
 from verdigris._one_write import OneWrite, together
-from verdigris.fastapi import ReadRouter, install
 from verdigris.lean import coalescing
-from verdigris.loading.json.response import JSONAnswer
-
-
-class Lamp(Base):
-    __tablename__ = "lamps"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-
-
-class LampOut(BaseModel):
-    id: int
-    name: str
-
 
 PATHS = ["/fast/1", "/slow", "/empty"]
-
-
-class Telling:
-    """A transport that keeps what is written, write by write."""
-
-    def __init__(self, transport, written):
-        self.transport, self.written = transport, written
-
-    def write(self, data):
-        self.written.append(bytes(data))
-        self.transport.write(data)
-
-    def __getattr__(self, name):
-        return getattr(self.transport, name)
 
 
 @pytest.fixture(params=[HttpToolsProtocol, H11Protocol])
@@ -58,65 +23,9 @@ def protocol(request):
     return request.param
 
 
-@asynccontextmanager
-async def serving(app, protocol):
-    """Serve an application; gives its port and what is written to all of its clients."""
-    written = []
-
-    class Told(protocol):
-        def connection_made(self, transport):
-            super().connection_made(Telling(transport, written))
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=Told, log_level="warning", lifespan="on"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield listening.getsockname()[1], written
-    finally:
-        server.should_exit = True
-        await task
-
-
-async def talk(port, *requests, accept="*"):
-    """Send requests at once, on one connection, and return all that comes back until it is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    *first, last = [f"{request} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {accept}\r\n" for request in requests]
-    writer.write("\r\n".join([*first, f"{last}Connection: close\r\n\r\n"]).encode())
-    try:
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
 @pytest.fixture
 async def application(database_url):
-    db = Database(database_url)
-    async with db.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all, tables=[Lamp.__table__])
-    async with db.session.begin() as session:
-        session.add_all([Lamp(id=n, name=f"lamp {n}") for n in range(1, 4)])
-    app = FastAPI()
-    install(app, db)
-    reads = ReadRouter(db)
-
-    @reads.get("/fast/{id_}", response_model=LampOut)
-    def fast(id_: int):
-        return select(Lamp).where(Lamp.id == id_)
-
-    @app.api_route("/slow", methods=["GET", "HEAD"], response_model=list[LampOut])
-    async def slow():
-        return await db.json(select(Lamp).order_by(Lamp.id), list[LampOut])
-
-    @app.get("/empty")
-    async def empty():
-        return JSONAnswer(b"")
-
-    app.include_router(reads)
-    return app
+    return await lamps(database_url)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -237,18 +146,6 @@ def much(monkeypatch):
     monkeypatch.setattr(coalescing, "_PAYS", 1000.0)
     monkeypatch.setattr(coalescing, "_LONGEST", 1.0)
     monkeypatch.setattr(coalescing, "_LONE", 0)
-
-
-async def keep_asking(port, path, times):
-    """Ask again and again on one connection; return the bodies."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    bodies = []
-    for _ in range(times):
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        bodies.append(await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1])))
-    writer.close()
-    return bodies
 
 
 async def test_the_answers_of_one_flight_are_written_behind_each_other(application, much):
