@@ -59,6 +59,7 @@ CASES = {
     "quiet.txt": lambda: renderer("quiet")(sample(), Style()),
     "report.json": lambda: renderer("json")(sample(), Style()),
     "report.sarif": lambda: renderer("sarif")(sample(), Style()),
+    "junit.xml": lambda: renderer("junit")(sample(), Style()),
     "github.txt": lambda: renderer("github")(sample(), Style()),
     "report.html": lambda: renderer("html")(sample(), Style()),
     "page.txt": lambda: page_on_terminal(PAGE, "1.9", Style(width=80)),

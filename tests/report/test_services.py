@@ -1,9 +1,10 @@
-"""What services that show a repository are given: SARIF for code scanning, workflow commands for annotations."""
+"""What services are given: SARIF for code scanning, workflow commands for annotations, JUnit's XML for tests."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -22,6 +23,15 @@ def sarif(report):
 
 def commands(report):
     return renderer("github")(report, Style()).splitlines()
+
+
+def junit(report):
+    return ET.fromstring(renderer("junit")(report, Style()))
+
+
+def case(report, name):
+    [found] = [each for each in junit(report).iter("testcase") if each.get("name") == name]
+    return found
 
 
 def failing(*findings, **more):
@@ -110,3 +120,77 @@ def test_columns_are_given_for_one_line_only_and_a_project_has_no_file():
 
     assert "line=3,title=1.3 engine/pre-ping/off,endLine=8::" in first
     assert second.startswith("::error title=1.3 engine/pre-ping/off::")
+
+
+SUITE = {"name", "tests", "failures", "errors", "skipped", "time"}
+NAMED = {"name", "classname", "time"}
+TOLD = {"message", "type"}
+JUNIT = {  # what Jenkins' junit-10.xsd allows, as far as it is used: attributes, those that have to be there, children
+    "testsuites": (SUITE - {"skipped"}, set(), {"testsuite"}),
+    "testsuite": (SUITE, {"name", "tests", "failures", "errors"}, {"testcase", "system-out", "system-err"}),
+    "testcase": (NAMED, {"name"}, {"skipped", "error", "failure", "system-out", "system-err"}),
+    "skipped": (TOLD, set(), set()),
+    "failure": (TOLD, set(), set()),
+    "error": (TOLD, set(), set()),
+    "system-out": (set(), set(), set()),
+    "system-err": (set(), set(), set()),
+}
+
+
+@pytest.mark.parametrize("report", [sample(), many(), replace(sample(), boxes=(), ignored=(), unread=())])
+def test_a_junit_document_is_as_jenkins_and_gitlab_expect_it_and_its_sums_are_right(report):
+    root = junit(report)
+
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        allowed, needed, children = JUNIT[element.tag]
+        assert needed <= set(element.attrib) <= allowed
+        assert {child.tag for child in element} <= children
+    for suite in root:
+        cases = suite.findall("testcase")
+        for name, outcome in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert int(suite.get(name)) == len(suite.findall(f"testcase/{outcome}"))
+        assert int(suite.get("tests")) == len(cases) > 0
+        assert all(len({"failure", "error", "skipped"} & {child.tag for child in each}) <= 1 for each in cases)
+    assert int(root.get("tests", 0)) == len(report.boxes) + len(report.ignored)
+    assert len({(each.get("classname"), each.get("name")) for each in root.iter("testcase")}) == int(root.get("tests"))
+
+
+def test_a_box_that_fails_is_a_failure_with_every_place_and_what_to_do():
+    failure = case(failing(finding(), finding(9, variant="late")), "1.3 pre-ping").find("failure")
+
+    assert failure.get("message") == "shop/app/db.py:3: `pool_pre_ping` is off on `engine` (and 1 more)"
+    assert failure.get("type") == "engine/pre-ping/off"
+    assert "shop/app/db.py:9: engine/pre-ping/late: " in failure.text
+    assert failure.text.count("    do: create_async_engine(settings.url, pool_pre_ping=True)") == 2
+
+
+def test_only_a_box_that_was_proved_passes():
+    outcomes = {
+        each.get("name"): next((child.tag for child in each if child.tag != "system-out"), "passed")
+        for each in junit(sample()).iter("testcase")
+    }
+    broken = replace(sample().boxes[3], crash="ValueError at engine.py:3: odd")
+
+    assert outcomes == {
+        "1.1 held": "passed",
+        "1.2 failed": "failure",
+        "1.3 suppressed": "skipped",
+        "2.1 doubted": "skipped",
+        "3.1 absent": "skipped",
+        "4.1 known": "skipped",
+        "5.1 advised": "passed",
+        "8.1 accepted": "skipped",
+        "10.2 explained": "skipped",
+    }
+    assert case(replace(sample(), boxes=(broken,)), "2.1 doubted").find("error") is not None
+    assert "settle" in case(sample(), "2.1 doubted").find("skipped").get("message")
+
+
+def test_what_no_document_may_hold_is_left_out_of_it():
+    odd = finding(message="\x00\x1b[31m \ud800 \ufffe ]]> <b> & é", place=Place("a\udcff.py", 3), fix="x\ud800 < 1")
+
+    text = renderer("junit")(failing(odd), Style())
+
+    assert text.isascii()
+    assert ET.fromstring(text).find(".//failure").get("message").endswith("]]> <b> & é")

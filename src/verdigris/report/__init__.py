@@ -22,6 +22,7 @@ _RENDERERS: Mapping[str, str] = {
     "html": "html:render",
     "sarif": "sarif:render",
     "github": "github:render",
+    "junit": "junit:render",
 }
 FORMATS = tuple(name for name in _RENDERERS if name != "quiet")
 
