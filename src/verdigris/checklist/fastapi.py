@@ -10,6 +10,7 @@ from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, 
 from verdigris.evidence.ran import RanRequest, RanSessions, of_tests, requests_that_ran
 from verdigris.evidence.source.session.dependencies import SessionDependency
 from verdigris.evidence.source.session.escapes import Escape
+from verdigris.evidence.source.session.handed_out import LateCommit
 from verdigris.evidence.source.transactions.uncommitted import LostWrite
 from verdigris.evidence.values import Known
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 OWN = "async with session_factory() as session:   # in what runs later, a session of its own"
 BEFORE = 'Depends(get_session, scope="function")   # FastAPI 0.121: it ends before the response begins'
 GIVE = "async with session_factory() as session:\n    yield session"
-AFTER_SINCE = 118  # FastAPI 0.118 moved the code after a dependency's yield behind the response
+OF_YOUR_OWN = """async def get_session() -> AsyncIterator[AsyncSession]:
+    async with {}.get_session() as session, session.begin():
+        yield session
+# Depends(get_session, scope="function"), also for services: AuthorService(session=session)"""
 
 
 class AsyncWith(Box[SessionDependency]):
@@ -121,13 +125,16 @@ class CommitOrRollback(Box[Subject]):
 
     def subjects(self, evidence: Evidence) -> Population[Subject]:
         """Name the providers of sessions that FastAPI calls, and the routes whose writes nobody commits."""
-        dependencies, ran = evidence.source.session_dependencies, requests_that_ran(evidence)
-        return Population((*dependencies, *evidence.source.uncommitted.every, *ran), dependencies.gaps)
+        source, ran = evidence.source, requests_that_ran(evidence)
+        dependencies = source.session_dependencies
+        return Population((*dependencies, *source.late_commits, *source.uncommitted.every, *ran), dependencies.gaps)
 
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Compare the place of the commit with the scope under which the dependency is used."""
         if isinstance(subject, LostWrite):
             return self._lost(subject, evidence)
+        if isinstance(subject, LateCommit):
+            return self._late(subject)
         if isinstance(subject, RanRequest):
             seen = self._seen(subject, evidence, subject.key)
             return seen or subject.proof("no answer of the run left before its transaction was committed")
@@ -162,7 +169,7 @@ class CommitOrRollback(Box[Subject]):
             told = _promise(subject, "commit") or f"commits at {commit}"
             return subject.proof(f"{told}, under function scope: before the response leaves", place=commit)
         mixed = len(early) < len(subject.uses)
-        before = transactions.fastapi_bound is not None and transactions.fastapi_bound <= AFTER_SINCE
+        before = not transactions.exits_after_response
         fastapi = "FastAPI 0.118 and later" if before else "FastAPI"
         name = early[0].given
         places = f"at {early[0].place}" if len(early) == 1 else f"in {len(early)} places, first at {early[0].place}"
@@ -185,6 +192,15 @@ class CommitOrRollback(Box[Subject]):
             fix="await session.commit()   # before the route returns",
             consequence="The answer says that it was stored; it never is.",
             related=((others[0], "other code of the project commits itself"), (subject.route.place, "the route")),
+        )
+
+    def _late(self, subject: LateCommit) -> Judgement:
+        return subject.finding(
+            "after-response",
+            f"`commit_mode={subject.mode!r}` of {subject.config} commits when the response has been sent, as "
+            "advanced-alchemy does since its 1.9.3",
+            fix=OF_YOUR_OWN.format(subject.config),
+            related=tuple((use.place, "used here") for use in subject.uses[:5]),
         )
 
     def _contained(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
@@ -258,8 +274,7 @@ class Closed(Box[Subject]):
     def judge(self, subject: Subject, evidence: Evidence) -> Judgement:
         """Every escape is a finding; a dependency without one is proved."""
         if isinstance(subject, Escape):
-            bound = evidence.source.transactions.fastapi_bound
-            if subject.into == "kept" and bound is not None and bound <= AFTER_SINCE:
+            if subject.into == "kept" and not evidence.source.transactions.exits_after_response:
                 return subject.proof("FastAPI before 0.118 ends what yields before a stream begins")
             what, fix = ("the stream", BEFORE) if subject.into == "kept" else ("the generator", OWN)
             related = ((subject.opened, what),) if subject.opened is not None else ()

@@ -44,7 +44,7 @@ from verdigris.evidence.source.reading.types import Types
 from verdigris.evidence.source.session.dependencies import Dependencies, SessionDependency
 from verdigris.evidence.source.session.escapes import Escape, Escapes
 from verdigris.evidence.source.session.expiry import Expiry
-from verdigris.evidence.source.session.handed_out import handed_out
+from verdigris.evidence.source.session.handed_out import LateCommit, handed_out, late_commits
 from verdigris.evidence.source.session.holders import Holders
 from verdigris.evidence.source.session.lifetimes import Lifetimes
 from verdigris.evidence.source.session.openings import Openings
@@ -199,6 +199,11 @@ class Source:
             if use.provider is None and use.call.module.role is Role.APPLICATION and not found
         )
         return self.population(_distinct(found), *(tuple(handed_out(self)) or unknown)[:1])
+
+    @cached_property
+    def late_commits(self) -> list[LateCommit]:
+        """Every configuration of advanced-alchemy that commits requests' sessions behind the answers."""
+        return _distinct(late_commits(self, moved=self.transactions.exits_after_response))
 
     @cached_property
     def escapes(self) -> list[Escape]:

@@ -49,7 +49,12 @@ class Configured:
     @property
     def variable(self) -> str:
         """What the configuration is called."""
-        return assigned_to(self.config) or "config"
+        return variable(self.config)
+
+
+def variable(config: Call) -> str:
+    """Return what a configuration is called in the code around it."""
+    return assigned_to(config) or "config"
 
 
 def within(argument: str, changed: dict[str, str]) -> dict[str, str]:
@@ -72,12 +77,11 @@ def configured(source: Source, argument: str) -> Iterator[Configured]:
             yield Configured(config, first or config, ways, "" if first is not None else argument)
 
 
-def configurations(source: Source) -> list[Options]:
-    """Return what the configurations of the application are given, each way through the code."""
-    every = source.calls.outside(PACKAGES, _CONFIG)
-    application = (call for call, _ in every if call.module.role is Role.APPLICATION)
-    ways = (source.evaluator.options(call.node, call.scope) for call in application)
-    return [way for given in ways for way in given]
+def configurations(source: Source) -> Iterator[tuple[Call, Options]]:
+    """Yield the configurations of the application and what each is given, each way through the code."""
+    for call, _ in source.calls.outside(PACKAGES, _CONFIG):
+        if call.module.role is Role.APPLICATION:
+            yield from ((call, way) for way in source.evaluator.options(call.node, call.scope))
 
 
 def _is_none(given: Argument | None) -> bool:

@@ -23,7 +23,9 @@ RELEVANT = re.compile(
 )
 
 _LOCKED = re.compile(  # as uv, Poetry, PDM and PEP 751 write it, and as Pipenv does
-    rb"""^name = "(fastapi)"\r?\nversion = "([^"\n]+)"|"(fastapi)": \{[^{}]*?"version": "==([^"\n]+)\"""", re.MULTILINE
+    rb"""^name = "(fastapi|advanced-alchemy)"\r?\nversion = "([^"\n]+)"|"""
+    rb""""(fastapi|advanced-alchemy)": \{[^{}]*?"version": "==([^"\n]+)\"""",
+    re.MULTILINE,
 )
 
 

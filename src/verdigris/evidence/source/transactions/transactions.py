@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.source.reading.excepts import caught, named, own, raises
-from verdigris.evidence.source.reading.files import Role, role_of
+from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY, SYNC_FACTORY
+from verdigris.evidence.source.reading.versions import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +28,7 @@ _READS = re.compile(r"\s*(select|show|explain\s+(?!.*analy))", re.IGNORECASE)
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 _NAMES = {"session", "db", "db_session", "async_session"}
 _DEPTH = 3
-_PINNED = re.compile(
-    r"""["'\s]fastapi(?:\[[^\]]*\])?["']?\s*(?:=\s*["{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}]*)"""
-)
+_AFTER_SINCE = 118  # FastAPI 0.118
 
 
 class Transactions:
@@ -235,29 +234,10 @@ class Transactions:
         return None
 
     @cached_property
-    def fastapi_bound(self) -> int | None:
-        """The minor version of FastAPI that the project stays below, 118 for 0.118.
-
-        A lock file says it, else what the project asks for. Of several lock files the newest version counts: nobody
-        knows which one is deployed.
-        """
-        files = self.source.files
-        locked = [
-            version
-            for path, versions in files.locked.items()
-            if role_of(path) is not Role.EXAMPLE
-            for version in versions.get("fastapi", ())
-        ]
-        if locked:
-            minors = [re.match(r"0\.(\d+)", version) for version in locked]
-            known = [int(minor[1]) + 1 for minor in minors if minor is not None]
-            return max(known) if len(known) == len(locked) else None
-        bounds = []
-        for path, text in self.source.files.settings.items():
-            if path.endswith((".txt", "pyproject.toml")):
-                for match in _PINNED.finditer("\n" + text):  # a requirement may be the very first word
-                    bounds += list(_upper(match[1]))
-        return min(bounds, default=None)
+    def exits_after_response(self) -> bool:
+        """Tell whether the code after a dependency's yield runs behind the response, as since FastAPI 0.118."""
+        bound = below(self.source.files, "fastapi")
+        return bound is None or bound > _AFTER_SINCE
 
 
 def _around_yield(node: ast.Try | ast.With | ast.AsyncWith) -> bool:
@@ -290,19 +270,6 @@ def writes(call: ast.Call) -> bool:
                 return True
         node = node.func if isinstance(node, ast.Call) else node.value
     return False
-
-
-def _upper(requirement: str) -> Iterator[int]:
-    """Yield what a requirement's version stays below: `<0.116`, `==0.115.0`, and poetry's `^0.115` and `0.115.*`."""
-    for part in requirement.split(","):
-        match = re.match(r"\s*(<=|<|==|~=|\^|~|=)?\s*0\.(\d+)(?:\.(\d+))?", part)
-        if match is None:
-            continue
-        sign, minor, patch = match[1], int(match[2]), match[3]
-        if sign == "<":
-            yield minor + (1 if patch and int(patch) else 0)
-        elif sign in {"<=", "==", "^", "~", None, "="} or (sign == "~=" and patch is not None):
-            yield minor + 1
 
 
 def _in_clause(node: ast.AST, function: Scope) -> bool:
