@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verdigris.evidence.judgement import Edit
+from verdigris.evidence.judgement import Edit, How
 from verdigris.evidence.values import Place
 from verdigris.fix.text import Unwritable, edited
 
@@ -59,6 +59,82 @@ def test_two_keywords_of_one_call_and_calls_within_calls_go_together():
     after = edited(before, [Edit(outer, "a", "1"), Edit(inner, "c", "3"), Edit(outer, "b", "2")])
 
     assert after == "outer(\n    inner(url, c=3),\n    a=1,\n    b=2,\n)\n"
+
+
+def place_of(text, part, line=None):
+    """Return the place of a part of a text of one line each."""
+    number = next(index for index, each in enumerate(text.split("\n"), 1) if part in each) if line is None else line
+    column = text.split("\n")[number - 1].index(part)
+    return Place("app.py", number, number, column, column + len(part))
+
+
+@pytest.mark.parametrize(
+    ("before", "part", "edit", "after"),
+    [
+        ("x = {}\n", "{}", {"how": How.ITEM}, 'x = {"ping": True}\n'),
+        ("x = {'a': 1}  # é\n", "{'a': 1}", {"how": How.ITEM}, "x = {'a': 1, \"ping\": True}  # é\n"),
+        ("x = {'ping': 1, **y}\n", "{'ping': 1, **y}", {"how": How.ITEM}, "x = {'ping': True, **y}\n"),
+        ("orm . make(url)\n", "orm . make(url)", {"how": How.CALLEE}, "True(url)\n"),
+        ("a(1) . make(url)\n", "a(1) . make(url)", {"how": How.CALLEE, "value": ".do"}, "a(1) . do(url)\n"),
+        ("x=make()\n", "x=make()", {"how": How.ANNOTATION}, "x: True=make()\n"),
+        ("x: int  # why\n", "x: int", {"how": How.ASSIGNMENT}, "x: int = True  # why\n"),
+        ("x = f(('a'))\n", "'a'", {"how": How.EXPRESSION}, "x = f((True))\n"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_each_kind_of_edit_touches_its_own_tokens_only(before, part, edit, after, newline):
+    place = call_in(before) if part is None else place_of(before, part)
+    before, after = before.replace("\n", newline), after.replace("\n", newline)
+
+    assert edited(before, [Edit(place, **({"name": "ping", "value": "True"} | edit))]) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"""Doc."""\nimport os\n\nmake()\n', '"""Doc."""\nimport os\nfrom a.b import c\n\nmake()\n'),
+        ("from a.b import x, y  # both\n\nmake()\n", "from a.b import x, y, c  # both\n\nmake()\n"),
+        (
+            "from a.b import (\n    x,\n    y,  # why\n)\nmake()\n",
+            "from a.b import (\n    x,\n    y,  # why\n    c,\n)\nmake()\n",
+        ),
+        ("from a.b import (x, y)\nmake()\n", "from a.b import (x, y, c)\nmake()\n"),
+        ("from a.b import x, \\\n    y\nmake()\n", "from a.b import x, \\\n    y, c\nmake()\n"),
+        ("from a.b import c\nmake()\n", "from a.b import c\nmake()\n"),
+        ("from a.b import *\nmake()\n", "from a.b import *\nfrom a.b import c\nmake()\n"),
+        ("from .a.b import x\nmake()\n", "from .a.b import x\nfrom a.b import c\nmake()\n"),
+        ("import os; import sys\nmake()\n", "import os; import sys\nfrom a.b import c\nmake()\n"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_what_an_edit_needs_is_imported_where_the_file_imports(before, after, newline):
+    after = after.replace("make()", "c()")
+    before, after = before.replace("\n", newline), after.replace("\n", newline)
+
+    assert edited(before, [Edit(call_in(before), "make", "c", how=How.CALLEE, imports=("a.b:c",))]) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        ("import os\nfrom b import c\nmake()\n", "`c`, which would have to be imported, is something else"),
+        ("import os\nmake(lambda c: c)\n", "is something else"),
+        ("import os\nif os:\n    from a.b import c\nmake()\n", "is something else"),
+        ("make()\n", "no imports"),
+        ("import os; make()\n", "shares a line|ends the file"),
+        ("import os; x = 1\nmake()\n", "shares a line"),
+    ],
+)
+def test_a_name_that_cannot_be_imported_for_certain_is_not_written(before, why):
+    with pytest.raises(Unwritable, match=why):
+        edited(before, [Edit(call_in(before), "make", "c", how=How.CALLEE, imports=("a.b:c",))])
+
+
+def test_a_comment_is_never_replaced():
+    text = "make(\n    ping=(\n        no  # not yet\n        and 1\n    ),\n)\n"
+
+    with pytest.raises(Unwritable, match="comment"):
+        edited(text, [Edit(call_in(text), "ping", "True")])
 
 
 def test_the_end_of_the_file_stays_as_it_is():

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from verdigris import __version__
 from verdigris.checker.suppressions import Suppression
 from verdigris.checklist.verdict import Verdict
-from verdigris.evidence.judgement import Doubt, Edit, Finding, Kind, Proof, Severity
+from verdigris.evidence.judgement import Doubt, Edit, Finding, How, Kind, Proof, Severity
 from verdigris.evidence.tree import Role, Unread, found
 from verdigris.evidence.values import Place
 from verdigris.report.report import BoxReport
@@ -142,7 +142,7 @@ def _plain(judged: Judged) -> dict[str, Any]:
 def _finding(item: Finding) -> list[Any]:
     related = [[_at(place), text] for place, text in item.related]
     told = [item.subject, item.variant, item.message, item.kind, _at(item.place), item.fix, item.consequence]
-    edits = [[_at(edit.place), edit.keyword, edit.value, edit.safe] for edit in item.edits]
+    edits = [[_at(edit.place), edit.name, edit.value, edit.safe, edit.how, edit.imports] for edit in item.edits]
     return [*told, item.severity, related, edits]
 
 
@@ -192,7 +192,10 @@ def _found(item: list[Any]) -> Finding:
         consequence,
         Severity(severity),
         tuple((Place(*where), text) for where, text in related),
-        tuple(Edit(Place(*where), keyword, value, safe) for where, keyword, value, safe in edits),
+        tuple(
+            Edit(Place(*where), name, value, safe, How(how), tuple(imports))
+            for where, name, value, safe, how, imports in edits
+        ),
     )
 
 

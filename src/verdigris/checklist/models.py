@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Edit, Judgement, Kind, Population, Severity
+from verdigris.evidence.source.models.edits import annotated, raising, renamed
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.unseen import passed_on, stray
@@ -56,6 +57,7 @@ class Mapped(Box[Model]):
             f"{subject.name} declares {_names(bare)} without `Mapped[...]`",
             place=bare[0].place,
             fix=bare[0].annotated_form,
+            edits=tuple(edit for column in bare for edit in annotated(column)),
             related=tuple((column.place, "and this one") for column in bare[1:SHOWN]),
         )
 
@@ -85,6 +87,7 @@ class MappedColumn(Box[Model]):
             f"{subject.name} makes {_names(old)} with `Column()`",
             place=old[0].place,
             fix=old[0].annotated_form,
+            edits=tuple(edit for column in old for edit in renamed(column)),
             related=tuple((column.place, "and this one") for column in old[1:SHOWN]),
         )
 
@@ -220,4 +223,4 @@ def _raising(relationships: list[Relationship], evidence: Evidence) -> tuple[Edi
     factories = evidence.source.factories
     if any(made.mode == "sync" and made.role is Role.APPLICATION for made in factories):
         return ()
-    return tuple(edit for each in relationships for edit in each.edits("raise_on_sql"))
+    return tuple(edit for each in relationships for edit in raising(each, "raise_on_sql"))

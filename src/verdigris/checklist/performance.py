@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from verdigris.checklist.box import Box
 from verdigris.evidence.judgement import Judgement, Kind, Population, Proof, Severity
 from verdigris.evidence.source.engine.engines import Engine
+from verdigris.evidence.source.models.edits import indexed
 from verdigris.evidence.source.statements.filters import Sought
 from verdigris.evidence.values import Known, Missing, Unknown
 
@@ -82,11 +83,13 @@ class Indexed(Box[Sought]):
             fix=subject.index_form,
             severity=severity,
             kind=kind,
+            edits=indexed(subject.column) if severity is Severity.ERROR else (),
             related=tuple((place, "used here") for place in subject.uses[1:4]),
         )
 
     def _finding(self, subject: Sought, variant: str, text: str, kind: Kind) -> Judgement:
-        return subject.finding(variant, f"{subject.key} {text}", fix=subject.index_form, kind=kind)
+        message = f"{subject.key} {text}"
+        return subject.finding(variant, message, fix=subject.index_form, kind=kind, edits=indexed(subject.column))
 
 
 def _apart(sought: Sought, evidence: Evidence) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def fix(given: list[str]) -> int:
     """Write the edits of the findings that count, or show them; 0 done, 1 `--diff` has some, 2 a file was left."""
-    parser = Parser("fix", "Write what of the findings a tool can write: keywords of calls, nothing else of a file.")
+    parser = Parser("fix", "Write what of the findings a tool can write, and nothing else of a file.")
     add_options(parser)
     parser.add_argument("--diff", action="store_true", help="show what would be written, and write nothing")
     parser.add_argument(
@@ -59,7 +59,7 @@ def fix(given: list[str]) -> int:
 
 
 def _told(edits: Iterable[Edit]) -> str:
-    counts = Counter(f"{edit.keyword}={edit.value}" for edit in edits)
+    counts = Counter(edit.told for edit in edits)
     return ", ".join(f"{what} × {count}" if count > 1 else what for what, count in sorted(counts.items()))
 
 

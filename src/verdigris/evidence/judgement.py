@@ -38,17 +38,42 @@ class Proof:
     place: Place | None = None
 
 
+class How(StrEnum):
+    """What an edit does to the node that its place spans."""
+
+    KEYWORD = "keyword"  # sets the keyword `name` of a call
+    ITEM = "item"  # sets the key `name` of a dictionary that is written out
+    CALLEE = "callee"  # calls something else, `value`; a value that begins with a dot replaces the last name alone
+    ANNOTATION = "annotation"  # annotates the target, `name`, of an assignment
+    ASSIGNMENT = "assignment"  # gives a bare annotation of `name` a value
+    EXPRESSION = "expression"  # puts another expression in the place of one, `name`
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The part of a fix that a tool can write: a keyword, set in the call of this span.
+    """The part of a fix that a tool can write, with the names that have to be imported for it, as `module:name`.
 
     A safe one changes nothing but the fault; with another the program may have relied on what it did.
     """
 
     place: Place
-    keyword: str
+    name: str
     value: str
     safe: bool = True
+    how: How = How.KEYWORD
+    imports: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What is written, in a few words."""
+        match self.how:
+            case How.KEYWORD:
+                return f"{self.name}={self.value}"
+            case How.ITEM | How.ANNOTATION:
+                return f"{self.name}: {self.value}"
+            case How.ASSIGNMENT:
+                return f"{self.name} = {self.value}"
+        return f"{self.name} → {self.value}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""`verdigris fix`: what of a finding a tool can write, written: keywords of calls, and nothing else of a file."""
+"""`verdigris fix`: what of a finding a tool can write, written: a few tokens, and nothing else of a file."""

@@ -1,167 +1,198 @@
-"""Keywords set in the text of a file: everything else of it stays, to the byte.
+"""Edits written into the text of a file: everything else of it stays, to the byte.
 
-An edit finds its call by the span that the checker saw. What was written is parsed again and has to be the tree that
+An edit finds its node by the span that the checker saw. What was written is parsed again and has to be the tree that
 the edits mean, so that no layout, however odd, can make an edit say something else.
 """
 
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
-import warnings
 from collections import defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from verdigris.evidence.source.reading.files import lines_of
+from verdigris.evidence.judgement import How
+from verdigris.fix.imports import imported
+from verdigris.fix.layout import Layout, Unwritable, parsed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from verdigris.evidence.judgement import Edit
+    from verdigris.evidence.values import Place
+    from verdigris.fix.layout import Change
 
-_LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE}
-_Span = tuple[int, int]  # offsets in the text
-
-
-class Unwritable(Exception):  # noqa: N818 - no error: an edit that is left to people
-    """Why an edit cannot be written."""
+__all__ = ["Unwritable", "edited"]
+N = TypeVar("N", bound="ast.stmt | ast.expr")
 
 
 def edited(text: str, edits: Iterable[Edit]) -> str:
-    """Return a file's text with keywords set; raise Unwritable where that is not certain to mean what it should."""
-    source = _Source(text)
-    wanted: dict[_Span, dict[str, str]] = defaultdict(dict)
-    for edit in edits:
-        place = edit.place
-        span = (source.offset(place.line, place.column), source.offset(place.end_line, place.end_column))
-        wanted[span][edit.keyword] = edit.value
-    changes: list[tuple[int, int, str]] = []
-    for span, keywords in wanted.items():
-        changes += source.changes(span, keywords)
+    """Return a file's text with edits written; raise Unwritable where it is not certain to mean what it should."""
+    writing = _Writing(Layout(text))
+    changes = writing.changes(list(edits))
     changes.sort()
     if any(later < end for (_, end, _), (later, _, _) in pairwise(changes)):
         raise Unwritable("two edits are in each other's way")
     for start, end, written in reversed(changes):
         text = text[:start] + written + text[end:]
-    _verify(source.expected(wanted), text)
+    _verify(writing, text)
     return text
 
 
-def _verify(expected: str, text: str) -> None:
+def _verify(writing: _Writing, text: str) -> None:
     try:
-        written = ast.dump(_parsed(text))
+        same = ast.dump(parsed(text)) == writing.expected()
     except (SyntaxError, ValueError, RecursionError) as error:
         raise Unwritable("the file would be no Python afterwards") from error
-    if written != expected:
+    if not same:
         raise Unwritable("the file would say something else too")
 
 
-def _parsed(text: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
+class _Writing:
+    """The edits of one text: what each changes in the text, and in the tree that the text has to be afterwards."""
 
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.instead: dict[int, ast.expr | ast.stmt] = {}  # nodes by the ids of those in whose place they are
+        self.added: dict[int, list[ast.ImportFrom]] = {}
+        self.later: list[tuple[ast.Call | ast.Dict, Mapping[str, str]]] = []
 
-class _Source:
-    """A text with its tree and its tokens, all of them found by offsets."""
+    def changes(self, edits: list[Edit]) -> list[Change]:
+        """Return what to write, in no order; the tree is changed on the way."""
+        changes: list[Change] = []
+        keywords: dict[Place, dict[str, str]] = defaultdict(dict)
+        items: dict[Place, dict[str, str]] = defaultdict(dict)
+        for edit in edits:
+            if edit.how is How.KEYWORD:
+                keywords[edit.place][edit.name] = edit.value
+            elif edit.how is How.ITEM:
+                items[edit.place][edit.name] = edit.value
+            else:
+                changes.append(self._change(edit))
+        for place, given in keywords.items():
+            changes += self._keywords(self._found(place, ast.Call), given)
+        for place, given in items.items():
+            changes += self._items(self._found(place, ast.Dict), given)
+        more, self.added = imported(self.layout, (name for edit in edits for name in edit.imports))
+        return [*changes, *more]
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        try:
-            self.tree = _parsed(text)
-            lines = lines_of(text)
-            self.starts = [0]
-            for line in lines[:-1]:
-                end = self.starts[-1] + len(line)
-                self.starts.append(end + (2 if text.startswith("\r\n", end) else 1))
-            self.lines = lines
-            self.calls = {self._span(node): node for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
-            stream = io.StringIO("\n".join(lines))  # tokens have lines and columns; 3.11 knows this end of a line only
-            self.tokens = [
-                (self.offset(*token.start), self.offset(*token.end), token)
-                for token in tokenize.generate_tokens(stream.readline)
-                if token.type != tokenize.ENDMARKER
-            ]
-        except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as error:
-            raise Unwritable("the file is no Python that can be read here") from error
-        self.ends = {end: index for index, (_, end, token) in enumerate(self.tokens) if token.string}
+    def _found(self, place: Place, kind: type[N]) -> N:
+        found = next((node for node in self.layout.at(place) if isinstance(node, kind)), None)
+        if found is None:
+            raise Unwritable(f"the {'call' if kind is ast.Call else 'code'} is not where it was")
+        return found
 
-    def offset(self, line: int, column: int) -> int:
-        """Return where a column of characters is in the text."""
-        if not 0 < line <= len(self.starts):
-            return len(self.text)
-        return self.starts[line - 1] + column
+    def _change(self, edit: Edit) -> Change:
+        match edit.how:
+            case How.CALLEE:
+                return self._callee(self._found(edit.place, ast.Call), edit.value)
+            case How.ANNOTATION:
+                return self._annotation(self._found(edit.place, ast.Assign), edit.value)
+            case How.ASSIGNMENT:
+                return self._assignment(self._found(edit.place, ast.AnnAssign), edit.value)
+        return self._expression(self._found(edit.place, ast.expr), edit.value)
 
-    def _span(self, node: ast.expr) -> _Span:
-        return (
-            self.offset(node.lineno, self._column(node.lineno, node.col_offset)),
-            self.offset(node.end_lineno or 0, self._column(node.end_lineno or 0, node.end_col_offset or 0)),
-        )
-
-    def _column(self, line: int, offset: int) -> int:
-        return len(self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace"))
-
-    def changes(self, span: _Span, keywords: Mapping[str, str]) -> list[tuple[int, int, str]]:
-        """Return what to write for the keywords of one call: start, end, text."""
-        call = self.calls.get(span)
-        if call is None:
+    def _callee(self, call: ast.Call, value: str) -> Change:
+        start, end = self.layout.span(call.func)
+        if not value.startswith("."):
+            self.instead[id(call.func)] = _expression(value)
+            return self.layout.replaced((start, end), value)
+        if not isinstance(call.func, ast.Attribute):
             raise Unwritable("the call is not where it was")
-        found = []
+        start = end - len(call.func.attr)
+        if self.layout.text[start:end] != call.func.attr:  # as Python writes it: a name may have several spellings
+            raise Unwritable("the call is not where it was")
+        call.func.attr = value[1:]
+        return (start, end, value[1:])
+
+    def _annotation(self, statement: ast.Assign, value: str) -> Change:
+        match statement.targets:
+            case [ast.Name() as target]:
+                new = ast.AnnAssign(target, _expression(value), statement.value, 1)
+                self.instead[id(statement)] = new
+                _, end = self.layout.span(target)
+                return (end, end, f": {value}")
+        raise Unwritable("the code is not where it was")
+
+    def _assignment(self, statement: ast.AnnAssign, value: str) -> Change:
+        if statement.value is not None:
+            raise Unwritable("the code is not where it was")
+        statement.value = _expression(value)
+        _, end = self.layout.span(statement)
+        return (end, end, f" = {value}")
+
+    def _expression(self, node: ast.expr, value: str) -> Change:
+        self.instead[id(node)] = _expression(value)
+        return self.layout.replaced(self.layout.span(node), value)
+
+    def _keywords(self, call: ast.Call, keywords: Mapping[str, str]) -> list[Change]:
+        """Return what to write for the keywords of one call."""
         new = dict(keywords)
-        for each in call.keywords:
-            if each.arg in new:
-                start, end = self._span(each.value)
-                found.append((start, end, new.pop(each.arg)))
-        return [*found, *self._inserted(call, span[1], [f"{name}={value}" for name, value in new.items()])]
+        there = [(each.value, new.pop(each.arg)) for each in call.keywords if each.arg in new]
+        changes = [self.layout.replaced(self.layout.span(node), value) for node, value in there]
+        if new:
+            _, end = self.layout.span(call)
+            written = [f"{name}={value}" for name, value in new.items()]
+            changes += self.layout.inserted(end, written, [*call.args, *call.keywords])
+        self.later.append((call, keywords))
+        return changes
 
-    def _inserted(self, call: ast.Call, end: int, arguments: Sequence[str]) -> list[tuple[int, int, str]]:
-        """Return what to write before a call's last bracket, in the layout that its arguments have."""
-        if not arguments:
-            return []
-        index = self.ends.get(end, 0)
-        closing, _, bracket = self.tokens[index]
-        if not index or bracket.string != ")":
-            raise Unwritable("the call does not end in a bracket")
-        _, last, token = next(each for each in reversed(self.tokens[:index]) if each[2].type not in _LAYOUT)
-        comma = "," if token.string == "," else ""
-        line = self.starts[bracket.start[0] - 1]
-        indent = self._indent(call) if not self.text[line:closing].strip() else None
-        if indent is None:
-            lead = "" if token.string == "(" else " " if comma else ", "
-            return [(last, last, lead + ", ".join(arguments) + comma)]
-        newline = self._newline(line)
-        added = (line, line, f"{indent}{f',{newline}{indent}'.join(arguments)}{comma}{newline}")
-        return [added] if comma else [(last, last, ","), added]
+    def _items(self, dictionary: ast.Dict, items: Mapping[str, str]) -> list[Change]:
+        """Return what to write for the keys of one dictionary."""
+        new = dict(items)
+        pairs = [*zip(dictionary.keys, dictionary.values, strict=True)]
+        there = [
+            (value, new.pop(key.value)) for key, value in pairs if isinstance(key, ast.Constant) and key.value in new
+        ]
+        changes = [self.layout.replaced(self.layout.span(node), value) for node, value in there]
+        if new:
+            _, end = self.layout.span(dictionary)
+            given = [key or value for key, value in pairs]
+            changes += self.layout.inserted(end, [f'"{name}": {value}' for name, value in new.items()], given)
+        self.later.append((dictionary, items))
+        return changes
 
-    def _indent(self, call: ast.Call) -> str | None:
-        """Return the indentation of the last argument where it begins a line, None where it does not."""
-        arguments: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
-        given = [self._begin(each) for each in arguments]
-        if not given:
-            return None
-        line, begin = max(given)
-        before = self.text[self.starts[line - 1] : begin]
-        return before if not before.strip() else None
-
-    def _begin(self, argument: ast.expr | ast.keyword) -> tuple[int, int]:
-        line = argument.lineno
-        return line, self.offset(line, self._column(line, argument.col_offset))
-
-    def _newline(self, begin: int) -> str:
-        """Return how the line before ends."""
-        return "\r\n" if self.text.endswith("\r\n", 0, begin) else self.text[begin - 1]
-
-    def expected(self, wanted: Mapping[_Span, Mapping[str, str]]) -> str:
+    def expected(self) -> str:
         """Return the tree that the edits mean."""
-        for span, keywords in wanted.items():
-            call = self.calls[span]
-            for name, value in keywords.items():
-                node = ast.parse(value, mode="eval").body
-                given = next((each for each in call.keywords if each.arg == name), None)
-                if given is None:
-                    call.keywords.append(ast.keyword(name, node))
+        for node, given in self.later:
+            for name, value in given.items():
+                if isinstance(node, ast.Call):
+                    _set_keyword(node, name, _expression(value))
                 else:
-                    given.value = node
-        return ast.dump(self.tree)
+                    _set_item(node, name, _expression(value))
+        body = self.layout.tree.body
+        for index in sorted(self.added, reverse=True):
+            body[index:index] = self.added[index]
+        return ast.dump(_Instead(self.instead).visit(self.layout.tree))
+
+
+def _set_keyword(call: ast.Call, name: str, value: ast.expr) -> None:
+    given = next((each for each in call.keywords if each.arg == name), None)
+    if given is None:
+        call.keywords.append(ast.keyword(name, value))
+    else:
+        given.value = value
+
+
+def _set_item(dictionary: ast.Dict, name: str, value: ast.expr) -> None:
+    for index, key in enumerate(dictionary.keys):
+        if isinstance(key, ast.Constant) and key.value == name:
+            dictionary.values[index] = value
+            return
+    dictionary.keys.append(ast.Constant(name))
+    dictionary.values.append(value)
+
+
+class _Instead(ast.NodeTransformer):
+    """Puts nodes in the places of others."""
+
+    def __init__(self, instead: Mapping[int, ast.AST]) -> None:
+        self.instead = instead
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Visit what stands in a node's place, and all within it."""
+        return super().generic_visit(self.instead.get(id(node), node))
+
+
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body

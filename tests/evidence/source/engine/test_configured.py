@@ -74,7 +74,7 @@ def test_an_option_is_set_where_the_others_are(tmp_path):
     (engine,) = source.engines
 
     assert engine.with_option("pool_pre_ping", "True") == "EngineConfig(echo=True, pool_pre_ping=True)"
-    assert [(edit.place, edit.keyword) for edit in engine.edits("pool_pre_ping", "True")] == [
+    assert [(edit.place, edit.name) for edit in engine.edits("pool_pre_ping", "True")] == [
         (engine.place, "pool_pre_ping")
     ]
 

@@ -124,6 +124,7 @@ class Attributes:
                 evaluator,
                 mixin,
                 binding.node,
+                scope=scope,
             )
         if call is None:
             return None
@@ -142,6 +143,7 @@ class Attributes:
             mixin,
             binding.node,
             self._direct(call, scope),
+            scope,
         )
 
     def _brought(
@@ -234,6 +236,7 @@ class Attributes:
             (),
             self.source.evaluator,
             owner.base,
+            given=given,
         )
 
     def _sqlmodel_ways(self, way: Options) -> list[Options]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Edit, Subject
+from verdigris.evidence.judgement import Subject
+from verdigris.evidence.source.models.python_types import PYTHON_TYPES
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.evaluate import Argument, Evaluator, Options
 from verdigris.evidence.source.reading.nodes import leaf_within
@@ -20,31 +21,9 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.reading.modules import Scope
 
 
-_PYTHON = {
-    "Integer": "int",
-    "BigInteger": "int",
-    "SmallInteger": "int",
-    "String": "str",
-    "Text": "str",
-    "Unicode": "str",
-    "Boolean": "bool",
-    "Float": "float",
-    "Double": "float",
-    "Numeric": "Decimal",
-    "DateTime": "datetime",
-    "Date": "date",
-    "Time": "time",
-    "Interval": "timedelta",
-    "LargeBinary": "bytes",
-    "UUID": "UUID",
-    "Uuid": "UUID",
-    "JSON": "dict[str, Any]",
-    "JSONB": "dict[str, Any]",
-}
-
-
 def _python_type(node: ast.expr) -> str | None:
-    return _PYTHON.get(leaf_within(node))
+    python = PYTHON_TYPES.get(leaf_within(node))
+    return None if python is None else python.rpartition(":")[2]
 
 
 _NOT_NULL = re.compile(r"is not null|\.is_?not\(None\)|!= None", re.IGNORECASE)
@@ -66,6 +45,7 @@ class Column(Subject):
     mixin: bool = False
     statement: ast.AST | None = field(default=None, repr=False, compare=False)
     call: Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
+    scope: Scope | None = field(default=None, repr=False, compare=False)  # the class body, or a declared_attr's
 
     def option(self, name: str) -> Value:
         """Return a keyword of the column."""
@@ -164,6 +144,7 @@ class Relationship(Subject):
     base: str | None = None  # the guarantee's symbol, when the model derives from the library's Base
     statement: ast.AST | None = field(default=None, repr=False, compare=False)
     call: Call | None = field(default=None, repr=False, compare=False)  # of a maker that is not the project's own
+    given: Argument | None = field(default=None, repr=False, compare=False)  # of a backref: what is given for it
 
     def option(self, name: str) -> Value:
         """Return a keyword of the relationship."""
@@ -195,18 +176,6 @@ class Relationship(Subject):
         arguments = [ast.unparse(argument.node) for argument in self.arguments]
         arguments += [f"{key}={ast.unparse(value.node)}" for key, value in way.values.items() if key != "lazy"]
         return assigned(self.statement, self.name, f"{self.made}({', '.join([*arguments, strategy])})")
-
-    def edits(self, lazy: str) -> tuple[Edit, ...]:
-        """Return the edit that names a strategy; none where it may be given in several places."""
-        call = self.call
-        if call is None or any(each.arg is None for each in call.node.keywords):
-            return ()
-        if self.made == "relationship":
-            return (Edit(call.place, "lazy", f'"{lazy}"', safe=False),)
-        handed = keyword(call.node, "sa_relationship") or keyword(call.node, "sa_relationship_kwargs")
-        if self.made != "Relationship" or handed is not None:
-            return ()
-        return (Edit(call.place, "sa_relationship_kwargs", f'{{"lazy": "{lazy}"}}', safe=False),)
 
     def _call_with(self, call: ast.Call, lazy: str) -> str:
         """Return the call with a strategy; SQLModel takes SQLAlchemy's keywords, or its relationship, as a whole."""
