@@ -11,6 +11,7 @@ from verdigris.evidence.ran import RanRequest, RanSessions, of_tests, requests_t
 from verdigris.evidence.source.session.dependencies import SessionDependency
 from verdigris.evidence.source.session.escapes import Escape
 from verdigris.evidence.source.session.handed_out import LateCommit
+from verdigris.evidence.source.session.scopes import function_scope
 from verdigris.evidence.source.transactions.uncommitted import LostWrite
 from verdigris.evidence.values import Known
 
@@ -182,6 +183,7 @@ class CommitOrRollback(Box[Subject]):
             fix=f'Depends({name}, scope="function")   # FastAPI 0.121; {places}',
             related=tuple((use.place, "used here") for use in early[:5]),
             severity=Severity.ADVICE if before and not mixed else Severity.ERROR,
+            edits=() if before else function_scope(evidence.source, subject),
         )
 
     def _lost(self, subject: LostWrite, evidence: Evidence) -> Judgement:
