@@ -41,6 +41,7 @@ from verdigris.evidence.source.reading.evaluate import Evaluator
 from verdigris.evidence.source.reading.files import Files, Role, Unread
 from verdigris.evidence.source.reading.names import Names
 from verdigris.evidence.source.reading.types import Types
+from verdigris.evidence.source.session.bodies import Bodies
 from verdigris.evidence.source.session.dependencies import Dependencies, SessionDependency
 from verdigris.evidence.source.session.escapes import Escape, Escapes
 from verdigris.evidence.source.session.expiry import Expiry
@@ -98,6 +99,7 @@ class Source:
         self.uncommitted = Uncommitted(self)
         self.lifetimes = Lifetimes(self)
         self.escaping = Escapes(self)
+        self.bodies = Bodies(self)
         self.handlers = Handlers(self)
         self.openings = Openings(self)
         self.dependencies = Dependencies(self)

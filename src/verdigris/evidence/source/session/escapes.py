@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.reading.calls import Call
     from verdigris.evidence.values import Place
 
-DEPTH = 4
-STREAMS = {"StreamingResponse", "EventSourceResponse", "ServerSentEvent"}
-
 
 @dataclass(frozen=True, slots=True)
 class Escape(Subject):
@@ -120,53 +117,9 @@ class Escapes:
         return None
 
     def _streams(self) -> Iterator[Escape]:
-        """Yield the streaming responses whose body is a generator that holds the session of its function."""
-        for call, _ in self.source.calls.outside({"fastapi", "starlette", "sse_starlette"}, *sorted(STREAMS)):
-            function = call.scope.function
-            if call.module.role is not Role.APPLICATION or function is None:
-                continue
-            body = (
-                call.node.args[0]
-                if call.node.args
-                else next((kw.value for kw in call.node.keywords if kw.arg == "content"), None)
-            )
-            name = None if body is None else self._streamed(body, call.scope)
-            if name is not None:
-                yield Escape(f"{call.scope.key}:stream", call.place, "stream", name)
-
-    def _streamed(self, body: ast.expr, scope: Scope, depth: int = 0) -> str | None:
-        if depth > DEPTH:
-            return None
-        if isinstance(body, ast.Name):
-            meaning = self.source.names.resolve(body, scope)
-            if isinstance(meaning, Assigned) and meaning.value is not None:
-                return self._streamed(meaning.value, meaning.scope, depth + 1)
-            return None
-        if not isinstance(body, ast.Call):
-            return None
-        function = self.source.types.callee(body, scope)
-        if not (isinstance(function, Scope) and function.is_function):
-            return None
-        if is_generator(function):
-            given = (*body.args, *(keyword.value for keyword in body.keywords))
-            direct = next((short(each) for each in given if self.source.types.session(each, scope) == "async"), None)
-            return direct or self.closed_over(function) or self._on_self(body, function, scope)
-        return None
-
-    def _on_self(self, call: ast.Call, function: Scope, scope: Scope) -> str | None:
-        """A generator method that works with `self.session`, of an object that was made with the request's session."""
-        if not isinstance(call.func, ast.Attribute) or not isinstance(call.func.value, ast.Name):
-            return None
-        owner = scope.lookup(call.func.value.id)
-        made = [] if owner is None else [binding.value for binding in owner[1] if isinstance(binding.value, ast.Call)]
-        if not any(self._carried(each, scope) for each in made):
-            return None
-        for node in function.nodes():
-            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"):
-                continue
-            if self.source.types.session(node, function) == "async":
-                return f"{call.func.value.id}.{node.attr}"
-        return None
+        """Yield the streaming responses whose body works with a session that its function was given, or opened."""
+        for name, call in self.source.bodies.every():
+            yield Escape(f"{call.scope.key}:stream", call.place, "stream", name)
 
     def _endpoints(self) -> Iterator[Escape]:
         """Yield the routes that are generators themselves and use an injected session."""

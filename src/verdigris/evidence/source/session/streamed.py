@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
-from verdigris.evidence.source.session.escapes import STREAMS, Escape
+from verdigris.evidence.source.session.escapes import Escape
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _QUERIES = {"execute", "scalar", "scalars", "get", "get_one", "exec", "refresh", "flush", "merge", "stream"}
 _ENDS = {"commit", "rollback", "close", "aclose", "reset", "invalidate"}  # each gives the connection back
 _COMPLETE = {"BytesIO", "StringIO", "iter"}
+DEPTH = 2  # functions between a route and the stream that it answers with
 _BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.match_case, ast.ExceptHandler, ast.IfExp)
 
 
@@ -38,15 +40,30 @@ class Streamed:
 
     def every(self) -> Iterator[Escape]:
         """Yield each function that queries through a request's session which outlives a stream, once."""
-        routes = {route.function: route for route in self.source.web.routes}
         found: dict[Scope, Escape] = {}
-        for call, _ in self.source.calls.outside({"fastapi", "starlette", "sse_starlette"}, *sorted(STREAMS)):
-            route = None if call.scope.function is None else routes.get(call.scope.function)
-            if route is not None and self._sessions and not self._is_made(call):
+        for call in self.source.bodies.responses() if self._sessions else ():
+            for route, way in self._answered(call) if not self._is_made(call) else ():
                 for function, name in self._takers(route):
-                    if function not in found and self._keeps(function, name, route, call):
+                    own = function is route.function
+                    if function not in found and (
+                        self._keeps(function, name, way) if own else self._queries(function, name)
+                    ):
                         found[function] = Escape(f"{function.key}:kept", function.place, "kept", name, call.place)
         yield from found.values()
+
+    @cached_property
+    def _routes(self) -> dict[Scope, Route]:
+        return {route.function: route for route in self.source.web.routes}
+
+    def _answered(self, stream: Call, *inner: Call) -> Iterator[tuple[Route, tuple[Call, ...]]]:
+        """Yield the routes that answer with a stream, each with the calls from its own down to the making of it."""
+        function, way = stream.scope.function, (stream, *inner)
+        if function in self._routes:
+            yield self._routes[function], way
+        elif function is not None and len(way) <= DEPTH:
+            for call in self.source.calls.to(function):
+                if _is_returned(call):
+                    yield from self._answered(call, *way)
 
     def _is_made(self, call: Call) -> bool:
         """Tell whether a stream's body was complete before the response began: it is sent as any other response is."""
@@ -90,14 +107,29 @@ class Streamed:
                 return True
         return False
 
-    def _keeps(self, function: Scope, name: str, route: Route, stream: Call) -> bool:
-        """Tell whether a function has queried through the session when the stream begins."""
+    def _keeps(self, function: Scope, name: str, way: tuple[Call, ...]) -> bool:
+        """Tell whether a function, or one that it asks for its answer, has queried when the stream begins."""
+        inner = self._parameter(name, way[0]) if len(way) > 1 else None
+        return (inner is not None and self._keeps(*inner, way[1:])) or self._queries(function, name, way[0])
+
+    def _parameter(self, name: str, call: Call) -> tuple[Scope, str] | None:
+        """Return the function that a call runs, and the parameter by which it gets the session."""
+        function = self.source.types.callee(call.node, call.scope)
+        if not (isinstance(function, Scope) and function.is_function):
+            return None
+        given = self.source.evaluator.frame(call.node, call.scope, function).arguments
+        named = (each for each, value in given.items() if isinstance(value.node, ast.Name) and value.node.id == name)
+        parameter = next(named, None)
+        return None if parameter is None else (function, parameter)
+
+    def _queries(self, function: Scope, name: str, stream: Call | None = None) -> bool:
+        """Tell whether a function queries through the session, before a stream where it makes one."""
         for node in function.nodes():
             if not (isinstance(node, ast.Await) and isinstance(node.value, ast.Call)):
                 continue
             if not (self._asks(node.value, name) or _given(node.value, name)):
                 continue
-            if function is not route.function or _before(node, stream):
+            if stream is None or _before(node, stream):
                 return True
         return False
 
@@ -121,6 +153,12 @@ def _given(call: ast.Call, name: str) -> bool:
         isinstance(each, ast.Name) and each.id == name
         for each in (*call.args, *(keyword.value for keyword in call.keywords))
     )
+
+
+def _is_returned(call: Call) -> bool:
+    around = call.module.parents.get(call.node)
+    around = call.module.parents.get(around) if isinstance(around, ast.Await) else around
+    return isinstance(around, ast.Return)
 
 
 def _before(node: ast.expr, stream: Call) -> bool:
