@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, routing
@@ -51,6 +50,12 @@ class _Read:
     route: ReadRoute
     fast: Fast
     noted: dict[str, Any]  # what FastAPI's router notes in the scope of a request
+    place: tuple[Router, int]  # where the route was found
+
+    def is_there(self) -> bool:
+        """Tell whether the route is this one still, and not one that equals it and has other dependencies."""
+        router, index = self.place
+        return router.routes[index] is self.route
 
 
 class ReadsFirst:
@@ -88,6 +93,9 @@ class ReadsFirst:
                 for earlier in read.before:
                     if earlier(path):
                         return None
+                if not read.is_there():
+                    self._known = []
+                    return None
                 values: dict[str, Any] = matched.groupdict()
                 try:
                     for name, convertor in read.convertors.items():
@@ -101,10 +109,7 @@ class ReadsFirst:
     def _up_to_date(self) -> bool:
         if not self._known or self._known[0][0] is not self._of.router:
             return False
-        for router, known in self._known:  # equal is not enough: of its dependencies a route says nothing then
-            if len(router.routes) != len(known) or not all(map(is_, router.routes, known)):
-                return False
-        return True
+        return all(router.routes == known for router, known in self._known)  # of hundreds: a comparison of pointers
 
     def _look(self) -> None:
         """Make the table of reads anew."""
@@ -113,7 +118,7 @@ class ReadsFirst:
         self._known = [(each, list(each.routes)) for each in routers]
         reads: list[_Read] = []
         if router.middleware_stack == router.app and all(map(_is_plain, routers)):
-            reads = list(_reads(router))
+            reads = list(_reads(router, _places(routers)))
         firsts = {None, *(read.segments[1] for read in reads)} if reads else ()
         self._reads = {first: [read for read in reads if read.segments[1] in {first, None}] for first in firsts}
 
@@ -132,7 +137,17 @@ async def _body(read: _Read, scope: Scope) -> bytes | None:
     return body
 
 
-def _reads(router: Router) -> Iterator[_Read]:
+def _places(routers: Iterable[Router]) -> dict[int, tuple[Router, int]]:
+    """Return where each compiled read is found, by the route's identity."""
+    return {
+        id(route): (router, index)
+        for router in routers
+        for index, route in enumerate(router.routes)
+        if isinstance(route, ReadRoute)
+    }
+
+
+def _reads(router: Router, places: Mapping[int, tuple[Router, int]]) -> Iterator[_Read]:
     """Give an application's compiled reads in the order of its routes."""
     before: list[tuple[_Segments, _Match]] = []
     for found in _in_order(router.routes):
@@ -144,9 +159,11 @@ def _reads(router: Router) -> Iterator[_Read]:
         segments, match = _segments(found), found.path_regex.match
         if isinstance(route, ReadRoute) and type(route).handle is ReadRoute.handle and len(segments) > 1:
             fast = route.fast(found.dependant, found.response_class)
-            if fast is not None and _REST not in segments:
+            place = places.get(id(route))  # None of one that FastAPI remembers, and its router has no more
+            if fast is not None and place is not None and _REST not in segments:
                 rivals = tuple(other for theirs, other in before if not _apart(theirs, segments))
-                yield _Read(segments, match, rivals, _convertors(found), route, fast, _noted(router, found, route))
+                noted = _noted(router, found, route)
+                yield _Read(segments, match, rivals, _convertors(found), route, fast, noted, place)
         before.append((segments, match))
 
 
