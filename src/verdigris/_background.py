@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-_running: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ran
+T = TypeVar("T")
+
+_running: set[asyncio.Task[Any]] = set()  # a task that nobody holds may be collected before it ran
 
 
-def background(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Run a coroutine in a task that is kept until it has ended, and that `finished` waits for."""
-    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+    task = asyncio.get_running_loop().create_task(coroutine)
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
 
 
-def running() -> set[asyncio.Task[None]]:
+def running() -> set[asyncio.Task[Any]]:
     """Return the tasks of this event loop that `background` started and that have not ended, without the caller's."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     return {task for task in _running if task.get_loop() is loop and task is not me}

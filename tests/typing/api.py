@@ -14,9 +14,9 @@ from verdigris import AsyncSession as OurSession
 from verdigris import Base, Database, Retry, __version__, after_commit, bulk, embedded, errors, explain_plan, load
 from verdigris.embedded import EmbeddedServer, Installation, Provider, Server
 from verdigris.fastapi import Route, install, retrying
-from verdigris.testing import QueryLog, Sandbox
+from verdigris.testing import QueryLog, Sandbox, standing_in
 
-assert_type(__version__, str)
+version: str = __version__
 
 
 def a_server() -> None:
@@ -95,10 +95,15 @@ async def json_reads(session: AsyncSession) -> None:
     assert_type(await db.json(statement, OrderOut, session=session, etag=True), Response)
     assert_type(await db.fetch(statement, OrderOut), OrderOut)
     assert_type(await db.fetch(select(Order), list[OrderOut]), list[OrderOut])
+    perhaps: OrderOut | None = await db.fetch(statement, OrderOut | None)
+    assert perhaps is None or perhaps.id
+    await db.fetch(Order, OrderOut)  # type: ignore[call-overload]  # a class is no statement, nor is a text
+    await db.json("SELECT id FROM orders", OrderOut)  # type: ignore[arg-type]
     assert_type(db.json_stream(select(Order), list[OrderOut]), Response)
     read = db.json_read(statement, OrderOut)
     assert_type(await read(id=1), Response)
     assert_type(await read.fetch(session, id=1), OrderOut)
+    assert_type(await db.json_read(statement, OrderOut | None)(id=1), Response)
     assert_type(read.fallback, str | None)
     assert_type(read.arguments({"id": 1}), tuple[Any, ...])
     assert_type(explain_plan(Order, OrderOut), str)
@@ -110,6 +115,7 @@ SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function
 async def sessions() -> None:
     async with db.session() as session:
         assert_type(await session.scalar(select(Order).options(load(Order, OrderOut))), Order | None)
+        await session.scalarz(select(Order))  # type: ignore[attr-defined]  # misspelt: an editor says so
     async with db.session.begin() as session:
         session.add(Order(id=1))
         after_commit(session, lambda: print("stored"))
@@ -119,6 +125,7 @@ async def sessions() -> None:
         await db.dispose()
     await db.start()
     await db.stop()
+    assert_type([replica.engine for replica in db.replicas], list[AsyncEngine])
     async with db.read(snapshot=True, after=await db.position(), max_lag=0.5) as session:
         assert_type((await session.scalars(select(Order.id))).all(), Sequence[int])
 
@@ -187,3 +194,5 @@ def an_app() -> FastAPI:
 async def a_test(verdigris_sandbox: Sandbox, verdigris_queries: QueryLog) -> None:
     with verdigris_sandbox.standing_in(db), verdigris_queries.at_most(3):
         await place(1)
+    with standing_in(verdigris_sandbox, db) as replaced:
+        assert_type(replaced, Sandbox)

@@ -20,7 +20,7 @@ from verdigris.database.reading import Reading
 from verdigris.database.replicas import Replicas
 from verdigris.database.sessions import factory
 from verdigris.database.settings import USUAL, Settings
-from verdigris.database.units import S_co, Units
+from verdigris.database.units import S, S_co, Units
 from verdigris.database.url import address
 from verdigris.engine.pool import Pool
 from verdigris.engine.secrecy import without_frames
@@ -191,9 +191,9 @@ class Database(Units[S_co], JSONReads):
         time_queries: bool = USUAL.time_queries,
         pool_metrics: bool = USUAL.pool_metrics,
         shortcuts: bool = USUAL.shortcuts,
-        session_class: type[S_co] = AsyncSession,  # type: ignore[assignment]  # as above
+        session_class: type[S] = AsyncSession,  # type: ignore[assignment]  # as above
         **unknown: Never,
-    ) -> Database[S_co]:
+    ) -> Database[S]:
         """Return a Database on an engine that exists already, with everything added that can be added to it.
 
         Added: the COMMIT guard, bounded waits, the server's own limits, the cheap ping (and pre-ping itself), the pool
@@ -236,12 +236,13 @@ class Database(Units[S_co], JSONReads):
             session_class=session_class,
         )
         take_over(engine, settings)
-        self = cls.__new__(cls)
+        self: Any = cls.__new__(cls)
         pool = engine.sync_engine.pool
         self._chosen = (pool.size(), pool._max_overflow) if isinstance(pool, AsyncAdaptedQueuePool) else (None, None)  # noqa: SLF001
         self._adopted = True
         self._attach(engine, settings, Replicas(engine, (), settings.max_lag))
-        return self
+        made: Database[S] = self
+        return made
 
     def _attach(self, engine: AsyncEngine, settings: Settings, replicas: Replicas) -> None:
         self._settings = settings

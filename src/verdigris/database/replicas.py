@@ -28,7 +28,7 @@ from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -90,7 +90,7 @@ class Replicas:
         for replica in self._replicas:
             event.listen(replica.engine.sync_engine, "handle_error", _downed_by(replica))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas)
 
     def __len__(self) -> int:

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from verdigris.database.replicas import Replicas
     from verdigris.database.settings import Settings
 
-    Unit = Callable[["T5"], Awaitable["T"]]  # of a session
+    Unit = Callable[["S_of"], Awaitable["T"]]  # of a session of that class
 
 #: The class of a database's sessions: ours, unless another is said. Python has defaults from 3.13 on.
 if TYPE_CHECKING:
     import typing_extensions
 
     S_co = typing_extensions.TypeVar("S_co", bound=AsyncSession, default=AsyncSession, covariant=True)
+    S = typing_extensions.TypeVar("S", bound=AsyncSession, default=AsyncSession)
 else:
     S_co = TypeVar("S_co", bound=AsyncSession, covariant=True)
+    S = TypeVar("S", bound=AsyncSession)
 T = TypeVar("T")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
-T5 = TypeVar("T5")
+S_of = TypeVar("S_of")
 P = ParamSpec("P")
 
 

@@ -113,15 +113,17 @@ class AsyncSession(ExecSession):
         else:
             self._unbuilt = (bind, options)
 
-    def __getattr__(self, name: str) -> Any:
-        """Build the synchronous half when something of it is first asked for: many a request never does."""
-        unbuilt = None if name.startswith("__") else self.__dict__.pop("_unbuilt", None)
-        if unbuilt is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        super().__init__(unbuilt[0], **unbuilt[1])
-        if self.guard.closed:
-            self.sync_session.close()
-        return getattr(self, name)
+    if not TYPE_CHECKING:  # for types there are SQLAlchemy's attributes and no others
+
+        def __getattr__(self, name: str) -> Any:
+            """Build the synchronous half when something of it is first asked for: many a request never does."""
+            unbuilt = None if name.startswith("__") else self.__dict__.pop("_unbuilt", None)
+            if unbuilt is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            super().__init__(unbuilt[0], **unbuilt[1])
+            if self.guard.closed:
+                self.sync_session.close()
+            return getattr(self, name)
 
     @property
     def _unused(self) -> bool:

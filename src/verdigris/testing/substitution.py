@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from verdigris.database import Database
 
+D = TypeVar("D", bound="Database")
+
 #: What a session factory of the application says about sessions, and a substitute says too.
 COPIED = ("expire_on_commit", "autoflush", "close_resets_only", "guard_tasks")
 
 
 @contextmanager
-def standing_in(substitute: Database, database: Database) -> Iterator[Database]:
+def standing_in(substitute: D, database: Database) -> Iterator[D]:
     """Let the application's own Database be `substitute` inside the block, session factory and dependency too.
 
     Its class of sessions, its settings for them and for retries stay. What was made from `database.engine` itself is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from sqlalchemy import Select, inspect
 
@@ -19,6 +20,7 @@ from verdigris.loading.planner import DEPTH, plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
     from starlette.responses import Response
 
@@ -35,7 +37,7 @@ class JSONRead(Generic[T]):
     """
 
     def __init__(
-        self, reads: Reads, statement: Any, schema: type[T], options: Options, *, etag: bool, together: bool = True
+        self, reads: Reads, statement: Executable, schema: Any, options: Options, *, etag: bool, together: bool = True
     ) -> None:
         self.schema = schema
         self.statement = statement
@@ -106,19 +108,19 @@ class JSONRead(Generic[T]):
 
 
 class JSONReads:
-    """The methods of a `Database` that read through a response model."""
+    """The methods of a `Database` that read through a response model.
 
-    _reads_made: Reads | None = None
+    Type checkers have no type for `OrderOut | None` and for an Annotated union as values: what is read into one of them
+    is Any to them.
+    """
 
-    @property
+    @cached_property
     def _reads(self) -> Reads:
-        if self._reads_made is None:
-            self._reads_made = Reads(self)  # type: ignore[arg-type]  # only Database is one of these
-        return self._reads_made
+        return Reads(self)  # type: ignore[arg-type]  # only Database is one of these
 
     async def json(
         self,
-        statement: Any,
+        statement: Executable,
         schema: Any,
         *,
         session: AsyncSession | None = None,
@@ -148,9 +150,19 @@ class JSONReads:
             return response(reads.find(statement, schema, options)[0], None, etag=etag)
         return TaggedAnswer(body) if etag else JSONAnswer(body)
 
+    @overload
     async def fetch(
-        self, statement: Any, schema: type[T], *, session: AsyncSession | None = None, together: bool = True
-    ) -> T:
+        self, statement: Executable, schema: type[T], *, session: AsyncSession | None = None, together: bool = True
+    ) -> T: ...
+
+    @overload
+    async def fetch(
+        self, statement: Executable, schema: Any, *, session: AsyncSession | None = None, together: bool = True
+    ) -> Any: ...
+
+    async def fetch(
+        self, statement: Executable, schema: Any, *, session: AsyncSession | None = None, together: bool = True
+    ) -> Any:
         """Return the rows of a select() as Pydantic objects, made from one JSON text instead of ORM instances.
 
         `schema`, the errors, `session` and `together` are as for `json()`. The models' own validators see JSON values.
@@ -159,11 +171,11 @@ class JSONReads:
         value = await reads.value(Asked(statement, schema, OBJECTS, session, together))
         if value is None:
             present(reads.find(statement, schema, OBJECTS)[0], None)
-        return cast("T", value)
+        return value
 
     def json_stream(
         self,
-        statement: Any,
+        statement: Executable,
         schema: Any,
         *,
         by_alias: bool = True,
@@ -173,9 +185,9 @@ class JSONReads:
         """Return a response that streams the rows of a select() as one JSON list, `schema` being `list[OrderOut]`.
 
         A cursor of the server gives some rows at a time, a quarter of a megabyte, so that memory does not grow with the
-        list. One connection and
-        one transaction are held until the client has it all. What fails before the first row is an answer; what fails
-        later breaks the connection off.
+        list. One connection and one transaction are held until the client has it all. What fails before the first row
+        is an answer; what fails later breaks the connection off. Raises ConfigurationError for a `schema` that is no
+        list, and as `json()` does.
         """
         options = Options("dump", by_alias, exclude_none, exclude_unset)
         found, _ = self._reads.find(statement, schema, options)
@@ -188,9 +200,10 @@ class JSONReads:
             )
         return StreamedAnswer(listed(self._reads, statement, schema, options))
 
+    @overload
     def json_read(
         self,
-        statement: Any,
+        statement: Executable,
         schema: type[T],
         *,
         etag: bool = False,
@@ -198,7 +211,32 @@ class JSONReads:
         by_alias: bool = True,
         exclude_none: bool = False,
         exclude_unset: bool = False,
-    ) -> JSONRead[T]:
+    ) -> JSONRead[T]: ...
+
+    @overload
+    def json_read(
+        self,
+        statement: Executable,
+        schema: Any,
+        *,
+        etag: bool = False,
+        together: bool = True,
+        by_alias: bool = True,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> JSONRead[Any]: ...
+
+    def json_read(
+        self,
+        statement: Executable,
+        schema: Any,
+        *,
+        etag: bool = False,
+        together: bool = True,
+        by_alias: bool = True,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> JSONRead[Any]:
         """Compile a select() with `bindparam()`s once; the result is awaited with their values. See `json()`."""
         options = Options("dump", by_alias, exclude_none, exclude_unset)
         return JSONRead(self._reads, statement, schema, options, etag=etag, together=together)
