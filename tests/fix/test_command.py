@@ -18,7 +18,7 @@ from verdigris.fix.files import Changed, changes, snapshot, write
 DATABASE = """\
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-engine = create_async_engine("postgresql+asyncpg://localhost/shop", pool_size=5)  # sized
+engine = create_async_engine("postgresql+asyncpg://localhost/shop?timeout=5&command_timeout=60", pool_size=5)  # sized
 Session = async_sessionmaker(engine)
 """
 MODELS = """\
@@ -164,7 +164,7 @@ def test_relationships_that_a_synchronous_session_loads_are_left_to_people(proje
 
 
 def edits(path="database.py"):
-    return [Edit(Place(path, 3, 3, 9, 80), "pool_pre_ping", "True")]
+    return [Edit(Place(path, 3, 3, 9, 109), "pool_pre_ping", "True")]
 
 
 def test_a_file_that_changed_since_it_was_checked_is_left_alone(project):

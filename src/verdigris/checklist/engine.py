@@ -266,6 +266,7 @@ class PoolSize(Box[Engine | RanEngine | PoolTimeout]):
                 f"`{subject.short}` may open more connections than the server has: {bound.sum}",
                 fix=subject.with_option("pool_size", str(bound.share), max_overflow="2"),
                 kind=Kind.DATABASE,
+                edits=subject.pool_edits(pool_size=str(bound.share), max_overflow="2"),
             )
         if bound.together > bound.free:
             return subject.doubt(

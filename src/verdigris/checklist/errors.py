@@ -190,18 +190,17 @@ class ConnectionErrors(Box[Subject]):
 
     def _limits(self, engine: Engine, evidence: Evidence) -> Judgement:
         limits = evidence.source.limits.of(engine)
-        fix = evidence.source.limits.edit(engine, limits)
+        fix, edits = evidence.source.limits.edit(engine, limits), evidence.source.limits.edits(engine, limits)
         match limits.statement:
             case Missing():
-                return engine.finding(
-                    "no-limit", f"nothing bounds how long a statement of `{engine.short}` may take", fix=fix
-                )
+                what = f"nothing bounds how long a statement of `{engine.short}` may take"
+                return engine.finding("no-limit", what, fix=fix, edits=edits)
             case Unknown(reason):
                 return engine.doubt(f"whether `{engine.short}` bounds its statements is not settled: {reason}")
         match limits.connect:
             case Missing():
                 what = f"connecting for `{engine.short}` may take the driver's default, a minute"
-                return engine.finding("slow-connect", what, fix=fix, severity=Severity.ADVICE)
+                return engine.finding("slow-connect", what, fix=fix, severity=Severity.ADVICE, edits=edits)
             case Unknown(reason):
                 return engine.doubt(f"whether `{engine.short}` bounds its connecting is not settled: {reason}")
         return engine.proof(f"bounded: {limits.told}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.judgement import Edit, Judgement, Kind, Population, Severity
 from verdigris.evidence.loading import (
     Answer,
     Collection,
@@ -28,6 +28,7 @@ from verdigris.evidence.source.flow import Read, State
 from verdigris.evidence.source.models.relations import Relation
 from verdigris.evidence.source.statements.loops import RowQuery
 from verdigris.evidence.source.statements.statements import Loaded, LoaderOption
+from verdigris.evidence.source.statements.strategies import loaded_by, outer_joined
 from verdigris.evidence.values import Known
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class SelectinCollections(Box[Collection]):
         if relation.many != Known(True):
             return option.doubt(f"whether {relation.key} is a collection is not settled")
         fix = f"selectinload({relation.key})"
+        edits = loaded_by(option, "selectinload")
         if option.strategy == "contains_eager":
             if not option.limited:
                 return option.proof(f"{relation.key} comes from a join that the query writes itself")
@@ -97,11 +99,12 @@ class SelectinCollections(Box[Collection]):
             message = (
                 f"joinedload({relation.key}) repeats each {relation.key.partition('.')[0]} once per row of a collection"
             )
-            return option.finding("joined", message, fix=fix)
+            return option.finding("joined", message, fix=fix, edits=edits)
         if option.strategy == "immediateload":
-            return option.finding("immediate", f"immediateload({relation.key}) sends one query per parent", fix=fix)
+            message = f"immediateload({relation.key}) sends one query per parent"
+            return option.finding("immediate", message, fix=fix, edits=edits)
         message = f"subqueryload({relation.key}) runs the whole query a second time; selectinload asks by primary keys"
-        return option.finding("subquery", message, fix=fix, severity=Severity.ADVICE)
+        return option.finding("subquery", message, fix=fix, severity=Severity.ADVICE, edits=edits)
 
 
 class JoinedSingle(Box[Single]):
@@ -130,7 +133,8 @@ class JoinedSingle(Box[Single]):
         if each or relation.lazy == Known("immediate"):
             place = each[0].place if each else relation.place
             message = f"{relation.key} is loaded immediately: one query per parent"
-            return subject.finding("immediate", message, place=place, fix=f"joinedload({relation.key})")
+            edits = _joined(each) if relation.lazy != Known("immediate") else ()
+            return subject.finding("immediate", message, place=place, fix=f"joinedload({relation.key})", edits=edits)
         dropping = self._drops(subject)
         if dropping is not None:
             return dropping
@@ -143,6 +147,7 @@ class JoinedSingle(Box[Single]):
                 fix=f"joinedload({relation.key})",
                 severity=Severity.ADVICE,
                 related=tuple((option.place, "and here") for option in second[1:SHOWN]),
+                edits=_joined(second),
             )
         how = f"{subject.options[0].strategy}" if subject.options else "its own mapping"
         return subject.proof(
@@ -169,7 +174,12 @@ class JoinedSingle(Box[Single]):
             f"{relation.key} is joined with innerjoin=True, yet {columns} may be null: such rows are left out",
             place=inner[0].place if inner else relation.place,
             fix=f"joinedload({relation.key})",
+            edits=tuple(edit for option in inner for edit in outer_joined(option)) if not mapped else (),
         )
+
+
+def _joined(options: list[LoaderOption]) -> tuple[Edit, ...]:
+    return tuple(edit for option in options for edit in loaded_by(option, "joinedload"))
 
 
 _SILENT = "No error says so: the answer is empty where the database has rows."

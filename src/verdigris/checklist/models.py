@@ -10,9 +10,12 @@ from verdigris.evidence.source.models.edits import annotated, raising, renamed
 from verdigris.evidence.source.models.mapped import Column, Model, Relationship
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.unseen import passed_on, stray
+from verdigris.evidence.source.reading.versions import is_before
 from verdigris.evidence.values import Known, Missing, Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from verdigris.evidence import Evidence
     from verdigris.evidence.values import Place
 
@@ -33,6 +36,13 @@ def _names(attributes: list[Column] | list[Relationship]) -> str:
     names = [f"`{attribute.name}`" for attribute in attributes[:SHOWN]]
     more = len(attributes) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _modern(columns: list[Column], edits: Callable[[Column], tuple[Edit, ...]], evidence: Evidence) -> tuple[Edit, ...]:
+    """Return the edits of columns into what SQLAlchemy has since 2.0."""
+    if is_before(evidence.source.files, "sqlalchemy", (2,)):
+        return ()
+    return tuple(edit for column in columns for edit in edits(column))
 
 
 class Mapped(Box[Model]):
@@ -57,7 +67,7 @@ class Mapped(Box[Model]):
             f"{subject.name} declares {_names(bare)} without `Mapped[...]`",
             place=bare[0].place,
             fix=bare[0].annotated_form,
-            edits=tuple(edit for column in bare for edit in annotated(column)),
+            edits=_modern(bare, annotated, evidence),
             related=tuple((column.place, "and this one") for column in bare[1:SHOWN]),
         )
 
@@ -87,7 +97,7 @@ class MappedColumn(Box[Model]):
             f"{subject.name} makes {_names(old)} with `Column()`",
             place=old[0].place,
             fix=old[0].annotated_form,
-            edits=tuple(edit for column in old for edit in renamed(column)),
+            edits=_modern(old, renamed, evidence),
             related=tuple((column.place, "and this one") for column in old[1:SHOWN]),
         )
 

@@ -128,6 +128,7 @@ class Explained(Box[Engine]):
                         "off",
                         "`explain_slow` is off: slow queries leave no plan",
                         fix=subject.with_setting("explain_slow", "True"),
+                        edits=subject.setting_edits("explain_slow", "True", safe=False),
                     )
                 case Known(_, by):
                     return subject.proof(by or "explain_slow=True")
@@ -198,7 +199,10 @@ def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing
                 return engine.proof(by or f"{option}=True")
             case Known() | Missing():
                 return engine.finding(
-                    "off", f"`{option}` is off on `{engine.short}`", fix=engine.with_setting(option, "True")
+                    "off",
+                    f"`{option}` is off on `{engine.short}`",
+                    fix=engine.with_setting(option, "True"),
+                    edits=engine.setting_edits(option, "True"),
                 )
             case Unknown(reason):
                 return engine.doubt(f"whether `{option}` is on is not settled: {reason}")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Judgement, Kind, Population, Severity
+from verdigris.evidence.judgement import Edit, Judgement, Kind, Population, Severity
 from verdigris.evidence.ran import RanEngine, RanFactory, unseen_factories, with_unseen
 from verdigris.evidence.source.concurrency.reach import Frequency
 from verdigris.evidence.source.engine.engines import Engine
 from verdigris.evidence.source.engine.factories import Factory
+from verdigris.evidence.source.reading.versions import is_before
 from verdigris.evidence.source.session.expiry import StaleRead
 from verdigris.evidence.values import Known, Missing, Unknown
 
@@ -53,7 +54,13 @@ class AsyncSessionmaker(Box[Factory | RanFactory]):
             "sessionmaker",
             f"`{subject.short}` is a synchronous sessionmaker that makes asynchronous sessions",
             fix=subject.renamed("async_sessionmaker"),
+            edits=self._renaming(subject, evidence),
         )
+
+    def _renaming(self, made: Factory | RanFactory, evidence: Evidence) -> tuple[Edit, ...]:
+        if isinstance(made, RanFactory) or is_before(evidence.source.files, "sqlalchemy", (2,)):
+            return ()
+        return made.renaming("sqlalchemy.ext.asyncio", "async_sessionmaker")
 
 
 class ExpireOnCommit(Box[Factory | RanFactory | StaleRead]):

@@ -65,6 +65,10 @@ class RanEngine(Made):
         """Return no edit: the source does not show where."""
         return ()
 
+    def pool_edits(self, **_given: str) -> tuple[Edit, ...]:
+        """Return no edit, as above."""
+        return ()
+
     def with_option(self, name: str, value: str, **more: str) -> str:
         """Return the options to add where the engine is made."""
         return ", ".join(f"{key}={text}" for key, text in {name: value, **more}.items())

@@ -214,13 +214,25 @@ class Engine(Made):
         call = self.call if self._takes(*changed) else self.made
         return call_with(call.node, changed, [key for key in changed if self._may_be_given(key)])
 
-    def edits(self, name: str, value: str) -> tuple[Edit, ...]:
+    def edits(self, name: str, value: str, *, safe: bool = True) -> tuple[Edit, ...]:
         """Return the edit that sets an option; none where another place may give it too."""
         if self.argument:
             return ()
         call = self.call if self._takes(name) else self.made
         among = any(each.arg is None for each in call.node.keywords) and self._may_be_given(name)
-        return () if among else (Edit(call.place, name, value),)
+        return () if among else (Edit(call.place, name, value, safe),)
+
+    def pool_edits(self, **given: str) -> tuple[Edit, ...]:
+        """Return the edits that set options of a pool; none where some way may have none, which refuses them."""
+        if any("poolclass" in way.values or way.open is not None for way in self.ways):
+            return ()
+        edits = [self.edits(name, value, safe=False) for name, value in given.items()]
+        return tuple(edit for each in edits for edit in each) if all(edits) else ()
+
+    def setting_edits(self, name: str, value: str, *, safe: bool = True) -> tuple[Edit, ...]:
+        """Return the edit that gives its Database a setting."""
+        call = self.adopted or self.call
+        return () if any(each.arg is None for each in call.node.keywords) else (Edit(call.place, name, value, safe),)
 
     def _takes(self, *names: str) -> bool:
         """Tell whether the call takes options that are not written there: one of the project's own may not."""

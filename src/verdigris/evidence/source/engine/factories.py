@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
-from verdigris.evidence.judgement import Edit, Made
+from verdigris.evidence.judgement import Edit, How, Made
 from verdigris.evidence.source.engine.configured import asking, configured, within
 from verdigris.evidence.source.engine.engines import DATABASE, key_of, role_of_call
 from verdigris.evidence.source.reading.arguments import Argument, Frame, Options, keyword
@@ -15,6 +15,7 @@ from verdigris.evidence.source.reading.calls import Call, depends_on_parameters
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import Assigned, External
+from verdigris.evidence.source.reading.naming import importable
 from verdigris.evidence.source.reading.paste import call_with
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY
 from verdigris.evidence.values import Known, Missing, Place, Unknown, Value, agree
@@ -97,6 +98,15 @@ class Factory(Made):
         """Return the call with another maker, to paste; its `class_` stays, as that of SQLModel alone has `exec()`."""
         arguments = [ast.unparse(each) for each in (*self.call.node.args, *self.call.node.keywords)]
         return f"{maker}({', '.join(arguments)})"
+
+    def renaming(self, module: str, maker: str) -> tuple[Edit, ...]:
+        """Return the edit that makes it by another maker of a module; none where arguments would be others' there."""
+        func = self.call.node.func
+        made = importable(self.call.scope, module, maker)
+        if made is None or not isinstance(func, (ast.Name, ast.Attribute)) or len(self.call.node.args) > 1:
+            return ()
+        old = ast.unparse(func)
+        return (Edit(self.call.place, old, made.name, safe=False, how=How.CALLEE, imports=made.imports),)
 
     @property
     def as_factory(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.judgement import Edit, How
 from verdigris.evidence.source.reading.arguments import keyword
 from verdigris.evidence.source.reading.paste import dictionary_with
 from verdigris.evidence.values import Known, Missing, Unknown, Value, agree
@@ -59,14 +60,35 @@ class TimeLimits:
         if engine.ours:
             return engine.with_setting("command_timeout", "60.0")
         argued = [way.values["connect_args"] for way in engine.ways if "connect_args" in way.values]
-        connect, statement = self._words(engine, argued)
-        missing = {
-            **(connect if isinstance(limits.connect, Missing) else {}),
-            **(statement if isinstance(limits.statement, Missing) else {}),
-        }
+        missing = self._missing(engine, limits, argued)
         among = next((each.node for each in argued if isinstance(each.node, ast.Dict)), None)  # of the `**options`
         given = keyword(engine.call.node, "connect_args") or among
         return engine.with_option("connect_args", dictionary_with(given, missing))
+
+    def edits(self, engine: Engine, limits: Limits) -> tuple[Edit, ...]:
+        """Return the edits that set the limits that an engine lacks; none where its driver is not known for certain."""
+        if engine.ours:
+            return engine.setting_edits("command_timeout", "60.0", safe=False)
+        texts = [] if engine.url is None else engine.urls.drivers(engine.url)
+        drivers = {(text.scheme or "").partition("+")[2] for text in texts}
+        argued = [way.values["connect_args"] for way in engine.ways if "connect_args" in way.values]
+        given = keyword(engine.call.node, "connect_args")
+        if len(drivers) != 1 or not drivers <= {"asyncpg", *(name for names in _WORDS for name in names)}:
+            return ()
+        missing = self._missing(engine, limits, argued)
+        if given is None and not argued:
+            return engine.edits("connect_args", dictionary_with(None, missing), safe=False)
+        if not isinstance(given, ast.Dict) or None in given.keys or missing.keys() & {"options", "init_command"}:
+            return ()
+        place = engine.call.module.place(given)
+        return tuple(Edit(place, name, value, safe=False, how=How.ITEM) for name, value in missing.items())
+
+    def _missing(self, engine: Engine, limits: Limits, argued: list[Argument]) -> dict[str, str]:
+        connect, statement = self._words(engine, argued)
+        return {
+            **(connect if isinstance(limits.connect, Missing) else {}),
+            **(statement if isinstance(limits.statement, Missing) else {}),
+        }
 
     def _words(self, engine: Engine, argued: list[Argument]) -> _Words:
         """Return how the engine's driver is told to give up; asyncpg's words where nobody knows which it is."""

@@ -127,7 +127,7 @@ def _type(node: ast.expr, scope: Scope) -> tuple[str, tuple[str, ...]] | None:
     given = node if isinstance(node, ast.Call) else ast.Call(func, [], [])
     if not is_external(func, scope, "sqlalchemy") or not all(map(_kept, given.keywords)):
         return None
-    leaf = leaf_within(func)
+    leaf = _original(func, scope)
     if leaf == "ARRAY" and len(given.args) == 1 and not given.keywords:
         inner = _type(given.args[0], scope)
         return None if inner is None else (f"list[{inner[0]}]", inner[1])
@@ -138,6 +138,13 @@ def _type(node: ast.expr, scope: Scope) -> tuple[str, tuple[str, ...]] | None:
         return (name, ()) if name and scope.lookup(name) is None else None
     found = importable(scope, module, name)
     return None if found is None else (found.name, found.imports)
+
+
+def _original(func: ast.expr, scope: Scope) -> str:
+    """Return the name that a type has where it is defined: `Enum as SQLEnum` is an Enum."""
+    found = scope.lookup(func.id) if isinstance(func, ast.Name) else None
+    origin = found[1][-1].origin if found is not None else None
+    return origin[1] or "" if origin is not None else leaf_within(func)
 
 
 def _kept(option: ast.keyword) -> bool:

@@ -6,6 +6,8 @@ import ast
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verdigris.evidence.source.reading.modules import Binding, Scope
 
 
@@ -23,19 +25,27 @@ def importable(scope: Scope, module: str, name: str) -> Importable | None:
         where, bindings = found
         if all(_at_head(each, where) and each.origin == (module, name) for each in bindings):
             return Importable(name)
-    for alias, bindings in scope.module.scope.bindings.items():
-        if not all(_at_head(each, scope.module.scope) for each in bindings):
-            continue
-        seen = scope.lookup(alias)
-        if seen is None or seen[0] is not scope.module.scope:
-            continue
-        if all(each.origin == (module, name) for each in bindings):
+    seen = list(_imported(scope))
+    for alias, origin in seen:
+        if origin == (module, name):
             return Importable(alias)
-        if all(each.origin in {(module, None), _split(module)} for each in bindings):
+    free = not any(name in inner.bindings for inner in scope.module.scope.walk())
+    if free and any(origin[0] == module and origin[1] is not None for _, origin in seen):
+        return Importable(name, (f"{module}:{name}",))
+    for alias, origin in seen:
+        if origin in {(module, None), _split(module)}:
             return Importable(f"{alias}.{name}")
-    if any(name in inner.bindings for inner in scope.module.scope.walk()):
-        return None
-    return Importable(name, (f"{module}:{name}",))
+    return Importable(name, (f"{module}:{name}",)) if free else None
+
+
+def _imported(scope: Scope) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Yield the names that the module imports and that mean in a scope what they mean there, with their origins."""
+    outer = scope.module.scope
+    for alias, bindings in outer.bindings.items():
+        seen = scope.lookup(alias)
+        origins = {each.origin for each in bindings if _at_head(each, outer)}
+        if len(origins) == 1 and len(bindings) == 1 and seen is not None and seen[0] is outer:
+            yield from ((alias, origin) for origin in origins if origin is not None)
 
 
 def _split(module: str) -> tuple[str, str | None]:

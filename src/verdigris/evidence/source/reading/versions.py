@@ -17,7 +17,8 @@ def _asked(files: Files, package: str) -> Iterator[str]:
     """Yield what requirements and pyproject.toml ask for of a package: `>=0.115,<1`."""
     named = package.replace("-", "[-_.]")
     pattern = re.compile(
-        rf"""["'\s]{named}(?:\[[^\]]*\])?["']?\s*(?:=\s*["{{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}}]*)"""
+        rf"""["'\s]{named}(?:\[[^\]]*\])?["']?\s*(?:=\s*["{{]?(?:.*?version\s*=\s*)?["']?)?\s*([^"'\n;}}]*)""",
+        re.IGNORECASE,  # packages are
     )
     for path, text in files.settings.items():
         if path.endswith((".txt", "pyproject.toml")):
@@ -56,6 +57,29 @@ def at_least(files: Files, package: str, release: tuple[int, ...]) -> bool | Non
     lowest = [_lower(asked) for asked in _asked(files, package)]
     settled = bool(lowest) and all(each is not None and each >= release for each in lowest)
     return True if settled else None
+
+
+def is_before(files: Files, package: str, release: tuple[int, ...]) -> bool:
+    """Tell whether a project's files say that it has an older release of a package than this one."""
+    locked = _locked(files, package)
+    if locked:
+        return any(_numbers(version) < release for version in locked)
+    return any(_ends_before(part, release) for asked in _asked(files, package) for part in asked.split(","))
+
+
+def _ends_before(part: str, release: tuple[int, ...]) -> bool:
+    """Tell whether one bound of a requirement keeps a release out: `<2`, `==1.4.46`, `~=1.4`, `^1.4`."""
+    found = re.match(r"\s*(<=|<|==|~=|\^|~|=)\s*(\d[\d.]*)", part)
+    if found is None:
+        return False
+    bound = _numbers(found[2])
+    return bound < release or (found[1] == "<" and _trimmed(bound) == _trimmed(release))
+
+
+def _trimmed(version: tuple[int, ...]) -> tuple[int, ...]:
+    while version and version[-1] == 0:
+        version = version[:-1]
+    return version
 
 
 def _numbers(version: str) -> tuple[int, ...]:

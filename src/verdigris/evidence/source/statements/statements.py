@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class LoaderOption(Subject):
     call: Call
     innerjoin: Value
     limited: bool  # the statement it stands on has a LIMIT
+    again: tuple[Call, ...] = ()  # where the same step begins another branch of the statement
 
     @property
     def short(self) -> str:
@@ -74,10 +75,10 @@ class Statements:
         for call in self.source.calls.named(*EAGER, "load"):
             if call.module.role is Role.APPLICATION:
                 found += self._option(call)
-        first: dict[tuple[int, str], LoaderOption] = {}
+        steps: dict[tuple[int, str], list[LoaderOption]] = {}
         for option in sorted(found, key=lambda option: option.place):
-            first.setdefault(_step(option.call), option)
-        return list(first.values())
+            steps.setdefault(_step(option.call), []).append(option)
+        return [replace(first, again=tuple(each.call for each in more)) for first, *more in steps.values()]
 
     def _option(self, call: Call) -> Iterator[LoaderOption]:
         strategy = self.strategy(call)
