@@ -31,8 +31,10 @@ def fixed(tmp_path, monkeypatch, text, box, *options, asked="sqlalchemy>=2"):
         ),
         (
             f"create_async_engine(\n    {URL},\n    connect_args={{\n        'timeout': 9,  # slow\n    }},\n)",
-            (f"create_async_engine(\n    {URL},\n    connect_args={{\n        'timeout': 9,  # slow\n"
-            '        "command_timeout": 60,\n    },\n)'),
+            (
+                f"create_async_engine(\n    {URL},\n    connect_args={{\n        'timeout': 9,  # slow\n"
+                '        "command_timeout": 60,\n    },\n)'
+            ),
         ),
     ],
 )
