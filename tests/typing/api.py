@@ -7,7 +7,7 @@ from typing import Annotated, Any, assert_type
 from fastapi import APIRouter, Depends, FastAPI, Response
 from pydantic import BaseModel
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapped, mapped_column
 
 from verdigris import AsyncSession as OurSession
@@ -85,6 +85,22 @@ async def sessions_of_ones_own(engine: AsyncEngine) -> None:
     anywhere: Database = own
     install(FastAPI(), anywhere)
     Database(session_class=AsyncSession)  # type: ignore[type-var]  # SQLAlchemy's lacks the guards
+
+
+class UnitOfWork:
+    """As services have it: annotated with SQLAlchemy's classes, which stay when the engine becomes a Database."""
+
+    def __init__(self, factory: async_sessionmaker[AsyncSession]) -> None:
+        self.session = factory()
+
+
+async def factories_in_code_that_is_there() -> None:
+    UnitOfWork(Database().session)
+    own = Database(session_class=Audited)
+    UnitOfWork(own.session)
+    async with own.session.begin() as session:
+        assert_type(session, Audited)
+    assert_type(Database().session(), OurSession)
 
 
 db = Database()

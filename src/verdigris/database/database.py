@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from verdigris.database.units import SessionFactory
     from verdigris.performance import PoolStatus, Queries
 
 log = logging.getLogger("verdigris")
@@ -254,7 +255,7 @@ class Database(Units[S_co], JSONReads):
         self.retry = retry if isinstance(retry, Retry) else Retry() if retry else NO_RETRY
         self._budget = Budget(self.retry)
         self.lane = Lane(engine, self._budget, shortcuts=settings.shortcuts)
-        self.session: async_sessionmaker[S_co] = factory(engine, settings, self.lane)
+        self.session = cast("SessionFactory[S_co]", factory(engine, settings, self.lane))
         self._levels: dict[str, AsyncEngine] = {}
         self._reading = Reading(engine, self.session, self.replicas, self._budget)
         self._side_by_side = SideBySide(engine.sync_engine)

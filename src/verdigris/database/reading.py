@@ -28,10 +28,11 @@ from verdigris.session import AsyncSession
 from verdigris.session.guard import guarded
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
     from verdigris.concurrency import Budget
+    from verdigris.database.units import SessionFactory
 
 log = logging.getLogger("verdigris")
 _ALONE, _SNAPSHOT = "AUTOCOMMIT", "REPEATABLE READ"
@@ -43,7 +44,7 @@ class Reading(Generic[S_co]):
     """Opens the sessions of one database that only read."""
 
     primary: AsyncEngine
-    session: async_sessionmaker[S_co]
+    session: SessionFactory[S_co]
     replicas: Replicas
     budget: Budget
     _binds: dict[tuple[int, str | None], AsyncEngine] = field(default_factory=dict)

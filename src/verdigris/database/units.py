@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemySession
+    from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 
     from verdigris.database.gathering import SideBySide
     from verdigris.database.replicas import Replicas
@@ -30,6 +32,22 @@ if TYPE_CHECKING:
 else:
     S_co = TypeVar("S_co", bound=AsyncSession, covariant=True)
     S = TypeVar("S", bound=AsyncSession)
+
+if TYPE_CHECKING:
+
+    class SessionFactory(async_sessionmaker[SQLAlchemySession], Generic[S_co]):
+        """What `db.session` is to type checkers: a factory such as a team's code is annotated with, of our sessions.
+
+        `async_sessionmaker` is invariant: one of our class would not be one of SQLAlchemy's.
+        """
+
+        class_: type[S_co]
+
+        def __call__(self, **local_kw: Any) -> S_co: ...
+
+        def begin(self) -> _AsyncSessionContextManager[S_co]: ...  # type: ignore[override]  # invariant as well
+
+
 T = TypeVar("T")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -42,7 +60,7 @@ class Units(Generic[S_co]):
     """The part of `Database` that opens sessions for units of work and runs them."""
 
     engine: AsyncEngine
-    session: async_sessionmaker[S_co]
+    session: SessionFactory[S_co]
     replicas: Replicas
     _budget: Budget
     retry: Retry

@@ -77,7 +77,7 @@ class Sandbox(Database):
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **{**options, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1.0})
         given = {name: self.session.kw[name] for name in COPIED if name in self.session.kw}
-        self.session = async_sessionmaker(
+        inside: Any = async_sessionmaker(
             self.engine,
             class_=self.session.class_,
             sync_session_class=self.inside(self.session.kw.get("sync_session_class", Session)),
@@ -85,6 +85,7 @@ class Sandbox(Database):
             info={_KEY: self},
             **given,
         )
+        self.session = inside
         self.lane = _LaneInside(self)
         self._outer: Connection | None = None
         self._home: asyncio.AbstractEventLoop | None = None
