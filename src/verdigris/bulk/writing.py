@@ -29,9 +29,8 @@ log = logging.getLogger("verdigris.bulk")
 
 _PARAMETERS = 32_767  # what one statement of the extended protocol can carry
 _ROW_SECURITY = "SELECT row_security_active(to_regclass($1))"
-_LINE = re.compile(
-    r"^COPY .*?, \w+ (\d+)", re.MULTILINE
-)  # "COPY products, line 3, column price": the word is translated
+# Of "COPY products, line 3, column price", in which the word is translated.
+_LINE = re.compile(r"^COPY .*?, \w+ (\d+)", re.MULTILINE)
 
 
 class Writer:

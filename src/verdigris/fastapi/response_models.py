@@ -17,6 +17,7 @@ from sqlalchemy.orm.util import AliasedClass
 from verdigris.errors import ConfigurationError
 from verdigris.loading import load, plan
 from verdigris.loading.code import closed_over, function_of, names_of, reached
+from verdigris.loading.naming import type_name
 from verdigris.loading.schema import models
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class _Pair:
     schema: Any
 
     def __str__(self) -> str:
-        return f"load({self.entity.__name__}, {getattr(self.schema, '__name__', self.schema)})"
+        return f"load({self.entity.__name__}, {type_name(self.schema)})"
 
 
 def problems(endpoint: Callable[..., Any], response_model: Any) -> Iterator[str]:

@@ -201,10 +201,8 @@ def _one(engine: Engine, asking: _Asking) -> Following | None:
     context: Any = SimpleNamespace(_is_server_side=False, compiled=compiled)
     one = Following(_path(statement), keys, text, compiled._cached_metadata, context, ())
     one.instances(asking.context.session, statement, {}, options, [])
-    top = (
-        asking.context.top_level_context or asking.context
-    )  # which notes what loaders of these objects ask for in turn
-    more = following(engine, top)
+    top = asking.context.top_level_context or asking.context
+    more = following(engine, top)  # which notes what loaders of these objects ask for in turn
     return None if more is None else replace(one, following=more)
 
 

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 _KEPT = 500  # shapes that were used last, and up to as many of those before them; as many that are being learnt
 _SEVERAL = 2  # rows, which loading makes as fast
-_LOOKS = (
-    10  # for what the engine has made of a shape, after 1, 2, 4, 8 … of its statements: many may wait for the first
-)
+#: For what the engine has made of a shape, after 1, 2, 4, 8 … of its statements: many may wait for the first.
+_LOOKS = 10
 #: What the ORM says to the engine of its loads; rows are made into objects when they are there, as AsyncSession does.
 _UNBUFFERED: immutabledict[str, Any] = immutabledict({"_result_disable_adapt_to_context": True})
 _OPTIONS: immutabledict[str, Any] = _UNBUFFERED.union({"prebuffer_rows": True})
 
 _tuples: Any = methodcaller("_raw_all_tuples" if hasattr(IteratorResult, "_raw_all_tuples") else "_raw_all_rows")  # 2.0
 
+#: Of an argument: which of the statement's values it is, and what makes it the driver's; else the constant that it is.
 Source = tuple[int | None, "Callable[[Any], Any] | None", Any]
 
 
@@ -57,9 +57,7 @@ class Plan:
     """How statements of one shape are run."""
 
     text: str
-    sources: tuple[
-        Source, ...
-    ]  # of each argument: which of the statement's values, what makes it the driver's; else it
+    sources: tuple[Source, ...]  # of each argument
     metadata: Any
     context: Any  # what loading asks of an execution context
     compile_state: Any

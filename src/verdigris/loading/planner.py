@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
 from verdigris.loading import refusals
 from verdigris.loading import schema as shape
 from verdigris.loading.attributes import HOPS, Anything, Column, Part, Relation, Touched, named, touched
+from verdigris.loading.naming import type_name
 from verdigris.loading.values import Plan, Step
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def plan(entity: type, schema: Any, *, depth: int = DEPTH) -> Plan:
     behalf: a property, a hybrid property or an association proxy of the entity, a validator that sees the raw value.
     """
     mapper: Any = inspect(entity, raiseerr=False)
-    name = getattr(schema, "__name__", str(schema))
+    name = type_name(schema)
     if not isinstance(mapper, Mapper):
         raise refusals.not_a_mapped_class(entity, name)
     schemas = shape.models(schema)

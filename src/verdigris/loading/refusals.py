@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from verdigris.errors import ConfigurationError
+from verdigris.loading.attributes import Relation
+from verdigris.loading.naming import dotted
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper, MapperProperty
 
-    from verdigris.loading.attributes import Relation, Touched
+    from verdigris.loading.attributes import Touched
     from verdigris.loading.schema import Field
 
 _PAGE = "loading/all-loaded"
@@ -68,8 +70,6 @@ def missing(mapper: Mapper[Any], each: Field) -> Problem:
 
 def mismatch(found: tuple[Touched, ...], each: Field) -> Problem | None:
     """Return the problem of a field that asks for one where there are many, for a dict where there is a list, etc."""
-    from verdigris.loading.attributes import Relation
-
     for item in found:
         if not isinstance(item, Relation) or item.path or not item.plain or each.form is None:
             continue
@@ -83,7 +83,7 @@ def mismatch(found: tuple[Touched, ...], each: Field) -> Problem | None:
         asks = _FORMS.get(each.form, f"one {model}") if has != "one" else f"{_FORMS[each.form]} of {model}"
         write = {"one": model, "many": f"list[{model}]", "dict": f"dict[str, {model}]"}[has]
         return Problem(
-            f"{_dotted(item.prop)} is {is_}, {each} asks for {asks}",
+            f"{dotted(item.prop)} is {is_}, {each} asks for {asks}",
             "Pydantic would refuse every row.",
             (f"{each.name}: {write}   # in {each.model.__name__}",),
         )
@@ -117,12 +117,8 @@ def refuse_unloadable(item: Relation, field: str) -> None:
 def endless(field: str, back: MapperProperty[Any], prop: MapperProperty[Any]) -> ConfigurationError:
     """Return the error for there and back again with the same schemas: each object would contain itself."""
     return ConfigurationError(
-        f"{field} leads back where it came from with the same model: {_dotted(back)}, then {_dotted(prop)}.",
+        f"{field} leads back where it came from with the same model: {dotted(back)}, then {dotted(prop)}.",
         why="Every value would contain itself; Pydantic refuses such a value, whatever is loaded.",
-        do=(f"give {_dotted(prop)} a model without the way back, or leave {field} out",),
+        do=(f"give {dotted(prop)} a model without the way back, or leave {field} out",),
         page=_PAGE,
     )
-
-
-def _dotted(prop: MapperProperty[Any]) -> str:
-    return f"{prop.parent.class_.__name__}.{prop.key}"

@@ -110,9 +110,8 @@ class _Entry:
     operation: Histogram
     reads: bool
     seen: int = 0  # when it was last, counted in statements
-    sites: dict[tuple[int, int, str | None], _AtSite] = field(
-        default_factory=dict
-    )  # by the code's identity: it is kept
+    #: By the identity of the place's code, which its site keeps, its instruction, and the route.
+    sites: dict[tuple[int, int, str | None], _AtSite] = field(default_factory=dict)
     plan: Explained | None = None
 
 
@@ -185,9 +184,8 @@ class Queries:
             entry = self._enter(statement)
         self._observed = entry.seen = self._observed + 1
         place, route = calling_place(), current_route()
-        key = (
-            (0, 0, route) if place is None else (id(place.code), place.instruction, route)
-        )  # a code's hash reads it all
+        # not the code itself, whose hash reads all of it
+        key = (0, 0, route) if place is None else (id(place.code), place.instruction, route)
         site = entry.sites.get(key)
         if site is None:
             site = entry.sites[key] = _AtSite(place=place, route=route)

@@ -16,6 +16,7 @@ from verdigris.loading.json import instances
 from verdigris.loading.json.planner import Options, Planner
 from verdigris.loading.json.schema import Field as SchemaField
 from verdigris.loading.json.schema import InPython, Reader, function, refuse_init
+from verdigris.loading.naming import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,9 +74,8 @@ class Answer:
         if self.models:
             return
         name, row = entity.__name__, f"{entity.__name__}Out"
-        asked = getattr(type_, "__name__", str(type_)) if isinstance(type_, type) else str(type_)
         raise ConfigurationError(
-            f"rows of {name} cannot be read into {asked}: there is no Pydantic model in it.",
+            f"rows of {name} cannot be read into {type_name(type_)}: there is no Pydantic model in it.",
             why="What is read, and by which name it is answered, is what the fields of a response model say.",
             do=(
                 f"class {row}(BaseModel): ...",

@@ -15,6 +15,7 @@ from verdigris.loading.json.read import Asked, Found, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.stream import StreamedAnswer, listed
+from verdigris.loading.naming import type_name
 from verdigris.loading.planner import DEPTH, plan
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class JSONReads:
         found, _ = self._reads.find(statement, schema, options)
         if found.answer.form != "many":
             raise ConfigurationError(
-                f"json_stream() was asked for {found.type_}, which is no list.",
+                f"json_stream() was asked for {type_name(found.type_)}, which is no list.",
                 why="What is streamed are the items of one JSON list.",
                 do=("db.json_stream(select(Order), list[OrderOut])",),
                 page="loading/all-loaded",
@@ -267,11 +268,11 @@ def explain_plan(entity: Any, schema: Any, *, depth: int = DEPTH) -> str:
     if isinstance(rows, Columns):
         columns = answer_of(rows, schema, Options())
         rows.refuse_missing(columns.models)
-        return f"{rows} -> {getattr(schema, '__name__', schema)}: {columns}"
+        return f"{rows} -> {type_name(schema)}: {columns}"
     entity = inspect(rows).mapper.class_
     made = answer(entity, schema, Options())
     made.refuse_no_model(entity, schema)
-    title = f"{entity.__name__} -> {getattr(schema, '__name__', schema)}"
+    title = f"{entity.__name__} -> {type_name(schema)}"
     if made.node is not None:
         return f"{title}: {made}"
     return f"{title}: {made}\n{plan(entity, made.row, depth=depth)}"

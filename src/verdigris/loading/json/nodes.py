@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from verdigris.loading.naming import dotted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -48,7 +50,7 @@ class One:
     missing: str | None = None
 
     def lines(self, label: str) -> Iterator[str]:
-        yield from self.node.lines(f"{label}: {_named(self.prop)}")
+        yield from self.node.lines(f"{label}: {dotted(self.prop)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Many:
     nullable: bool = False
 
     def lines(self, label: str) -> Iterator[str]:
-        yield from self.node.lines(f"{label}: each of {_named(self.prop)}")
+        yield from self.node.lines(f"{label}: each of {dotted(self.prop)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class End:
     nullable: bool = True
 
     def lines(self, label: str) -> Iterator[str]:
-        yield f"{label}: {_named(self.prop)}, which must be empty so deep, else the answer is read by load()"
+        yield f"{label}: {dotted(self.prop)}, which must be empty so deep, else the answer is read by load()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,3 @@ Node = Constant | Value | One | Many | End | Variant | Object | Subclass | Part
 def nullable(node: Node) -> bool:
     """Whether None is a value that Pydantic takes there."""
     return node.text == "null" if isinstance(node, Constant) else node.nullable
-
-
-def _named(prop: RelationshipProperty[Any]) -> str:
-    return f"{prop.parent.class_.__name__}.{prop.key}"

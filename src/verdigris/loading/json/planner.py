@@ -29,6 +29,7 @@ from verdigris.loading.json.nodes import (
 )
 from verdigris.loading.json.schema import Field, InPython, Model, Purpose, Reader, function, readable, refuse_init
 from verdigris.loading.json.types import Unsupported, encode, is_json
+from verdigris.loading.naming import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,9 +237,9 @@ class Planner:
 
     def _relationship(self, asked: Asked, prop: RelationshipProperty[Any], rest: Path) -> Node | None:
         if prop.lazy in {"dynamic", "write_only"}:
-            raise InPython(f"{_dotted(prop)} is never loaded as a whole")
+            raise InPython(f"{dotted(prop)} is never loaded as a whole")
         if prop.entity.is_aliased_class:
-            raise InPython(f"{_dotted(prop)} leads to an alias of {prop.mapper.class_.__name__}")
+            raise InPython(f"{dotted(prop)} leads to an alias of {prop.mapper.class_.__name__}")
         if not prop.uselist:
             return self._one(asked, prop, rest)
         _refuse_order(prop)
@@ -250,11 +251,11 @@ class Planner:
         if rest and asked.model.config.get("strict"):
             raise InPython("what a proxy gives is no list to a strict model")
         if items is None:
-            raise InPython(f"{_dotted(prop)} becomes {_said(schema)}")
+            raise InPython(f"{dotted(prop)} becomes {_said(schema)}")
         if rest:
             node = self._attribute(asked.inside(items), rest, mapper=prop.mapper)
             if node is None or isinstance(node, Many):
-                raise InPython(f"what is collected from {_dotted(prop)} is no single value")
+                raise InPython(f"what is collected from {dotted(prop)} is no single value")
             return Many(prop, node, optional)
         if self._ends(asked.above, items):
             return End(prop, optional)
@@ -360,12 +361,8 @@ def _refuse_order(prop: RelationshipProperty[Any]) -> None:
         made: Any = kind()
         if isinstance(made, list):
             return
-    raise InPython(f"{_dotted(prop)} is no list")
+    raise InPython(f"{dotted(prop)} is no list")
 
 
 def _said(schema: Schema) -> str:
     return "member of a union" if schema["type"] == "union" else str(schema["type"])
-
-
-def _dotted(prop: RelationshipProperty[Any]) -> str:
-    return f"{prop.parent.class_.__name__}.{prop.key}"

@@ -26,6 +26,7 @@ from verdigris.loading.json.listeners import (
 )
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.schema import InPython
+from verdigris.loading.naming import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,9 +58,8 @@ class Found:
     reason: str | None
 
     def __str__(self) -> str:
-        name = getattr(self.type_, "__name__", str(self.type_)) if isinstance(self.type_, type) else str(self.type_)
         rows = self.entity if isinstance(self.entity, Columns) else inspect(self.entity).mapper.class_.__name__
-        return f"{rows} -> {name}"
+        return f"{rows} -> {type_name(self.type_)}"
 
 
 @dataclass(frozen=True, slots=True)

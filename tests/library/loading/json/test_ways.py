@@ -279,7 +279,7 @@ async def test_what_sql_cannot_say_is_read_by_load_and_said_once_with_the_reason
 
     assert len(bodies) == 1
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"{entity.__name__} -> list[{schema.__module__}.{schema.__name__}] is read by load(), because of {reason}"
+        f"{entity.__name__} -> list[{schema.__name__}] is read by load(), because of {reason}"
     ]
     assert reason in explain_plan(entity, schema)
 
@@ -306,6 +306,13 @@ def test_the_plan_says_what_will_run():
         "  lines: each of Order.lines -> LineOut\n"
         "    sku: Line.sku"
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"), [(list[OrderOut], "list[OrderOut]"), (OrderOut | None, "OrderOut | None")]
+)
+def test_the_plan_names_a_type_as_it_is_written(schema, named):
+    assert explain_plan(Order, schema).startswith(f"Order -> {named}: ")
 
 
 async def test_what_can_never_become_the_model_is_refused_with_both_names(db):
