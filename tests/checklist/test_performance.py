@@ -148,3 +148,69 @@ def test_what_measures_an_engine_is_advised_by_its_kind_and_name(tmp_path, made,
     assert finding.fix is not None
     assert finding.fix.startswith(advised)
     assert ("from_engine" in finding.fix) is ("from_engine" in advised)
+
+
+ENGINE = """
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop")
+"""
+
+
+@pytest.mark.parametrize(
+    ("instrumented", "verdict"),
+    [
+        ("SQLAlchemyInstrumentor().instrument()", (1, 0)),
+        ("SQLAlchemyInstrumentor().instrument(tracer_provider=None)", (1, 0)),
+        ("SQLAlchemyInstrumentor().instrument(engine=engine.sync_engine)", (0, 0)),
+        ("SQLAlchemyInstrumentor().instrument(**options)", (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("box", ["pool-metrics", "query-times"])
+def test_an_instrumentation_that_names_no_engine_leaves_it_open_which_it_reaches(tmp_path, box, instrumented, verdict):
+    library = "from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor\n"
+
+    outcome = conclude(box, tmp_path, f"{ENGINE}{library}\ndef start(options):\n    {instrumented}\n")
+
+    assert (len(outcome.doubts), len(outcome.findings)) == verdict
+    assert all(doubt.settle == "name it: instrument(engine=engine.sync_engine)" for doubt in outcome.doubts)
+
+
+@pytest.mark.parametrize(
+    ("options", "findings"),
+    [
+        ("dsn=dsn", 1),
+        ("dsn=dsn, traces_sample_rate=0.0", 1),
+        ("dsn=dsn, integrations=[SqlalchemyIntegration()]", 1),
+        ("dsn=dsn, traces_sample_rate=0.1", 0),
+        ("dsn=dsn, traces_sampler=dsn.sampled", 0),
+        ("**dsn", 0),
+    ],
+)
+def test_sentry_records_query_times_where_it_traces(tmp_path, options, findings):
+    sentry = (
+        "import sentry_sdk\nfrom sentry_sdk.integrations.sqlalchemy import SqlalchemyIntegration\n"
+        f"\ndef start(dsn):\n    sentry_sdk.init({options})\n"
+    )
+
+    outcome = conclude("query-times", tmp_path, ENGINE + sentry)
+
+    assert len(outcome.findings) == findings
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "findings"),
+    [
+        ("connect", 'connection.cursor().execute("PRAGMA foreign_keys=ON")', 1),
+        ("connect", "connection.run_async(register)", 1),
+        ("checkout", 'connection.cursor().execute("RESET search_path")', 1),
+        ("checkout", "in_use.inc()", 0),
+    ],
+)
+def test_a_listener_that_prepares_a_connection_does_not_measure_the_pool(tmp_path, name, body, findings):
+    listener = f'\n@event.listens_for(engine.sync_engine, "{name}")\ndef listener(connection, *_):\n    {body}\n'
+
+    outcome = conclude("pool-metrics", tmp_path, ENGINE + listener)
+
+    assert len(outcome.findings) == findings

@@ -206,13 +206,19 @@ def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing
                 )
             case Unknown(reason):
                 return engine.doubt(f"whether `{option}` is on is not settled: {reason}")
-    found = evidence.source.watchers(what)
-    if found:
+    found = sorted(evidence.source.watchers(what), key=lambda watcher: watcher.unaimed)
+    if found and not found[0].unaimed:
         return engine.proof(f"{found[0].name} at {found[0].place}")
     for seen in evidence.ran(engine):
         listeners = seen.pool_listeners if what == "pool" else seen.query_listeners
         if listeners:
             return engine.proof(f"{listeners[0]} watched in the run", kind=Kind.RECORDING)
+    if found:
+        return engine.doubt(
+            f"{found[0].name} at {found[0].place} names no engine: it misses each that was made before it ran, or by a "
+            "`create_async_engine` that was imported before",
+            settle=f"name it: instrument(engine={engine.variable or 'engine'}{_SYNC.get(engine.mode, '')})",
+        )
     return engine.finding("none", f"{nothing} `{engine.short}`", fix=_instrument(engine))
 
 
@@ -228,4 +234,5 @@ def _instrument(engine: Engine) -> str:
     return f"{library}   # opentelemetry-instrumentation-sqlalchemy"
 
 
+_SYNC = {"async": ".sync_engine"}
 _ADOPTED = {"postgresql+asyncpg", "postgresql", "postgres"}
