@@ -17,6 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 INSTALLED = any(each.value == "verdigris.pytest_plugin" for each in entry_points(group="pytest11"))
 LOADED = [] if INSTALLED else ["-p", "verdigris.pytest_plugin"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FRAGMENT = re.compile(r"^```python(?: fragment)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 RUN = """
     import ast, asyncio, inspect, json, sys
@@ -34,6 +35,100 @@ RUN = """
             await names["db"].dispose()
 
     asyncio.run(run(json.loads(sys.stdin.read())))
+"""
+
+# What a fragment takes for granted: the names of a service, and values for the parameters of its functions.
+SERVICE = """
+    import os
+    from contextvars import ContextVar
+    from types import SimpleNamespace
+    from typing import Annotated, Any, AsyncIterator, Generic, TypeVar
+
+    from fastapi import APIRouter, Depends, FastAPI, Response
+    from pydantic import BaseModel
+    from sqlalchemy import ForeignKey, bindparam, event, func, select
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+    from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, selectinload
+    from verdigris import Base, Database, after_commit, explain_plan, load
+    from verdigris.fastapi import Route, install
+    from verdigris.loading import plan
+
+    class Customer(Base):
+        __tablename__ = "customers"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        email: Mapped[str] = mapped_column(unique=True)
+
+    class Product(Base):
+        __tablename__ = "products"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Order(Base):
+        __tablename__ = "orders"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        number: Mapped[int]
+        status: Mapped[str]
+        customer_id: Mapped[int] = mapped_column(ForeignKey("customers.id"))
+        customer: Mapped[Customer] = relationship()
+        lines: Mapped[list["Line"]] = relationship()
+        payments: Mapped[list["Payment"]] = relationship()
+
+    class Line(Base):
+        __tablename__ = "lines"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+        product_id: Mapped[int] = mapped_column(ForeignKey("products.id"))
+        product: Mapped[Product] = relationship()
+
+    class Payment(Base):
+        __tablename__ = "payments"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+
+    class CustomerOut(BaseModel):
+        id: int
+
+    class LineOut(BaseModel):
+        product: CustomerOut
+
+    class OrderOut(BaseModel):
+        id: int
+        customer: CustomerOut
+        lines: list[LineOut]
+
+    db = Database()
+    app = FastAPI()
+    SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function")]
+    T = TypeVar("T")
+    id, order, session = 1, Order(id=1), db.session()
+    primary_url = replica_url = os.environ["DATABASE_URL"]
+    settings = SimpleNamespace(database_url=primary_url)
+    mail = SimpleNamespace(welcome=lambda email: None)
+
+    class EmailTaken(Exception):
+        pass
+
+    def the_tenant_of_the_request() -> str:
+        return "acme"
+
+    async def work(session: AsyncSession) -> None:
+        await session.merge(Customer(id=1, email="a@b.example"))
+        await session.merge(Order(id=1, number=1, status="new", customer_id=1))
+
+    async def register(session: AsyncSession) -> None:
+        session.add(Customer(id=2, email="a@b.example"))
+"""
+
+SERVED = """
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    await db.transaction(work)
+    del Base        # whose tables would be made after each block, on servers that a page only names
 """
 
 APPLICATION = """
@@ -79,6 +174,40 @@ def python(*arguments, cwd, url, given=""):
         command, cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=120, check=False
     )
     return ran.returncode, ran.stdout + ran.stderr
+
+
+def as_it_runs(fragment):
+    """Return a fragment as code that runs where it stands: what returns is the end of a function, which is called."""
+    if not re.search(r"^return ", fragment, re.MULTILINE):
+        return fragment
+    return f"async def handler():\n{textwrap.indent(fragment, '    ')}\nawait handler()"
+
+
+def run_fragments(page, *, cwd, url):
+    fragments = FRAGMENT.findall((DOCS / page).read_text("utf-8"))
+    given = [textwrap.dedent(SERVICE), textwrap.dedent(SERVED), *map(as_it_runs, fragments)]
+    return python("-c", textwrap.dedent(RUN), cwd=cwd, url=url, given=json.dumps(given))
+
+
+@pytest.mark.parametrize("page", ["json-read.md", "reads.md", "topologies.md", "transactions.md"])
+def test_the_fragments_of_a_page_run_where_the_names_of_a_service_are_known(page, database_url, tmp_path):
+    code, said = run_fragments(page, cwd=tmp_path, url=database_url)
+
+    assert code == 0, said
+
+
+def test_the_fragments_of_the_loading_page_print_what_it_says(database_url, tmp_path):
+    code, said = run_fragments("loading.md", cwd=tmp_path, url=database_url)
+
+    assert code == 0, said
+    assert "".join(f"# {line}\n" for line in said.splitlines()) in (DOCS / "loading.md").read_text("utf-8")
+
+
+def test_the_fragment_of_the_page_of_errors_ends_as_it_says(database_url, tmp_path):
+    code, said = run_fragments("errors.md", cwd=tmp_path, url=database_url)
+
+    assert code == 1
+    assert said.rstrip().endswith("\npage.EmailTaken")
 
 
 @pytest.mark.parametrize("page", ["database.md", "monitoring.md", "models.md"])
