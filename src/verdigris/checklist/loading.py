@@ -299,12 +299,13 @@ class NoNPlusOne(Box[Looped]):
 
     def _loop(self, loop: RowQuery) -> Judgement:
         together = ", all at once" if loop.gathered else ""
-        message = f"`{loop.call}` asks the database once for each of `{loop.rows}`{together}"
+        each = "each of" if loop.different is None else f"each different `{loop.different}` of"
+        message = f"`{loop.call}` asks the database once for {each} `{loop.rows}`{together}"
         related = [(loop.loop, "the loop")]
         if loop.query != loop.place:
             related.append((loop.query, "the query"))
         if loop.works:
-            message = f"`{loop.call}` queries and writes for each of `{loop.rows}`{together}: a unit of work a row"
+            message = f"`{loop.call}` queries and writes for {each} `{loop.rows}`{together}: a unit of work a row"
         return loop.finding(
             "work" if loop.works else "loop",
             message,

@@ -16,6 +16,7 @@ from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.source.statements.asking import Asking
 from verdigris.evidence.source.statements.iterated import Iterated
+from verdigris.evidence.source.statements.remembered import Remembered, remembered
 from verdigris.evidence.source.statements.rounds import (
     LOOPS,
     Loop,
@@ -24,7 +25,6 @@ from verdigris.evidence.source.statements.rounds import (
     ends,
     header,
     is_chained,
-    is_exceptional,
     is_grouped,
     is_in_one_round,
     rounds,
@@ -55,6 +55,7 @@ class RowQuery(Subject):
     gathered: bool = False
     works: bool = False  # what is called for each row does more than to read: a unit of work for each
     unsure: str | None = None
+    different: str | None = None  # a mapping spares what was asked for before: a query for each different one of these
 
 
 class Loops:
@@ -94,6 +95,8 @@ class Loops:
     ) -> RowQuery:
         module = function.module
         _, over = header(loop)
+        known = remembered(loop, sent, function)
+        shared = gathered and self._may_share(sent, function)
         return RowQuery(
             f"{function.key} for {module.text(over)[:60]}",
             module.place(sent),
@@ -104,7 +107,8 @@ class Loops:
             function.place,
             gathered,
             self.asking.does_work(sent, function) or self._is_unit(loop, sent, function),
-            _SHARED if gathered and self._may_share(sent, function) else _unsure(loop, sent, function),
+            _SHARED if shared else _unsure(loop, sent, known),
+            module.text(known.key)[:60] if known is not None and known.empty and known.key is not None else None,
         )
 
     def _is_unit(self, loop: Loop, sent: ast.AST, function: Scope) -> bool:
@@ -165,7 +169,7 @@ def _is_gathered_later(name: str, scope: Scope) -> bool:
     )
 
 
-def _unsure(loop: Loop, sent: ast.Call | ast.Attribute, function: Scope) -> str | None:
+def _unsure(loop: Loop, sent: ast.Call | ast.Attribute, known: Remembered | None) -> str | None:
     """Say why a query may not run once for each row, or not be one that could be asked for all at once."""
     if isinstance(sent, ast.Attribute):
         return "whether the attribute is loaded already is not settled"
@@ -175,8 +179,12 @@ def _unsure(loop: Loop, sent: ast.Call | ast.Attribute, function: Scope) -> str 
         return "it ends with the first that fits"
     if is_chained(loop, sent):
         return "each round needs what the one before found"
-    if is_exceptional(loop, sent, function):
+    if known is not None and known.only is not None:
+        return f"it runs only where `{ast.unparse(known.only)[:60]}`"
+    if known is not None and not known.empty:
         return "it runs only for those that another way did not find"
+    if known is not None and known.key is not None and not known.identity:
+        return f"it asks once for each different `{ast.unparse(known.key)[:60]}`, of which there may be few"
     return None
 
 

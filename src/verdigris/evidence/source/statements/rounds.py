@@ -16,7 +16,6 @@ Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While | ast.ListComp | ast.SetCom
 LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _STATEMENTS = (ast.For, ast.AsyncFor, ast.While)
 _ELSEWHERE = DEFINITIONS | {ast.While}  # what runs at another time, or in rounds of its own
-_FILLING = {"update", "setdefault", "add"}
 
 
 def header(loop: Loop) -> tuple[ast.expr, ast.expr]:
@@ -115,7 +114,7 @@ def is_chained(loop: Loop, sent: ast.AST) -> bool:
     """Tell whether a query asks with what an earlier round's query found: a walk along a path, level by level."""
     if not isinstance(loop, _STATEMENTS):
         return False
-    assigned = list(_assignments(loop))
+    assigned = list(assignments(loop))
     asking, found = set(names(sent)), _found(sent, assigned)
     here = getattr(sent, "lineno", 0)
     for _ in range(2):  # a statement that is built in two steps
@@ -125,7 +124,7 @@ def is_chained(loop: Loop, sent: ast.AST) -> bool:
     return bool(asking & kept - fresh - set(names(header(loop)[0])))
 
 
-def _assignments(loop: Loop) -> Iterator[tuple[str, ast.expr]]:
+def assignments(loop: Loop) -> Iterator[tuple[str, ast.expr]]:
     """Yield the names that each round assigns, with their values."""
     for node in rounds(loop):
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
@@ -168,88 +167,6 @@ def is_grouped(loop: Loop) -> bool:
         match node:
             case ast.Call(func=ast.Attribute(attr="in_"), args=[ast.Name(id=name)]) if name in moving:
                 return True
-            case _:
-                pass
-    return False
-
-
-def is_exceptional(loop: Loop, sent: ast.AST, function: Scope) -> bool:
-    """Tell whether a query runs for what is missing from a mapping that was filled before the loop."""
-    inner: ast.AST = sent
-    for ancestor in function.module.ancestors(sent):
-        if ancestor is loop:
-            return False
-        if isinstance(ancestor, ast.ExceptHandler):
-            caught = ast.unparse(ancestor.type) if ancestor.type is not None else ""
-            around = function.module.parents.get(ancestor)
-            return "KeyError" not in caught or not _is_empty(around, loop, function)
-        if isinstance(ancestor, ast.If) and inner in ancestor.body:
-            if _asks_membership(ancestor.test):
-                return not _is_empty(ancestor.test, loop, function)
-            looked = _looked_up(ancestor, loop)
-            if looked is not None:
-                return not _is_empty(looked, loop, function)
-        inner = ancestor
-    return False
-
-
-def _looked_up(test: ast.If, loop: Loop) -> ast.expr | None:
-    """Return the lookup that found nothing: `row = known.get(key)`, `next(...)`, then `if row is None: await ...`."""
-    match test.test:
-        case ast.UnaryOp(op=ast.Not(), operand=ast.Name(id=name)):
-            pass
-        case ast.Compare(left=ast.Name(id=name), ops=[ast.Is()], comparators=[ast.Constant(value=None)]):
-            pass
-        case _:
-            return None
-    moving = set(names(header(loop)[0]))
-    for known, value in _assignments(loop):
-        if known == name and value.lineno < test.lineno:
-            match value:
-                case ast.Call(func=ast.Name(id="next")):
-                    return value
-                case ast.Call(func=ast.Attribute(value=base, attr="get")) if not moving & set(names(base)):
-                    return value
-                case _:
-                    pass
-    return None
-
-
-def _asks_membership(test: ast.expr) -> bool:
-    """`key not in found`: the query is for those that are missing."""
-    return any(
-        isinstance(op, (ast.In, ast.NotIn))
-        for node in ast.walk(test)
-        if isinstance(node, ast.Compare)
-        for op in node.ops
-    )
-
-
-def _is_empty(node: ast.AST | None, loop: Loop, function: Scope) -> bool:
-    """Tell whether the mapping that is looked into is empty when the loop begins: then each new key is a query."""
-    for inner in ast.walk(node) if node is not None else ():
-        if isinstance(inner, ast.Name):
-            values = [binding.value for binding in function.bindings.get(inner.id, ())]
-            if any(_is_written_empty(value) for value in values) and not _is_filled(inner.id, loop, function):
-                return True
-    return False
-
-
-def _is_written_empty(value: ast.expr | None) -> bool:
-    return isinstance(value, (ast.Dict, ast.Set)) and not ast.unparse(value).strip("{}")
-
-
-def _is_filled(name: str, loop: Loop, function: Scope) -> bool:
-    """Tell whether code before a loop puts something into a mapping: `found[key] = row`, `found.update(...)`."""
-    for node in function.nodes():
-        if getattr(node, "lineno", loop.lineno) >= loop.lineno:
-            continue
-        match node:
-            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=known))]) if known == name:
-                return True
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=known), attr=method)) if known == name:
-                if method in _FILLING:
-                    return True
             case _:
                 pass
     return False
