@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 
-from verdigris.errors import ConfigurationError
 from verdigris.fastapi import checks as _checks
 from verdigris.fastapi import problems as _problems
 from verdigris.fastapi.collector import checked_objects, patient
 from verdigris.fastapi.dispatch import ReadsFirst
+from verdigris.fastapi.joined import joining
 from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
 from verdigris.fastapi.streams import GeneratorsClosed
@@ -59,10 +59,12 @@ def install(
     below 1.
     """
     checked_objects(collect_after)
-    installed: list[Database] = getattr(app.state, "verdigris", [])
     options = {"errors": errors, "checks": checks, "fields": dict(fields or {}), "collect_after": collect_after}
-    if not _is_new(app, db, options):
+    known = joining(app)
+    if known.has(db, options):
         return
+    is_first = not known.databases
+    known.add(db, options)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -70,41 +72,19 @@ def install(
         if checks:
             _checks.check(app, db)
         if errors:
-            _problems.answer_in_mounted(app)
+            _problems.answer_in_mounted(app, known)
         async with db.lifespan(running), inner(running) as state:
             with patient(collect_after):
                 yield state
 
     app.router.lifespan_context = lifespan
-    if not installed:
+    if is_first:
         innermost = Middleware(ReadsFirst, of=app, otherwise=_problems.Wrapped)
         app.user_middleware.append(innermost)  # at the end: inside of all others
         app.add_middleware(GeneratorsClosed, dependants=functools.partial(_checks.dependants, app))
         app.add_middleware(_InRequest)
-        app.state.verdigris_fields = {}
-    app.state.verdigris_fields.update(fields or {})  # one mapping for all: the handlers are one for all
-    if errors:
-        _problems.answer_with_problems(app, app.state.verdigris_fields)
-
-
-def _is_new(app: FastAPI, db: Database, options: Mapping[str, Any]) -> bool:
-    """Note a database and the options that it is joined with; False if it is joined so already."""
-    installed: list[Database] = getattr(app.state, "verdigris", [])
-    known: list[Mapping[str, Any]] = getattr(app.state, "verdigris_options", [])
-    before = next((each for other, each in zip(installed, known, strict=True) if other is db), None)
-    if before is None:
-        app.state.verdigris, app.state.verdigris_options = [*installed, db], [*known, options]
-        return True
-    other = [name for name, value in options.items() if value != before[name]]
-    if other:
-        first, now = before[other[0]], options[other[0]]
-        raise ConfigurationError(
-            f"install(app, db) is called again for the same database, with another {' and another '.join(other)}.",
-            why=f"The first call's {other[0]}={first!r} is in force; {now!r} would be dropped.",
-            do=[f"Call it once, with all options:   install(app, db, {other[0]}={now!r})"],
-            page="docs/errors.md",
-        )
-    return False
+    if errors and known.handler is None:  # one for all databases
+        _problems.answer_with_problems(app, known)
 
 
 class _InRequest:

@@ -7,17 +7,17 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, routing
+from fastapi import FastAPI
 from starlette.routing import Mount
 
 from verdigris._places import is_application, shown
 from verdigris.errors import ConfigurationError
 from verdigris.fastapi import response_models
 from verdigris.fastapi.reads import ReadRoute
-from verdigris.fastapi.route import Route, is_generator, retrying_of
+from verdigris.fastapi.route import Route, as_served, is_generator, retrying_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from fastapi.dependencies.models import Dependant
 
@@ -150,10 +150,7 @@ def _problems(endpoint: _Endpoint, db: Database) -> Iterator[str]:
 
 
 def _endpoints(app: FastAPI, prefix: str = "") -> Iterator[_Endpoint]:
-    contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
-    routes: Iterable[Any] = contexts(app.routes) if contexts else app.routes
-    for found in routes:
-        route = getattr(found, "original_route", found)
+    for route, found in as_served(app.routes):
         if isinstance(route, Mount) and isinstance(route.app, FastAPI):
             yield from _endpoints(route.app, prefix + route.path)
         dependant = getattr(found, "dependant", None)

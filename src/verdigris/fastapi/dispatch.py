@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, routing
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route, Router, WebSocketRoute
 
 from verdigris._whole_answers import send_json
 from verdigris.fastapi.reads import MET, ReadRoute
+from verdigris.fastapi.route import as_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -150,8 +151,7 @@ def _places(routers: Iterable[Router]) -> dict[int, tuple[Router, int]]:
 def _reads(router: Router, places: Mapping[int, tuple[Router, int]]) -> Iterator[_Read]:
     """Give an application's compiled reads in the order of its routes."""
     before: list[tuple[_Segments, _Match]] = []
-    for found in _in_order(router.routes):
-        route = getattr(found, "original_route", found)
+    for route, found in as_served(router.routes):
         if isinstance(route, WebSocketRoute) or "GET" not in (getattr(found, "methods", None) or ("GET",)):
             continue
         if type(route).matches not in _MATCHING:
@@ -165,11 +165,6 @@ def _reads(router: Router, places: Mapping[int, tuple[Router, int]]) -> Iterator
                 noted = _noted(router, found, route)
                 yield _Read(segments, match, rivals, _convertors(found), route, fast, noted, place)
         before.append((segments, match))
-
-
-def _in_order(routes: Iterable[Any]) -> Iterable[Any]:
-    contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
-    return contexts(routes) if contexts else routes
 
 
 def _noted(router: Router, found: Any, route: ReadRoute) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from verdigris.errors import UNCLASSIFIED, Fault, VerdigrisError, classify
 from verdigris.errors.classify import says_not_loaded
 from verdigris.errors.sqlstates import CONNECTION_LOST, NOT_LOADED, OUTCOME_UNKNOWN, TOO_SLOW
 from verdigris.fastapi.columns import ConstraintColumns
+from verdigris.fastapi.joined import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from verdigris.fastapi.joined import Joined
 
 log = logging.getLogger("verdigris")
 _WRAPPING = frozenset(("advanced_alchemy",))  # packages whose every error of the database is one of their own
@@ -57,9 +60,9 @@ _OF_PYDANTIC = (ResponseValidationError, ValidationError)
 _PERHAPS_OURS: tuple[type[Exception], ...] = (ExceptionGroup, TimeoutError, *_OF_PYDANTIC)
 
 
-def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
+def answer_with_problems(app: FastAPI, known: Joined) -> None:
     """Add the exception handlers; a handler that the application has for the same class stays."""
-    columns = ConstraintColumns()
+    columns, fields = ConstraintColumns(), known.fields
 
     async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
         return await _answer(connection, error, _as_asked(connection, classify(error)))
@@ -70,7 +73,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
             await _close(connection, fault)
             return None
         if not fault.columns and fault.constraint and fault.constraint not in fields and fault.status < 500:
-            fault = replace(fault, columns=await columns.of(fault, app.state.verdigris))
+            fault = replace(fault, columns=await columns.of(fault, known.databases))
         return problem(fault, fields, explanation=_explained(fault, error) if app.debug else None)
 
     async def answer_if_ours(connection: HTTPConnection, error: Exception) -> Any:
@@ -88,8 +91,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         answered = other(connection, error)
         return await answered if inspect.isawaitable(answered) else answered
 
-    app.state.verdigris_answer = _answer  # for what nobody handles
-    app.state.verdigris_handler = answer
+    known.answer, known.handler = _answer, answer
     handlers: dict[Any, Any] = app.exception_handlers
     for kind in _HANDLED:
         handlers.setdefault(kind, answer)
@@ -97,7 +99,7 @@ def answer_with_problems(app: FastAPI, fields: Mapping[str, str]) -> None:
         handlers.setdefault(perhaps, answer_if_ours)
 
 
-def answer_in_mounted(app: FastAPI) -> None:
+def answer_in_mounted(app: FastAPI, known: Joined) -> None:
     """Give the applications that are mounted when this one starts the same answers.
 
     Each makes a 500 of what it does not know, and raises it again: a handler of the application around it comes too
@@ -107,7 +109,7 @@ def answer_in_mounted(app: FastAPI) -> None:
         handlers: dict[Any, Any] = mounted.exception_handlers
         if mounted.middleware_stack is None and not {Exception, 500} & handlers.keys():
             for kind in _HANDLED:
-                handlers.setdefault(kind, app.state.verdigris_handler)
+                handlers.setdefault(kind, known.handler)
             if not any(each.kwargs.get("of") is app for each in mounted.user_middleware):
                 mounted.user_middleware.append(Middleware(Wrapped, of=app))  # at the end: inside of its own
 
@@ -120,7 +122,7 @@ def _mounted(routes: Iterable[BaseRoute], seen: set[int]) -> Iterator[Starlette]
         seen.add(id(route))
         mounted = getattr(route, "_base_app", route.app)  # inside of middleware that the mount has
         if isinstance(mounted, Starlette):
-            if hasattr(mounted.state, "verdigris"):
+            if joined(mounted) is not None:
                 continue
             yield mounted
         yield from _mounted(route.routes, seen)
@@ -137,7 +139,9 @@ class Wrapped:
         self.app, self._of = app, of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not hasattr(self._of.state, "verdigris_answer"):
+        known = joined(self._of)
+        answer = known.answer if known is not None else None
+        if scope["type"] != "http" or answer is None:
             await self.app(scope, receive, send)
             return
         begun = False
@@ -154,7 +158,7 @@ class Wrapped:
             fault = _as_asked(request, classify(error))
             if begun or not self._is_told(error, fault):
                 raise
-            response: Response = await self._of.state.verdigris_answer(request, error, fault)
+            response: Any = await answer(request, error, fault)  # None for a websocket only
             await response(scope, receive, send)
 
     def _is_told(self, error: Exception, fault: Fault) -> bool:

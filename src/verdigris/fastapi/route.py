@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from fastapi import routing
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
@@ -25,7 +26,7 @@ from verdigris.fastapi.bodies import keep, rewind
 from verdigris.fastapi.escapes import escape, refuse_escapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -120,6 +121,13 @@ class Route(APIRoute):
         if policy is None:
             return functools.partial(_attempt, handler)
         return functools.partial(_repeat, handler, policy)
+
+
+def as_served(routes: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Give routes in their order, each as it was made and as it is served: below the prefixes of included routers."""
+    contexts = getattr(routing, "iter_route_contexts", None)  # FastAPI that includes routers lazily
+    for served in contexts(routes) if contexts is not None else routes:
+        yield getattr(served, "original_route", served), served
 
 
 def is_generator(endpoint: Callable[..., Any]) -> bool:

@@ -53,7 +53,7 @@ async def test_an_answer_begins_as_the_last_one_like_it(application, begun):
 
 async def test_an_answer_of_another_length_says_its_own(application, begun):
     async with serving(application, HttpToolsProtocol) as (port, _):
-        async with application.state.verdigris[0].session.begin() as session:
+        async with application.state.verdigris.databases[0].session.begin() as session:
             (await session.get(Lamp, 2)).name = "a longer name"
         bodies = [(await keep_asking(port, f"/fast/{n}", 3))[-1] for n in (1, 2, 1)]
 
