@@ -120,10 +120,10 @@ def _or_on_primary(method: Any) -> Any:
         try:
             return await method(self, *args, **options)
         except FAILURES as error:
-            if self.turned or not self.alone or classify(error).retry is RetryLevel.NEVER:
+            if self._turned or not self._alone or classify(error).retry is RetryLevel.NEVER:
                 raise
             log.info("a read runs again on the primary: its replica failed it (%s)", classify(error).name)
-        await self.turn()
+        await self._turn()
         return await method(self, *args, **options)
 
     return call
@@ -137,7 +137,7 @@ class _OnReplica(AsyncSession):
 
     _replica: Replica
     _instead: tuple[AsyncEngine, LeanReads | None]  # the primary
-    turned = False
+    _turned = False
 
     async def __aenter__(self) -> Self:
         pool = self._replica.engine.sync_engine.pool
@@ -147,7 +147,7 @@ class _OnReplica(AsyncSession):
             async with self._replica.engine.connect():
                 pass
         except FAILURES:
-            await self.turn()
+            await self._turn()
         return self
 
     if not TYPE_CHECKING:  # as in the class above
@@ -157,13 +157,13 @@ class _OnReplica(AsyncSession):
     get_one = guarded(_or_on_primary(_AsyncSession.get_one))
     stream = guarded(_or_on_primary(_AsyncSession.stream))
 
-    async def turn(self) -> None:
+    async def _turn(self) -> None:
         """Read from the primary from now on; what was read stays loaded."""
-        self.turned = True
+        self._turned = True
         self._replica.down()
         transaction = self.sync_session.get_transaction()
         if transaction is not None:  # not rolled back, which would expire what it has loaded
             await greenlet_spawn(transaction.close, invalidate=True)
         self.sync_session.bind = self._instead[0].sync_engine
         self.bind, lean = self._instead
-        self.lean = lean if lean is None or self.guard.enabled else lean.unguarded
+        self._lean = lean if lean is None or self._guard.enabled else lean.unguarded

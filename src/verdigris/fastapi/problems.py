@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from verdigris.fastapi.joined import Joined
+    from verdigris.session.request import RequestUnit
 
 log = logging.getLogger("verdigris")
 _WRAPPING = frozenset(("advanced_alchemy",))  # packages whose every error of the database is one of their own
@@ -183,7 +184,8 @@ def _read_unloaded(found: Any) -> bool:
 
 def _cut(connection: HTTPConnection) -> bool:
     """Tell whether a cancellation ended a statement of the request's session: `anyio.fail_after()` keeps no trace."""
-    return any(unit.session.guard.cut for unit in connection.scope.get("verdigris.units", ()))
+    units: Iterable[RequestUnit] = connection.scope.get("verdigris.units", ())
+    return any(unit.session._guard.cut for unit in units)  # noqa: SLF001 - one of ours
 
 
 def problem(fault: Fault, fields: Mapping[str, str] | None = None, *, explanation: str | None = None) -> Response:

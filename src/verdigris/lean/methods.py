@@ -28,8 +28,8 @@ _ENDED_BY_AN_ERROR = SessionTransactionState.DEACTIVE
 
 async def execute(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does, and return a result that is buffered as it is there."""
-    if self.lean is not None and not (any(params) or any(options.values())):
-        result = await self.lean.run(self.sync_session, statement, alone=self.alone)
+    if self._lean is not None and not (any(params) or any(options.values())):
+        result = await self._lean.run(self.sync_session, statement, alone=self._alone)
         if result is not None:
             return result
     return await _AsyncSession.execute(self, statement, *params, **options)
@@ -37,8 +37,8 @@ async def execute(self: AsyncSession, statement: Any, *params: Any, **options: A
 
 async def scalar(self: AsyncSession, statement: Any, *params: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does."""
-    if self.lean is not None and not (any(params) or any(options.values())):
-        value = await self.lean.scalar(self.sync_session, statement, alone=self.alone)
+    if self._lean is not None and not (any(params) or any(options.values())):
+        value = await self._lean.scalar(self.sync_session, statement, alone=self._alone)
         if value is not NOT_RUN:
             return value
     return await _AsyncSession.scalar(self, statement, *params, **options)
@@ -46,8 +46,8 @@ async def scalar(self: AsyncSession, statement: Any, *params: Any, **options: An
 
 async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> Any:
     """Do what SQLAlchemy's does; what is in the session already, expired or not, is left to it."""
-    if self.lean is not None and not options:
-        found = await self.lean.get(self.sync_session, entity, ident, alone=self.alone)
+    if self._lean is not None and not options:
+        found = await self._lean.get(self.sync_session, entity, ident, alone=self._alone)
         if found is not NOT_RUN:
             return found
     return await _AsyncSession.get(self, entity, ident, **options)
@@ -55,10 +55,10 @@ async def get(self: AsyncSession, entity: Any, ident: Any, **options: Any) -> An
 
 async def commit(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, and nothing where that is what it would come to."""
-    if self.lean is not None:
-        if (self._unused and not self.guard.closed) or nothing_to_commit(self.sync_session):
+    if self._lean is not None:
+        if (self._unused and not self._guard.closed) or nothing_to_commit(self.sync_session):
             return
-        if self.guard.enabled and await ending.commit_at_once(self.sync_session):
+        if self._guard.enabled and await ending.commit_at_once(self.sync_session):
             return
     await _AsyncSession.commit(self)
 
@@ -67,7 +67,7 @@ async def close(self: AsyncSession) -> None:
     """Do what SQLAlchemy's does, without a greenlet where nothing is waited for, or ROLLBACK of a lean transaction."""
     if self._unused:
         return  # when it is built it will know that it is closed
-    if self.lean is None:
+    if self._lean is None:
         await _AsyncSession.close(self)
     elif closes_at_once(self.sync_session):
         close_at_once(self.sync_session)
@@ -80,7 +80,7 @@ async def close(self: AsyncSession) -> None:
 async def start(self: Transaction, is_ctxmanager: bool = False) -> Transaction:  # noqa: FBT001, FBT002 - SQLAlchemy's
     """Do what SQLAlchemy's does, which waits for nothing unless it is for a savepoint, or a listener."""
     session = self.session.sync_session
-    if self.nested or not self.short or OF_TRANSACTION.any(session):
+    if self.nested or not self._short or OF_TRANSACTION.any(session):
         await _AsyncTransaction.start(self, is_ctxmanager)
         return self
     self.sync_transaction = self._assign_proxied(session.begin())
@@ -105,7 +105,7 @@ async def leave(
         except PendingRollbackError as error:
             await _AsyncTransaction.__aexit__(self, PendingRollbackError, error, error.__traceback__)
             raise
-    alone = self.short and type_ is None and session._transaction is inner and self.guard.enabled
+    alone = self._short and type_ is None and session._transaction is inner and self._guard.enabled
     finish = None if inner is None else partial(inner.__exit__, None, None, None)
     if not (alone and await ending.commit_at_once(session, finish)):
         await _AsyncTransaction.__aexit__(self, type_, value, traceback)

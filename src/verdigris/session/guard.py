@@ -116,7 +116,7 @@ async def _alone(  # noqa: PLR0917 - once a statement, from one place: keywords 
     method: Method, code: CodeType, instruction: int, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run a method of a session, or of its transaction, unless another task is inside one."""
-    guard: Guard = target.guard
+    guard: Guard = target._guard  # noqa: SLF001 - of a session or a transaction of ours
     outer, me = guard.use, current_task()
     if outer is None:
         if guard.leaving:  # another task waits to close the session: this one came back for more
@@ -146,7 +146,7 @@ async def _alone(  # noqa: PLR0917 - once a statement, from one place: keywords 
 async def _when_free(  # noqa: PLR0917 - as _alone
     method: Method, code: CodeType, instruction: int, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    guard: Guard = target.guard
+    guard: Guard = target._guard  # noqa: SLF001 - of a session or a transaction of ours
     if guard.use is not None and guard.enabled:
         await guard.wait()
     return await _alone(method, code, instruction, target, args, kwargs)

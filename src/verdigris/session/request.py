@@ -60,7 +60,8 @@ class RequestUnit:
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.session._unused:  # noqa: SLF001 - one of ours
-            self.session.guard.closed = self.session.guard.dies
+            guard = self.session._guard  # noqa: SLF001 - as above
+            guard.closed = guard.dies
             return
         async with self.session:  # closing rolls back what was not committed, and runs to its end when cancelled
             if type_ is None and not self.undo:

@@ -131,7 +131,7 @@ async def _asked(session: AsyncSession, resolver: Resolver, mark: Mark) -> bool 
     """Ask, say it in the log, and let the hooks of a transaction that is stored run after all."""
     stored = await resolver.is_stored(mark)
     log.warning("COMMIT got no answer; asked later, the server says: %s", _WORDS[stored])
-    after = session.guard.after
+    after = session._guard.after  # noqa: SLF001 - one of ours
     if stored and after is not None:
         after.stored()
         await after.run()

@@ -40,21 +40,21 @@ class Transaction(_AsyncSessionTransaction):
     __slots__ = ()
 
     @property
-    def guard(self) -> Guard:
+    def _guard(self) -> Guard:
         session = self.session
         assert isinstance(session, AsyncSession)  # noqa: S101 - made by its begin() and begin_nested() only
-        return session.guard
+        return session._guard  # noqa: SLF001 - its own
 
     @property
     def info(self) -> dict[Any, Any]:
         return self.session.info
 
     @property
-    def short(self) -> bool:
+    def _short(self) -> bool:
         """Whether the session may do less than SQLAlchemy's."""
         session = self.session
         assert isinstance(session, AsyncSession)  # noqa: S101 - as above
-        return session.lean is not None
+        return session._lean is not None  # noqa: SLF001 - its own
 
     start = guarded(methods.start)
     commit = guarded(_AsyncSessionTransaction.commit)
@@ -65,7 +65,7 @@ class Transaction(_AsyncSessionTransaction):
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         frame = sys._getframe(1)  # noqa: SLF001 - the block that ends
-        shared = self.guard.shared(self._leave, frame.f_code, frame.f_lasti) if type_ is None else None
+        shared = self._guard.shared(self._leave, frame.f_code, frame.f_lasti) if type_ is None else None
         if shared is None:
             await self._leave(type_, value, traceback)
             return
@@ -104,10 +104,10 @@ class AsyncSession(ExecSession):
         frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the warning that nobody closed it names the line
         while frame is not None and frame.f_globals.get("__name__", "").startswith(_FACTORIES):
             frame = frame.f_back
-        self.made = None if frame is None else (frame.f_code, frame.f_lasti)
-        self.guard = Guard(guard_tasks, options.get("close_resets_only") is False)
-        self.lean = lean if lean is None or guard_tasks else lean.unguarded
-        self.alone = alone
+        self._made = None if frame is None else (frame.f_code, frame.f_lasti)
+        self._guard = Guard(guard_tasks, options.get("close_resets_only") is False)
+        self._lean = lean if lean is None or guard_tasks else lean.unguarded
+        self._alone = alone
         if lean is None or self._minds_its_end:
             super().__init__(bind, **options)
         else:
@@ -121,7 +121,7 @@ class AsyncSession(ExecSession):
             if unbuilt is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             super().__init__(unbuilt[0], **unbuilt[1])
-            if self.guard.closed:
+            if self._guard.closed:
                 self.sync_session.close()
             return getattr(self, name)
 
@@ -132,9 +132,9 @@ class AsyncSession(ExecSession):
 
     def __del__(self) -> None:
         inner = self.__dict__.get("sync_session")  # none where nothing was asked of it, or its making failed
-        if inner is None or self.guard.closed or not inner.in_transaction():
+        if inner is None or self._guard.closed or not inner.in_transaction():
             return
-        what = f"a session was dropped without being closed; it was made at {Place(*self.made) if self.made else '?'}"
+        what = f"a session was dropped without being closed; it was made at {Place(*self._made) if self._made else '?'}"
         warnings.warn(f"{what}. Its work is rolled back.", ResourceWarning, source=self, stacklevel=1)
         log.warning("%s; write `async with db.session() as session:`", what)
 
@@ -163,13 +163,13 @@ class AsyncSession(ExecSession):
         delete_all = guarded(_AsyncSession.delete_all)
 
     async def close(self) -> None:
-        guard = self.guard
+        guard = self._guard
         guard.closed = guard.dies
         if guard.use is not None or guard.leaving or guard.after is not None:
             await self._close()
         elif self._unused:
             return  # when it is built it will know that it is closed
-        elif self.lean is not None and closes_at_once(self.sync_session):
+        elif self._lean is not None and closes_at_once(self.sync_session):
             close_at_once(self.sync_session)  # there is nothing to wait for, and so nothing to guard
         else:
             await self._close()
@@ -178,7 +178,7 @@ class AsyncSession(ExecSession):
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         inner = None if self._unused else self.sync_session
-        short = self.lean is not None and self.guard.use is None
+        short = self._lean is not None and self._guard.use is None
         if short and (inner is None or closes_at_once(inner) or closes_lean(inner) is not None):
             await self.close()  # it waits for nothing or to its end, and needs no task that outlives a cancellation
         else:
@@ -191,12 +191,12 @@ class AsyncSession(ExecSession):
         return Transaction(self, nested=True)
 
     def add(self, instance: object, *, _warn: bool = True) -> None:
-        if self.guard.closed:
+        if self._guard.closed:
             raise gone(self.info)
         super().add(instance, _warn=_warn)
 
     def add_all(self, instances: Iterable[object]) -> None:
-        if self.guard.closed:
+        if self._guard.closed:
             raise gone(self.info)
         super().add_all(instances)
 
@@ -218,8 +218,9 @@ def after_commit(session: _AsyncSession, hook: Callable[[], object]) -> None:
             do=["async with db.session() as session: ..."],
             page="fastapi/commit-or-rollback",
         )
-    if session.guard.closed:
+    guard = session._guard  # noqa: SLF001 - one of ours
+    if guard.closed:
         raise gone(session.info)
-    if session.guard.after is None:
-        session.guard.after = AfterCommit(session.sync_session)
-    session.guard.after.add(session.sync_session, hook)
+    if guard.after is None:
+        guard.after = AfterCommit(session.sync_session)
+    guard.after.add(session.sync_session, hook)

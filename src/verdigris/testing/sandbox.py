@@ -144,7 +144,7 @@ class Sandbox(Database):
     def finish_session(self, session: AsyncSession) -> None:
         """Close a session from synchronous code, in the loop that the connection lives in."""
         if not finish(self._home, session.close):
-            session.guard.closed = True  # its loop is gone, and the connection is cut as the sandbox ends
+            session._guard.closed = True  # noqa: SLF001 - one of ours; its loop is gone, and the connection is cut as the sandbox ends
 
     def _abandon(self) -> None:
         """Drop a connection whose event loop is gone; the server rolls back when its socket closes."""

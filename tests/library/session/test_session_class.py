@@ -126,6 +126,25 @@ async def test_what_a_database_promises_of_its_sessions_holds(db):
             await reading.remove(await reading.get_one(Note, 1))
 
 
+def public(names):
+    return {name for name in names if not name.startswith("_")}
+
+
+async def test_all_public_names_but_exec_are_sqlalchemys_and_free_for_a_class_to_use(database_url):
+    db = Database(database_url)
+    their = TheirSession(db.engine)
+
+    async with db.session() as session, db.session.begin() as begun, db.read() as reading, their:
+        await begun.execute(select(1))
+        own = [
+            public({*dir(each), *vars(each)}) - public({*dir(their), *vars(their)})
+            for each in (session, begun, reading)
+        ]
+
+    await db.dispose()
+    assert own == [{"exec"}] * 3
+
+
 async def test_a_requests_session_is_one_and_its_commit_is_the_classs_own(db):
     app, routes = FastAPI(), APIRouter(route_class=Route)
     install(app, db)
@@ -204,7 +223,7 @@ async def test_a_json_read_in_a_session_of_another_class_asks_it_too(db):
 
 async def test_a_class_that_changes_nothing_of_statements_keeps_the_short_ways(db, caplog):
     async with db.session() as session:
-        assert session.lean is not None
+        assert session._lean is not None
     assert db.json_read(select(Note), list[NoteOut]).fallback is None
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
