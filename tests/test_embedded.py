@@ -447,6 +447,8 @@ def test_a_busy_port_is_named_with_two_ways_out():
             embedded.server(port=port).__enter__()
 
     assert str(caught.value).startswith(f"port {port} is busy.")
+    assert str(caught.value).endswith(f"\n  verdigris explain {caught.value.page}")
+    assert caught.value.page == "docs/embedded.md"
     assert len(caught.value.do) == 2
 
 

@@ -7,7 +7,7 @@ behind middleware that wraps `receive`, and on other servers, answers are sent a
 
 Where one round trip to the database serves many requests, each of their tasks runs in turn before the next one writes,
 and the client, which may be one process, a proxy, falls asleep between two answers: waking it again costs more than
-the answer. `together` lets the tasks run first.
+the answer. `answer_together` lets the tasks run first.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class OneWrite:
 _held: dict[asyncio.AbstractEventLoop, list[tuple[Any, bytes]]] = {}
 
 
-def together(answered: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
+def answer_together(answered: Iterable[tuple[asyncio.Future[Any], Any]]) -> None:
     """Give futures of the running loop their results; let the answers of the tasks that wait for them leave together.
 
     Between the first answer and the last nothing else runs in the loop: no server shuts down, and nobody closes the

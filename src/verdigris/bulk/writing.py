@@ -76,7 +76,7 @@ class Writer:
             MUTED.reset(muted)
         return f"row-level security of {self._columns.table} holds for this role" if active else None
 
-    # COPY ---------------------------------------------------------------------------------------------------------
+    # -- COPY ----------------------------------------------------------------------------------------------------------
 
     def _copy(self, session: Session, batch: Batch, copied: Copied) -> None:
         """Run COPY inside the session's transaction, on the thread of control that its other statements have."""
@@ -128,7 +128,7 @@ class Writer:
             raised.add_detail(str(where))
         raise raised from error
 
-    # INSERT -------------------------------------------------------------------------------------------------------
+    # -- INSERT --------------------------------------------------------------------------------------------------------
 
     async def _insert(self, batch: Batch) -> None:
         rows = [dict(zip(batch.keys, row, strict=True)) for row in batch.rows]

@@ -67,6 +67,10 @@ class Database(Units[S_co], JSONReads):
     keep to themselves: to rule it out when something is odd, or to be on a release of theirs that nobody has tried yet.
     Results and guards are the same, reads and transactions slower. The one write of an answer (uvicorn's) is not meant.
 
+    What it is made of is SQLAlchemy's: `engine`, and the factory `session`. A session of `async with db.session() as
+    session` commits when it is told to, one of `db.session.begin()` at the end of the block. `queries` has the times of
+    statements, `lane` reads that are text already.
+
     `session_class` is a class derived from `verdigris.AsyncSession`, of which every session is then, those of `read()`
     and of requests too.
 

@@ -121,6 +121,7 @@ class Units(Generic[S_co]):
     @overload
     def transactional(
         self,
+        /,
         *,
         isolation_level: str | None = None,
         attempts: int | None = None,
@@ -131,14 +132,20 @@ class Units(Generic[S_co]):
 
     def transactional(
         self,
-        *fn: Any,
+        fn: Any = None,
+        /,
+        *,
         isolation_level: str | None = None,
         attempts: int | None = None,
         deadline: float | None = None,
         idempotent: bool = False,
         resolve: bool = False,
     ) -> Any:
-        """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does."""
+        """Make `async def f(session, ...)` a function without the session, which runs as `transaction()` does.
+
+        Written `@db.transactional`, or `@db.transactional(...)` with the options of `transaction()`. What the function
+        is given is given to each attempt; each has a session of its own, so that none is handed in.
+        """
         run = functools.partial(
             self.transaction,
             isolation_level=known_level(isolation_level),
@@ -148,7 +155,7 @@ class Units(Generic[S_co]):
             resolve=resolve,
         )
         wrap = functools.partial(as_unit, run)
-        return wrap(*fn) if fn else wrap
+        return wrap if fn is None else wrap(fn)
 
     @overload
     async def gather(self, one: Unit[S_co, T], two: Unit[S_co, T2], /) -> tuple[T, T2]: ...

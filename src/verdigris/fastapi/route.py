@@ -69,7 +69,9 @@ def retrying(
 
 
 def retrying(
-    *endpoint: Any,
+    endpoint: Any = None,
+    /,
+    *,
     attempts: int | None = None,
     deadline: float | None = None,
     idempotent: bool = False,
@@ -94,7 +96,7 @@ def retrying(
         setattr(endpoint, _MARK, policy)
         return endpoint
 
-    return mark(*endpoint) if endpoint else mark
+    return mark if endpoint is None else mark(endpoint)
 
 
 def retrying_of(endpoint: object) -> Retrying | None:

@@ -16,7 +16,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from verdigris._one_write import together
+from verdigris._one_write import answer_together
 from verdigris.engine.deadlines import Deadlines
 from verdigris.errors import PoolExhaustedError, classify
 
@@ -219,7 +219,7 @@ class Together:
                 future.cancel()
             raise
         else:
-            together([(future, row[0]) for (_, future), row in zip(aboard, rows, strict=True)])
+            answer_together([(future, row[0]) for (_, future), row in zip(aboard, rows, strict=True)])
 
     async def _each_alone(self, group: _Statement, aboard: list[_Reader]) -> None:
         """Run each for itself, at once: where all fail, a lock is in the way perhaps, and they wait for it together."""

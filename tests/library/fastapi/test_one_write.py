@@ -12,7 +12,7 @@ from tests.library.fastapi.serving import Telling, keep_asking, lamps, serving, 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from verdigris._one_write import OneWrite, together
+from verdigris._one_write import OneWrite, answer_together
 from verdigris.lean import coalescing
 
 PATHS = ["/fast/1", "/slow", "/empty"]
@@ -218,7 +218,7 @@ async def test_nothing_comes_between_an_answer_that_is_held_and_its_writing():
     tasks = [loop.create_task(answered(future)) for future in waiting]
     await asyncio.sleep(0)
     loop.call_soon(events.append, "before")
-    together(zip(waiting, "abc", strict=True))
+    answer_together(zip(waiting, "abc", strict=True))
     loop.call_soon(transport.close)
     await asyncio.gather(*tasks)
     await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from verdigris.errors import ConfigurationError, NotFoundError
 from verdigris.loading.json.answer import answer, answer_of
 from verdigris.loading.json.compiled import Call, Given
 from verdigris.loading.json.planner import Options
-from verdigris.loading.json.read import Asked, Found, Reads
+from verdigris.loading.json.read import Found, Read, Reads
 from verdigris.loading.json.response import JSONAnswer, TaggedAnswer
 from verdigris.loading.json.rows import Columns, selected
 from verdigris.loading.json.stream import StreamedAnswer, listed
@@ -94,7 +94,7 @@ class JSONRead(Generic[T]):
         if plain and call is not None:
             written, body = await reads.sent(found, *call(params), together=self.together)
         if not written:
-            asked = Asked(self.statement, self.schema, self._options, session, self.together, params, self._known, call)
+            asked = Read(self.statement, self.schema, self._options, session, self.together, params, self._known, call)
             body = await (reads.dumped(asked, found) if plain else reads.body(asked))
         return response(found, body, etag=self.etag)
 
@@ -103,7 +103,7 @@ class JSONRead(Generic[T]):
         if self._of_objects is None:
             known = self._reads.find(self.statement, self.schema, OBJECTS)
             self._of_objects = known, None if known[0].compiled is None else Call(known[0].compiled, known[1])
-        asked = Asked(self.statement, self.schema, OBJECTS, session, self.together, params, *self._of_objects)
+        asked = Read(self.statement, self.schema, OBJECTS, session, self.together, params, *self._of_objects)
         value = await self._reads.value(asked)
         return cast("T", present(self._found, value))
 
@@ -146,7 +146,7 @@ class JSONReads:
         """
         options = Options("dump", by_alias, exclude_none, exclude_unset)
         reads = self._reads
-        body = await reads.body(Asked(statement, schema, options, session, together))
+        body = await reads.body(Read(statement, schema, options, session, together))
         if body is None:
             return response(reads.find(statement, schema, options)[0], None, etag=etag)
         return TaggedAnswer(body) if etag else JSONAnswer(body)
@@ -169,7 +169,7 @@ class JSONReads:
         `schema`, the errors, `session` and `together` are as for `json()`. The models' own validators see JSON values.
         """
         reads = self._reads
-        value = await reads.value(Asked(statement, schema, OBJECTS, session, together))
+        value = await reads.value(Read(statement, schema, OBJECTS, session, together))
         if value is None:
             present(reads.find(statement, schema, OBJECTS)[0], None)
         return value

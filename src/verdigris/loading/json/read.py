@@ -75,7 +75,7 @@ _TRANSLATED = InPython("a schema_translate_map")
 
 
 @dataclass(slots=True)
-class Asked:
+class Read:
     """One read: what is asked, of whom, and with which values."""
 
     statement: Any
@@ -167,7 +167,7 @@ class Reads:
             raise InPython("a part of it that SQLAlchemy cannot cache")
         return Compiled(statement, made, self.database.engine.dialect, key)
 
-    async def body(self, asked: Asked) -> bytes | None:
+    async def body(self, asked: Read) -> bytes | None:
         """Return the answer's bytes; None where one row is asked for and there is none."""
         if asked.session is None and self.listened and self._has_a_say():
             async with self.database.session() as own:
@@ -175,14 +175,14 @@ class Reads:
         found, written, body = await self._written(asked)
         return body if written else await self.dumped(asked, found)
 
-    async def dumped(self, asked: Asked, found: Found) -> bytes | None:
+    async def dumped(self, asked: Read, found: Found) -> bytes | None:
         """Return what `body` does by the other way: `load()`, and Pydantic."""
         value = await self._objects(asked, found)
         if value is None and found.answer.form in {"one", "optional"}:
             return None
         return loaded.dumped(value, asked.type_, asked.options)
 
-    async def value(self, asked: Asked) -> Any:
+    async def value(self, asked: Read) -> Any:
         """Return the answer as Pydantic's objects, made from the same text; None as `body` does."""
         if asked.session is None and self.listened and self._has_a_say():
             async with self.database.session() as own:
@@ -197,7 +197,7 @@ class Reads:
                 self._say(f"{found}: an answer was read by load(), for a value that its model refuses as JSON")
         return await self._objects(asked, found)
 
-    async def _written(self, asked: Asked) -> tuple[Found, bool, bytes | None]:
+    async def _written(self, asked: Read) -> tuple[Found, bool, bytes | None]:
         """Return what serves the statement, whether PostgreSQL wrote the answer, and the answer."""
         call: Call | None = None
         if asked.session is None and not self.listened:  # nothing can change the statement
@@ -253,7 +253,7 @@ class Reads:
             return False, None
         return True, body
 
-    async def _found_for(self, asked: Asked) -> tuple[Found, Given]:
+    async def _found_for(self, asked: Read) -> tuple[Found, Given]:
         if asked.session is not None:
             _refuse_rewriting(asked.session)
         if asked.session is None and not has_listeners(self._probe):
@@ -262,7 +262,7 @@ class Reads:
         heard = await self.heard(asked.statement, asked.session)
         return self.find(heard, asked.type_, asked.options, translated=translated)
 
-    async def _objects(self, asked: Asked, found: Found) -> Any:
+    async def _objects(self, asked: Read, found: Found) -> Any:
         if asked.session is not None:
             return await loaded.objects(asked.session, asked.statement, asked.params, found)
         async with self.reading() as own:
