@@ -27,6 +27,7 @@ from verdigris.evidence.loading import (
 from verdigris.evidence.source.flow import Read, State
 from verdigris.evidence.source.models.relations import Relation
 from verdigris.evidence.source.statements.loops import RowQuery
+from verdigris.evidence.source.statements.required import required
 from verdigris.evidence.source.statements.statements import Loaded, LoaderOption
 from verdigris.evidence.source.statements.strategies import loaded_by, outer_joined
 from verdigris.evidence.values import Known
@@ -163,9 +164,17 @@ class JoinedSingle(Box[Single]):
         mapped = (
             relation.lazy == Known("joined") and declared is not None and declared.option("innerjoin") == Known(True)
         )
-        inner = [
-            option for option in subject.options if option.strategy == "joinedload" and option.innerjoin == Known(True)
-        ]
+        every = (each for each in subject.options if each.strategy == "joinedload" and each.innerjoin == Known(True))
+        asked = [(each, required(each.call, relation.columns, relation.name)) for each in every]
+        inner = [each for each, told in asked if told is False]
+        unsure = next((each for each, told in asked if told is None), None)
+        if not inner and not mapped and unsure is not None:
+            told = (
+                f"whether {unsure.short} with innerjoin=True leaves out rows that its statement asks for is not settled"
+            )
+            return subject.doubt(
+                told, place=unsure.place, settle="write the statement and its condition as one expression"
+            )
         if not inner and not mapped:
             return None
         columns = " and ".join(relation.columns)
@@ -183,6 +192,7 @@ def _joined(options: list[LoaderOption]) -> tuple[Edit, ...]:
 
 
 _SILENT = "No error says so: the answer is empty where the database has rows."
+_SOMETIMES = "A row whose foreign key is NULL reads as None, without a query; the first other one is a MissingGreenlet."
 _REFUSED = "Such a relationship gives a query, or an error, where the code expects what it holds."
 
 
@@ -251,7 +261,8 @@ class AllLoaded(Box[Required]):
             fix = f'await session.refresh(obj, ["{read.relation.name}"])   # or give it to the constructor'
             return self._finding(need, "new-object", message, fix)
         message = f"{_reader(read)}, which the query{f' at {read.origin}' if read.origin else ''} does not load"
-        return self._finding(need, "missing", message, f".options({read.option})")
+        silent = read.relation.nullable == Known(True) and read.relation.lazy != Known("raise")
+        return self._finding(need, "missing", message, f".options({read.option})", _SOMETIMES if silent else None)
 
     def _finding(self, need: Need, variant: str, message: str, fix: str, consequence: str | None = None) -> Judgement:
         read = need.read

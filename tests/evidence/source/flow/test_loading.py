@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import pytest
+
 from verdigris.evidence.source import Source
 
 if TYPE_CHECKING:
@@ -351,3 +353,49 @@ async def orders(db: AsyncSession):
 
     assert [read.relation.key for read in flow.found.values()] == ["Order.lines"]
     assert [each.reason for each in flow.unfollowed.values()] == ["orders() and what it calls are too large to follow"]
+
+
+OPTIONAL = """
+from sqlalchemy import insert
+from models import Base, Meter
+
+class Reading(Base):
+    __tablename__ = "reading"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note: Mapped[str]
+    meter_id: Mapped[int | None] = mapped_column(ForeignKey("meter.id")DEFAULT)
+    meter: Mapped[Meter | None] = relationship(lazy="LAZY")
+
+async def read(session: AsyncSession, data: dict) -> Meter | None:
+    found = await session.scalar(STATEMENT)
+    ONWARD
+    return found.meter.id
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "others", "state"),
+    [
+        ("insert(Reading).values(note='a').returning(Reading)", {}, "loaded"),
+        ("insert(Reading).values({'note': 'a'}).on_conflict_do_nothing().returning(Reading)", {}, "loaded"),
+        ("select(Reading).where(Reading.meter_id.is_(None))", {}, "loaded"),
+        ("select(Reading).where(Reading.meter_id == None)", {}, "loaded"),
+        ("insert(Reading).values(note='a', meter_id=1).returning(Reading)", {}, "missing"),
+        ("insert(Reading).values(**data).returning(Reading)", {}, "missing"),
+        ("insert(Reading).returning(Reading), data", {}, "missing"),
+        ("insert(Reading).values(note='a').returning(Reading), data", {}, "missing"),
+        ("insert(Reading).values(note='a').on_conflict_do_update(set_=data).returning(Reading)", {}, "missing"),
+        ("insert(Reading).values(note='a').returning(Reading)", {"DEFAULT": ", server_default='1'"}, "missing"),
+        ("insert(Reading).values(note='a').returning(Reading)", {"LAZY": "raise"}, "missing"),
+        ("insert(Reading).values(note='a').returning(Reading)", {"ONWARD": "found.meter_id = 1"}, "missing"),
+        ("select(Reading).where(Reading.note.is_(None))", {}, "missing"),
+    ],
+)
+def test_a_foreign_key_that_is_null_for_certain_leads_nowhere_without_a_query(
+    tmp_path: Path, statement: str, others: dict[str, str], state: str
+) -> None:
+    text = OPTIONAL.replace("STATEMENT", statement)
+    for name, default in {"DEFAULT": "", "LAZY": "select", "ONWARD": "pass"}.items():
+        text = text.replace(name, others.get(name, default))
+
+    assert reads(tmp_path, text)["Reading.meter"].state == state

@@ -94,8 +94,9 @@ class Assignments:
         relation = self.machine.source.relations.of(entity.model, name)
         if relation is None:
             _, shape = self.machine.heap.locate(entity)
-            if shape.made:
-                self.machine.heap.set(entity, replace(shape, given=shape.given | {name}))
+            if shape.made or name in shape.unset:
+                given, unset = shape.given | {name}, shape.unset - {name}
+                self.machine.heap.set(entity, replace(shape, given=given, unset=unset))
             return
         alias = value if entities(value) else None
         unknown = Shape(relation.target or "?", opened="what was assigned is not followed")

@@ -209,9 +209,18 @@ class Heap:
             return Verdict(State.EMPTY, f"{relation.key} is lazy='noload' and no option loads it", shape.origin)
         if shape.made:
             return self._constructed(entity, shape, relation)
+        if self._is_null(shape, relation):
+            return Verdict(
+                State.LOADED, f"{relation.key} has no foreign key set: reading it needs no query", shape.origin
+            )
         return self._elsewhere(entity, shape, relation) or Verdict(
             State.MISSING, f"{relation.key} is not loaded", shape.origin
         )
+
+    def _is_null(self, shape: Shape, relation: Relation) -> bool:
+        """Tell whether a row's own foreign key is NULL: the relationship is None without a query, unless it raises."""
+        to_one = relation.many == Known(False) and bool(relation.columns)
+        return to_one and relation.lazy != Known("raise") and not shape.hidden and shape.unset >= set(relation.columns)
 
     def _constructed(self, entity: Entity, shape: Shape, relation: Relation) -> Verdict:
         """Judge an object that was made here and flushed: it has only what it was given."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.guarantees import guaranteed
+from verdigris.evidence.source.flow.nulls import Nulls
 from verdigris.evidence.source.flow.plan import planned
 from verdigris.evidence.source.flow.shapes import Link, Load, Shape
 from verdigris.evidence.source.flow.values import (
@@ -85,6 +86,7 @@ class Orm:
         """Share the machine's state."""
         self.machine = machine
         self.source = machine.source
+        self.nulls = Nulls(self.source)
 
     # -- functions --------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class Orm:
         if dotted.startswith("verdigris") and leaf == "load":
             return self.load(call.get(0, "entity"), call, "verdigris.load")
         if leaf in {"insert", "update", "delete"} and dotted.startswith("sqlalchemy"):
-            return Statement((), ())
+            return Statement((), (), given=frozenset() if leaf == "insert" else None)
         # the rest builds expressions: set_committed_value() and the engine's functions are not its business
         return Plain() if dotted.startswith("sqlalchemy.") and leaf[:1].islower() and leaf not in _ELSEWHERE else None
 
@@ -248,7 +250,15 @@ class Orm:
             return Opaque("what is selected is not settled")
         if name in {"with_only_columns", "returning"}:
             made = self.select(call.arguments, call)
-            return self._with_options(made, statement.before) if isinstance(made, Statement) else made
+            if not isinstance(made, Statement):
+                return made
+            shapes = tuple(self.nulls.left_out(shape, statement.given) for shape in made.shapes)
+            return self._with_options(replace(made, shapes=shapes, given=statement.given), statement.before)
+        if statement.given is not None:
+            return self.nulls.method(statement, name, call)
+        if name in {"where", "filter"}:
+            expressions = self.machine.expressions
+            return self.nulls.asked_for(statement, call, lambda node: expressions.value(node, call.frame))
         return Plain() if name in _LOSING else statement
 
     def _with_options(self, statement: Statement, option: Option) -> Statement:
@@ -287,8 +297,12 @@ class Orm:
             number = self.machine.cell()
             sync = (statement.legacy or not call.awaited) and self.session(call) != "async"
             place = call.frame.scope.module.place(call.node)
+            parameters = len(call.arguments) > 1 or "params" in call.keywords  # which may set more
             self.machine.heap.cells[number] = replace(
-                shape, sync=sync or self.machine.greenlet > 0, origin=shape.origin or place
+                shape,
+                sync=sync or self.machine.greenlet > 0,
+                origin=shape.origin or place,
+                unset=frozenset() if parameters else shape.unset,
             )
             columns.append(Entity(number, (), shape.model))
         return Result(tuple(columns), scalars=False)

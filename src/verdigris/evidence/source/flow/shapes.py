@@ -62,6 +62,7 @@ class Shape:
     made: bool = False  # by its constructor, not by a query
     added: bool = False  # to a session
     given: frozenset[str] = frozenset()  # attributes that the constructor set
+    unset: frozenset[str] = frozenset()  # columns that are NULL, by the statement that gave the row
     sync: bool = False
     hidden: bool = False  # every relationship that is not named raises (raiseload("*"))
 
@@ -141,5 +142,6 @@ class Shape:
             made=self.made and other.made,
             added=self.added or other.added,
             given=self.given | other.given,
+            unset=self.unset & other.unset,
             hidden=self.hidden and other.hidden,
         )

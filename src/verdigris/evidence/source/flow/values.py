@@ -82,13 +82,15 @@ class Option:
 class Statement:
     """A SELECT: its columns, and for each that is an entity what its options load.
 
-    An INSERT has no columns until it returns some; `before` are the options that it was given by then.
+    An INSERT has no columns until it returns some; `before` are the options that it was given by then, `given` the
+    columns that it sets, where they are all settled.
     """
 
     columns: tuple[Value, ...]  # Klass of a mapped class, or Plain
     shapes: tuple[Shape | None, ...]
     legacy: bool = False  # session.query(...)
     before: Option = Option(())
+    given: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ def either(values: list[Value]) -> Value:
     if not real:
         return flat[0] if len(flat) == 1 else Plain()
     statements = [arm for arm in real if isinstance(arm, Statement)]
-    if len(statements) == len(real) and len({(arm.columns, arm.before) for arm in statements}) == 1:
+    if len(statements) == len(real) and len({(arm.columns, arm.before, arm.given) for arm in statements}) == 1:
         return replace(
             statements[0],
             shapes=tuple(_joined(list(shapes)) for shapes in zip(*(arm.shapes for arm in statements), strict=True)),
