@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -131,6 +132,33 @@ SERVED = """
     del Base        # whose tables would be made after each block, on servers that a page only names
 """
 
+# `run.py` as it stands, with a client in the place of the server that it starts.
+CALLS = """
+    import argparse, asyncio, json, runpy, shlex, sys
+
+    import httpx, uvicorn
+
+    curl = argparse.ArgumentParser()
+    curl.add_argument("-X", default="GET")
+    curl.add_argument("-H", default="accept: */*")
+    curl.add_argument("-d")
+    curl.add_argument("url")
+
+    async def call(application):
+        from app import app
+
+        assert application == "app:app"
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            for command in json.loads(sys.stdin.read()):
+                asked = curl.parse_args(shlex.split(command)[1:])
+                headers = dict([asked.H.split(": ")])
+                print((await client.request(asked.X, asked.url, headers=headers, content=asked.d)).text)
+
+    uvicorn.run = lambda application: asyncio.run(call(application))
+    sys.path.insert(0, "")
+    runpy.run_path("run.py")
+"""
+
 APPLICATION = """
     from typing import Annotated
 
@@ -224,6 +252,28 @@ def test_the_examples_of_the_bulk_page_print_what_it_says(database_url, tmp_path
     assert "20,000 rows in " in said
     assert "\ninsert a value is SQL\n2000\n4000\n5000\n" in said
     assert "\nbulk.insert into products: row 1, counted from 0\n" in said
+
+
+@pytest.fixture
+def directory():
+    """An empty one that the account of a private server can enter, as pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="verdigris-test-", dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_the_service_of_the_first_page_answers_as_it_says(directory):
+    for code in blocks("start.md"):
+        (directory / code.split()[1].removesuffix(":")).write_text(code, "utf-8")
+    console = re.findall(r"^\$ (curl .*)\n(.*)$", (DOCS / "start.md").read_text("utf-8"), re.MULTILINE)
+
+    code, said = python(
+        "-c", textwrap.dedent(CALLS), cwd=directory, url="", given=json.dumps([command for command, _ in console])
+    )
+
+    assert code == 0, said
+    assert said.splitlines() == [answer for _, answer in console]
+    assert len(console) == 3
 
 
 def test_the_tests_of_the_testing_page_pass(database_url, tmp_path):
