@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_a_command_of_the_readme_runs(command: str) -> None:
 
 def test_there_are_commands_in_the_readme() -> None:
     assert len(COMMANDS) >= 4
+
+
+def test_the_releases_that_the_readme_asks_for_are_the_ones_that_are_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = dict(re.findall(r"(\w+)(?:\[\w+\])?>=([\d.]+)", " ".join(project["optional-dependencies"]["fastapi"])))
+    python = project["requires-python"].removeprefix(">=")
+
+    said = re.search(r"^PostgreSQL 14, Python (\S+), (.*) at least\.$", README, re.MULTILINE)
+
+    assert said is not None
+    named = {name.lower(): version for name, version in re.findall(r"(\w+) ([\d.]+)", said[2])}
+    assert (said[1], named) == (python, needed)
 
 
 def test_what_the_readme_links_to_is_there() -> None:
