@@ -24,7 +24,7 @@ def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 def running() -> set[asyncio.Task[Any]]:
     """Return the tasks of this event loop that `background` started and that have not ended, without the caller's."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
-    return {task for task in _running if task.get_loop() is loop and task is not me}
+    return {task for task in _running.copy() if task.get_loop() is loop and task is not me}
 
 
 def in_background() -> bool:

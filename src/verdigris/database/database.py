@@ -353,7 +353,7 @@ class Database(Units[S_co], JSONReads):
         )
 
     def _engines(self) -> list[AsyncEngine]:
-        return [self.engine, *(replica.engine for replica in self.replicas)]
+        return [self.engine, *self.replicas.engines]
 
 
 def _workers() -> int:

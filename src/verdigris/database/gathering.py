@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from sqlalchemy.pool import NullPool, QueuePool
 
 from verdigris.concurrency import gather
 from verdigris.database import sizing
+from verdigris.engine.homes import OfLoop
 from verdigris.engine.pool import Pool
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SideBySide:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, asyncio.Semaphore]] = WeakKeyDictionary()
+        self._slots: OfLoop[dict[int, asyncio.Semaphore]] = OfLoop(dict)  # by how many there are
 
     async def run(self, units: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
         """Run the units and return their results in order; a failure cancels the others and is raised."""
@@ -37,17 +37,17 @@ class SideBySide:
         slots = self._shared(max(1, limit // 2)) if limit >= 0 else asyncio.Semaphore(len(units))
         if not isinstance(pool, Pool):
             return await gather(units, slots)
-        with pool.extras.queue.gathers(len(units)) as caller:
-            return await gather(units, slots, lambda: pool.extras.queue.ended(caller))
+        queue = pool.here().extras.queue
+        with queue.gathers(len(units)) as caller:
+            return await gather(units, slots, lambda: queue.ended(caller))
 
     def _shared(self, half: int) -> asyncio.Semaphore:
         """Return the slots of all callers: new ones when the pool's size is another one, as it is after the start."""
-        loop = asyncio.get_running_loop()
-        size, slots = self._slots.get(loop, (0, None))
-        if slots is None or size != half:
-            slots = asyncio.Semaphore(half)
-            self._slots[loop] = half, slots
-        return slots
+        known = self._slots.here()
+        if half not in known:
+            known.clear()
+            known[half] = asyncio.Semaphore(half)
+        return known[half]
 
 
 def _limit(pool: AnyPool) -> int:

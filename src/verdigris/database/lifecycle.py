@@ -40,7 +40,9 @@ async def size_pool(engine: AsyncEngine, workers: int, chosen: tuple[int | None,
     size = sizing.computed(limits, workers, *chosen)
     if not size.chosen:
         await engine.dispose()
-        cast("Pool", engine.sync_engine.pool).resize(size.size, size.overflow)
+        pool = cast("Pool", engine.sync_engine.pool).here()
+        pool.resize(size.size, size.overflow)
+    pool.extras.beside.usable = limits.usable
     log.log(logging.INFO if size.fits else logging.WARNING, "pool: %s%s", size, "" if size.fits else ": too many")
 
 
@@ -50,7 +52,7 @@ async def drain(engines: Sequence[AsyncEngine], seconds: float) -> None:
     The caller's own task is not waited for. Hooks of `after_commit` still get a connection: they end what is stored.
     """
     pools = [engine.sync_engine.pool for engine in engines]
-    ours = [pool for pool in pools if isinstance(pool, Pool)]
+    ours = [pool.here() for pool in pools if isinstance(pool, Pool)]
     for pool in ours:
         pool.extras.closing = True
     deadline = time.monotonic() + seconds

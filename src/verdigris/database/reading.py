@@ -51,7 +51,7 @@ class Reading(Generic[S_co]):
     _probes: dict[type[Session], Session] = field(default_factory=dict)
     _heard: dict[int, EngineListeners] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
-    _lean: dict[Replica, LeanReads] = field(default_factory=dict)
+    _lean: dict[AsyncEngine, LeanReads] = field(default_factory=dict)
     _kinds: dict[type, Any] = field(default_factory=dict)
 
     def open(self, *, snapshot: bool, after: str | None, max_lag: float | None) -> S_co:
@@ -68,7 +68,8 @@ class Reading(Generic[S_co]):
             level, options["alone"] = None, False
         options["bind"], lean = self._bind(replica.engine, level), options.get("lean")
         if lean is not None:
-            options["lean"] = self._lean.get(replica) or self._lean.setdefault(replica, self._lean_reads(replica))
+            known = self._lean.get(replica.engine)
+            options["lean"] = known or self._lean.setdefault(replica.engine, self._lean_reads(replica.engine))
         made: Any = self._on_replica(kind)(**options)
         made._replica, made._instead = replica, (primary, lean)  # noqa: SLF001 - ours, and no __init__ of theirs knows it
         opened: S_co = made
@@ -108,8 +109,8 @@ class Reading(Generic[S_co]):
             bind = self._binds[id(engine), level] = engine.execution_options(**options)
         return bind
 
-    def _lean_reads(self, replica: Replica) -> LeanReads:
-        return LeanReads(replica.engine.sync_engine, Lane(replica.engine, self.budget, shortcuts=True))
+    def _lean_reads(self, engine: AsyncEngine) -> LeanReads:
+        return LeanReads(engine.sync_engine, Lane(engine, self.budget, shortcuts=True))
 
 
 def _or_on_primary(method: Any) -> Any:

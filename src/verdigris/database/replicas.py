@@ -21,14 +21,14 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.util import greenlet_spawn
 
-from verdigris.engine.homes import Home
+from verdigris.engine.homes import OfLoop
 from verdigris.engine.pool import Pool
 from verdigris.errors import ConfigurationError, DatabaseUnavailableError
 from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -70,7 +70,16 @@ class Replica:
     def has_room(self) -> bool:
         """Whether a connection would be had at once."""
         pool = self.engine.sync_engine.pool
-        return not isinstance(pool, Pool) or pool.limit < 0 or pool.checkedout() < pool.limit
+        return not isinstance(pool, Pool) or pool.limit < 0 or pool.here().checkedout() < pool.limit
+
+
+@dataclass(eq=False, slots=True)
+class _Followed:
+    """What one event loop knows of the replicas, and its tasks that follow them; what another one knows is its own."""
+
+    replicas: list[Replica]
+    followers: list[asyncio.Task[None]] = field(default_factory=list)
+    asked: float = -math.inf
 
 
 class Replicas:
@@ -78,34 +87,37 @@ class Replicas:
 
     def __init__(self, primary: AsyncEngine, engines: Sequence[AsyncEngine], max_lag: float) -> None:
         self.max_lag = max_lag
-        self._replicas = [Replica(engine) for engine in engines]
+        self._engines = list(engines)
         self._primary = primary
         self._interval = min(0.5, max(0.01, max_lag / 5))
-        self._home: Home | None = None
-        self._followers: list[asyncio.Task[None]] = []
-        self._asked = -math.inf
+        self._of_loops: OfLoop[_Followed] = OfLoop(self._unfollowed)
         self._wrote: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         if engines:
             _after_commit(primary, self.wrote)
-        for replica in self._replicas:
-            event.listen(replica.engine.sync_engine, "handle_error", _downed_by(replica))
+        for number, engine in enumerate(engines):
+            event.listen(engine.sync_engine, "handle_error", self._downs(number))
 
     def __iter__(self) -> Iterator[Replica]:
-        return iter(self._replicas)
+        return iter(self._of_loops.here().replicas if self._engines else ())
 
     def __len__(self) -> int:
-        return len(self._replicas)
+        return len(self._engines)
+
+    @property
+    def engines(self) -> Sequence[AsyncEngine]:
+        """Each replica's own."""
+        return self._engines
 
     def choose(self, after: int, max_lag: float | None) -> Replica | None:
         """Return the replica that a read may go to, the one with the fewest users; None if it is for the primary."""
-        if not self._replicas:
+        if not self._engines:
             return None
-        self._follow()
+        followed = self._follow()
         youngest = time.monotonic() - (self.max_lag if max_lag is None else max_lag)
         needed = max(youngest, self._last_commit())
         fit = [
             replica
-            for replica in self._replicas
+            for replica in followed.replicas
             if replica.horizon >= needed and replica.replayed >= after and replica.has_room()
         ]
         return min(fit, key=_users, default=None)
@@ -134,14 +146,17 @@ class Replicas:
         return str(written)
 
     async def aclose(self) -> None:
-        """Stop following; the replicas' engines are disposed of like the primary's."""
-        followers, self._followers = self._followers, []
+        """Stop following in this event loop; the replicas' engines are disposed of like the primary's."""
+        followed = self._of_loops.here()
+        followers, followed.followers = followed.followers, []
         for follower in followers:
             follower.cancel()
-        if self._home == Home.here():
-            await asyncio.gather(*followers, return_exceptions=True)
-        for replica in self._replicas:
+        await asyncio.gather(*followers, return_exceptions=True)
+        for replica in followed.replicas:
             replica.down()
+
+    def _unfollowed(self) -> _Followed:
+        return _Followed([Replica(engine) for engine in self._engines])
 
     def _last_commit(self) -> float:
         scope = REQUEST.get()
@@ -150,29 +165,33 @@ class Replicas:
         task = asyncio.current_task()
         return self._wrote.get(task, -math.inf) if task is not None else -math.inf
 
-    def _follow(self) -> None:
-        """Let the followers run in this process and event loop; what another one knew is of no use here."""
-        self._asked = time.monotonic()
-        home = Home.here()
-        if home != self._home:
-            self._home, self._followers = home, []
-            for replica in self._replicas:
-                replica.down()
-        if not self._followers or all(follower.done() for follower in self._followers):
-            self._followers = [
-                asyncio.create_task(self._keep_following(replica, _Line(self._primary))) for replica in self._replicas
+    def _follow(self) -> _Followed:
+        """Let the followers run in this process and event loop."""
+        followed = self._of_loops.here()
+        followed.asked = time.monotonic()
+        if all(follower.done() for follower in followed.followers):
+            followed.followers = [
+                asyncio.create_task(self._keep_following(followed, replica)) for replica in followed.replicas
             ]
+        return followed
 
-    async def _keep_following(self, replica: Replica, primary: _Line) -> None:
-        line, known = _Line(replica.engine), True
+    async def _keep_following(self, followed: _Followed, replica: Replica) -> None:
+        line, primary, known = _Line(replica.engine), _Line(self._primary), True
         try:
-            while time.monotonic() - self._asked < _REST:
+            while time.monotonic() - followed.asked < _REST:
                 known = self._told(replica, known, await self._look(replica, line, primary))
                 await asyncio.sleep(self._interval)
         finally:
             replica.down()
             line.drop()
             primary.drop()
+
+    def _downs(self, number: int) -> Callable[[ExceptionContext], None]:
+        def on_error(context: ExceptionContext) -> None:
+            if context.is_disconnect:
+                self._of_loops.here().replicas[number].down()
+
+        return on_error
 
     async def _look(self, replica: Replica, line: _Line, primary: _Line) -> bool:
         """Look once how far a replica has come; False if it, or the primary, does not say."""
@@ -241,7 +260,7 @@ def position_of(text: str) -> int:
 
 def _users(replica: Replica) -> int:
     pool = replica.engine.sync_engine.pool
-    return pool.checkedout() if isinstance(pool, Pool) else 0
+    return pool.here().checkedout() if isinstance(pool, Pool) else 0
 
 
 def _after_commit(engine: AsyncEngine, wrote: Any) -> None:
@@ -251,14 +270,6 @@ def _after_commit(engine: AsyncEngine, wrote: Any) -> None:
     def do_commit(connection: Any) -> None:
         stock(connection)
         pool = engine.sync_engine.pool  # `sessionmaker.begin()` commits in a task of its own: the user's is the holder
-        wrote(pool.holder_of(connection.driver_connection) if isinstance(pool, Pool) else None)
+        wrote(pool.here().holder_of(connection.driver_connection) if isinstance(pool, Pool) else None)
 
     dialect.do_commit = do_commit
-
-
-def _downed_by(replica: Replica) -> Any:
-    def on_error(context: ExceptionContext) -> None:
-        if context.is_disconnect:
-            replica.down()
-
-    return on_error

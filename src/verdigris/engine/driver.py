@@ -84,6 +84,10 @@ class Connection(asyncpg.Connection):
         A task group of anyio delivers its cancellation at every await, the one included in which asyncpg would send its
         CancelRequest: without this the backend works, and locks, to the end of the statement (asyncpg#1156).
         """
+        loop: Any = self._loop  # type: ignore[attr-defined]  # not in the stubs
+        if loop.is_running() and not self._is_at_home():  # the garbage collector runs in any thread
+            loop.call_soon_threadsafe(self.terminate)
+            return
         alive = self.closing or not self.is_closed()
         busy = alive and not self.released and not self.committing
         protocol = self._protocol if busy and self._is_at_home() else None  # type: ignore[attr-defined]  # not in the stubs

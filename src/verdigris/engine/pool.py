@@ -20,9 +20,10 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty
 
 from verdigris._background import in_background
+from verdigris.engine.beside import Beside, lives
 from verdigris.engine.driver import ours
 from verdigris.engine.handoff import HandOffQueue
-from verdigris.engine.homes import Home, abandon
+from verdigris.engine.homes import AtTheEnd, Home, abandon
 from verdigris.engine.state import Leavings, Tracked
 from verdigris.engine.waiting import Queue, exhausted, shutting_down
 from verdigris.errors.classify import met_database
@@ -73,6 +74,9 @@ class _Extras:
     clears: bool = True  # what users leave in their session
     told: Leavings = field(default_factory=Leavings)
     home: Home | None = None
+    beside: Beside = field(default_factory=Beside)
+    at_the_end: AtTheEnd | None = None
+    disposed: bool = False  # of the pool that lives here: the others go on
     workers: int = 1
     abandoned: list[object] = field(default_factory=list)
     closing: bool = False  # the application shuts down: nothing is handed out any more
@@ -87,7 +91,10 @@ class _Extras:
 
 
 class Pool(AsyncAdaptedQueuePool):
-    """A queue pool that names its holders when exhausted, and starts afresh after a fork or in another event loop."""
+    """A queue pool that names its holders when exhausted, and starts afresh after a fork or in another event loop.
+
+    Where event loops run side by side, in threads, the engine's pool has another one like it for each.
+    """
 
     _queue_class = HandOffQueue  # type: ignore[assignment]  # of records
     gauges: Gauges | None = None  # who counts checkouts
@@ -107,9 +114,12 @@ class Pool(AsyncAdaptedQueuePool):
 
     def connect(self) -> PoolProxiedConnection:
         extras = self._extras or self.extras
+        if extras.home is None or not extras.home.lasts():
+            here = self.here()
+            if here is not self:
+                return here.connect()
         if extras.closing and not in_background():
             raise shutting_down()
-        self._follow(extras)
         task = _current_task()
         if id(task) in extras.holding and any(held.task and held.task() is task for held in extras.held.values()):
             extras.queue.tell_nested(cast("asyncio.Task[Any]", task), self.limit)
@@ -136,7 +146,10 @@ class Pool(AsyncAdaptedQueuePool):
         """
         extras = self.extras
         queue: Any = self._pool
-        if self.dispatch.checkout or extras.home is None or not extras.home.lasts():
+        if extras.home is None or not extras.home.lasts():
+            beside = extras.beside.found()
+            return beside is not None and beside.hands_out_at_once()
+        if self.dispatch.checkout:
             return False
         if not isinstance(queue, HandOffQueue) or queue.empty():
             return False
@@ -162,10 +175,13 @@ class Pool(AsyncAdaptedQueuePool):
         for a task that holds another connection, which is told so by `connect()`.
         """
         extras, queue = self._extras, self._pool
-        if type(queue) is not HandOffQueue or not queue.items or extras is None or extras.closing or self._watched():
+        if extras is None or type(queue) is not HandOffQueue:
             return None
         home = extras.home
         if home is None or not home.lasts():
+            beside = extras.beside.found()
+            return None if beside is None else beside.take()
+        if not queue.items or extras.closing or self._watched():
             return None
         record: Any = queue.items[-1 if queue.use_lifo else 0]
         driver, task = self._ready(record), asyncio.current_task()
@@ -184,10 +200,11 @@ class Pool(AsyncAdaptedQueuePool):
         """
         extras, queue = self.extras, self._pool
         task = asyncio.current_task()
+        if extras.home is None or not extras.home.lasts():
+            beside = extras.beside.found()
+            return None if beside is None else await beside.take_in_turn()
         if (
             extras.closing
-            or extras.home is None
-            or not extras.home.lasts()
             or not isinstance(queue, HandOffQueue)
             or not -1 < self._max_overflow <= self._overflow
             or queue.items
@@ -273,26 +290,95 @@ class Pool(AsyncAdaptedQueuePool):
         self._pool = self._queue_class(size, use_lifo=self._pool.use_lifo)
         self._overflow, self._max_overflow = 0 - size, max_overflow
 
+    def here(self) -> Pool:
+        """Return the pool of the running event loop: this one, unless it lives on in another."""
+        extras = self._extras or self.extras
+        home = extras.home
+        return self if home is not None and home.lasts() else extras.beside.here(self)
+
+    def all_loops(self) -> list[Pool]:
+        """Return the engine's pools of all event loops that have not ended."""
+        return list(self.extras.beside.living(self))
+
     def dispose(self) -> None:
-        self._follow(self.extras)  # what belongs to another loop cannot be closed from this one
-        super().dispose()
+        """Close what is idle in this event loop, whose next pool is a new one; those of others go on."""
+        here = self._disposed()
+        if here is not None:
+            super(Pool, here).dispose()
 
     def terminate(self) -> None:
-        """Drop the idle connections without a word to the server: for one that does not answer."""
+        """Drop the idle connections of this event loop without a word to the server: for one that does not answer."""
+        here = self._disposed()
         with contextlib.suppress(Empty):
-            while True:
-                driver = self._pool.get(False).driver_connection
+            while here is not None:
+                driver = here._pool.get(False).driver_connection  # noqa: SLF001 - our own
                 if driver is not None:
                     driver.terminate()
 
+    def _disposed(self) -> Pool | None:
+        """Take this event loop's pool, if it has one, out of use."""
+        extras = self.extras
+        extras.disposed = True
+        extras.beside.leave_ended()
+        here = extras.beside.found() or (None if lives(self) else self)
+        if here is not None:
+            extras.beside.drop(here)
+            if here.extras.at_the_end is not None:
+                here.extras.at_the_end.forget()
+        return here
+
+    async def end(self) -> None:
+        """Close what is idle because the event loop ends; a connection that comes back later is closed by the next."""
+        idle: list[Any] = []
+        with contextlib.suppress(Empty):
+            while True:
+                record: Any = self._pool.get_nowait()
+                if record.dbapi_connection is not None:
+                    idle.append(record.driver_connection)
+                    record.dbapi_connection = None
+                self._dec_overflow()
+        await asyncio.gather(*(driver.close() for driver in idle), return_exceptions=True)
+
     def recreate(self) -> Pool:
+        old = self.extras
+        if old.disposed and self in old.beside.pools.values():
+            old.disposed = False  # this one goes on, in another loop
+            return self
+        fresh = self.another()
+        if not old.disposed:  # without a word to any loop: nothing of them is known any more
+            fresh.extras.beside = Beside(usable=old.beside.usable)
+        return fresh
+
+    def another(self) -> Pool:
+        """Return a pool like this one, in no event loop yet."""
         fresh = super().recreate()
         assert isinstance(fresh, Pool)  # noqa: S101 - recreate() builds its own class
         old = self.extras
         fresh._extras = _Extras(  # noqa: SLF001 - our own
-            workers=old.workers, queue=Queue(old.queue.limit, told=old.queue.told), clears=old.clears, told=old.told
+            workers=old.workers,
+            queue=Queue(old.queue.limit, told=old.queue.told),
+            clears=old.clears,
+            told=old.told,
+            beside=old.beside,
         )
+        fresh.gauges = self.gauges
         return fresh
+
+    def leave(self) -> None:
+        """Leave the connections of a process or event loop that was ours: here they would corrupt or never answer."""
+        extras = self.extras
+        was, extras.home = extras.home, None
+        if was is None:
+            return
+        old, size = self._pool, self.size()
+        self.resize(size, self._max_overflow)
+        with contextlib.suppress(Empty, RuntimeError):  # the queue of a closed loop may refuse
+            while True:
+                abandon(old.get(False), was, extras.abandoned)
+
+    def _invalidate(self, connection: Any, exception: BaseException | None = None, **how: bool) -> None:  # type: ignore[override]  # SQLAlchemy's own affair
+        """Replace all connections of this event loop; those of another's pool may be well, or tell so themselves."""
+        super(Pool, self.here())._invalidate(connection, exception, **how)
 
     def _create_connection(self) -> ConnectionPoolEntry:
         return _Record(self)
@@ -313,6 +399,10 @@ class Pool(AsyncAdaptedQueuePool):
         return False
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        home = (self._extras or self.extras).home
+        if home is not None and not home.lasts() and home.goes_on():  # the garbage collector runs in any thread
+            cast("Any", home.loop).call_soon_threadsafe(self._do_return_conn, record)
+            return
         if not self._is_ours(record):
             return
         driver = driver_of(record)
@@ -344,19 +434,6 @@ class Pool(AsyncAdaptedQueuePool):
             driver.terminate()
             record.invalidate(cancelled)
             raise
-
-    def _follow(self, extras: _Extras) -> None:
-        """Leave the connections of another process or event loop behind, where they would corrupt or never answer."""
-        if extras.home is not None and extras.home.lasts():
-            return
-        was, extras.home = extras.home, Home.here()
-        if was is None:
-            return
-        old, size = self._pool, self.size()
-        self.resize(size, self._max_overflow)
-        with contextlib.suppress(Empty, RuntimeError):  # the queue of a closed loop may refuse
-            while True:
-                abandon(old.get(False), was, extras.abandoned)
 
     def _exhausted(self, extras: _Extras) -> PoolExhaustedError:
         now, holders = time.monotonic(), sorted(extras.held.values(), key=lambda held: held.since)

@@ -119,12 +119,12 @@ class _Statement:
 
 
 class Together:
-    """Sends the reads of a lane together where they wait for each other anyway."""
+    """Sends the reads of a lane, in one event loop, together where they wait for each other anyway."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._late: Deadlines  # of flights
+        self.loop = asyncio.get_running_loop()
+        self._late = Deadlines(self.loop)  # of flights
         self._statements: dict[str, _Statement] = {}
         self._flights: set[asyncio.Task[None]] = set()
 
@@ -145,11 +145,6 @@ class Together:
         return rows[0][0]
 
     def _group(self, statement: str, most: int) -> _Statement:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # what was in the air in another loop never lands
-            self._loop = loop
-            self._late = Deadlines(loop)
-            self._statements = {}
         group = self._statements.get(statement)
         if group is None:
             if len(self._statements) >= _KEPT:

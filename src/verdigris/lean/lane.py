@@ -17,6 +17,7 @@ import asyncpg
 from sqlalchemy.engine import Connection as EngineConnection
 from sqlalchemy.util import greenlet_spawn
 
+from verdigris.engine.homes import OfLoop
 from verdigris.engine.pool import Pool
 from verdigris.errors.classify import met_database
 from verdigris.lean.coalescing import MOST, Together
@@ -51,7 +52,8 @@ class Lane:
         self._dialect: Any = engine.sync_engine.dialect
         self._budget = budget
         self._shortcuts = shortcuts
-        self._together = Together(self)
+        self._of_loops = OfLoop(partial(Together, self))
+        self._together: Together | None = None  # of the loop that asked last
 
     async def fetchval(self, statement: str, arguments: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None if there is no row."""
@@ -64,7 +66,10 @@ class Lane:
         Under load one round trip serves up to `most`; a read that nobody waits beside is sent at once, alone, and so is
         one that is not short or gains nothing from company.
         """
-        return self._together.fetchval(statement, arguments, most)
+        together = self._together
+        if together is None or together.loop is not asyncio.get_running_loop():
+            together = self._together = self._of_loops.here()
+        return together.fetchval(statement, arguments, most)
 
     async def fetch(
         self,

@@ -67,15 +67,16 @@ class Explainer:
 
     async def aclose(self) -> None:
         """Wait for the plans under way, at most as long as one may take; give up the rest."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LIMIT)
+        tasks = [task for task in self._tasks.copy() if task.get_loop() is asyncio.get_running_loop()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LIMIT)
         self.give_up()
 
     def give_up(self) -> None:
         """Cancel what is under way."""
-        for task in list(self._tasks):
+        for task in self._tasks.copy():
             with contextlib.suppress(RuntimeError):  # its loop is closed, and the task with it
-                task.cancel()
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _run(self, engine: Engine, statement: str, parameters: Any, keep: Callable[[Explained], None]) -> None:
         MUTED.set(True)

@@ -22,7 +22,10 @@ _RECENT = 1_024  # waits that the quantiles are of
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """The pool at one moment. Waits are seconds from asking for a connection to having it, the last 1,024 of them."""
+    """The pool at one moment. Waits are seconds from asking for a connection to having it, the last 1,024 of them.
+
+    Where event loops run side by side, in threads, each of `loops` has a pool of this size; the figures are of all.
+    """
 
     size: int
     max_overflow: int
@@ -36,6 +39,7 @@ class PoolStatus:
     wait_p50: float
     wait_p99: float
     wait_max: float
+    loops: int = 1
 
 
 class Gauges:
@@ -99,19 +103,21 @@ class Gauges:
     def status(self) -> PoolStatus:
         """Return the figures of this moment."""
         pool: Any = self._engine.pool  # what a NullPool or StaticPool lacks is 0
-        waits = sorted(self._recent)
+        waits = sorted(self._recent.copy())
+        pools: list[Any] = pool.all_loops() if hasattr(pool, "all_loops") else [pool]
         return PoolStatus(
             size=_figure(pool, "size"),
             max_overflow=max(0, getattr(pool, "_max_overflow", 0)),
-            in_use=_figure(pool, "checkedout"),
-            idle=_figure(pool, "checkedin"),
-            overflow=max(0, _figure(pool, "overflow")),
+            in_use=sum(_figure(each, "checkedout") for each in pools),
+            idle=sum(_figure(each, "checkedin") for each in pools),
+            overflow=sum(max(0, _figure(each, "overflow")) for each in pools),
             waiting=self.waiting,
             checkouts=self.checkouts,
             timeouts=self.timeouts,
             wait_p50=_quantile(waits, 0.5),
             wait_p99=_quantile(waits, 0.99),
             wait_max=waits[-1] if waits else 0.0,
+            loops=len(pools),
         )
 
 

@@ -133,7 +133,7 @@ class Queries:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Query]:
-        return iter([_query(entry) for entry in self._entries.values()])
+        return iter([_query(entry) for entry in list(self._entries.values())])
 
     def slowest(self, n: int = 10) -> list[Query]:
         """Return the `n` queries with the longest single execution."""

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import sys
-import threading
 from dataclasses import fields
 
 import asyncpg
@@ -785,25 +784,6 @@ def test_the_engine_follows_the_event_loop_and_leaves_no_backend_behind(database
     assert len({pid for _, pid in seen}) == 4
     del db
     gc.collect()  # and nothing warns of what is not closed
-
-
-def test_a_loop_of_another_thread_closes_what_it_had(database_url):
-    db, there = Database(database_url), asyncio.new_event_loop()
-    thread = threading.Thread(target=there.run_forever)
-    thread.start()
-    before = asyncio.run_coroutine_threadsafe(backend(db), there).result(10)
-
-    async def gone():
-        assert await backend(db) != before
-        async with asyncio.timeout(10), db.session() as session:
-            while await session.scalar(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": before}):
-                await asyncio.sleep(0.01)
-        await db.dispose()
-
-    asyncio.run(gone())
-    there.call_soon_threadsafe(there.stop)
-    thread.join()
-    there.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
