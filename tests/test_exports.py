@@ -77,7 +77,6 @@ PUBLIC = {
         "standing_in",
     },
     "verdigris.performance": {
-        "REQUEST",
         "Explained",
         "PoolStatus",
         "Queries",

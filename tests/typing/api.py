@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from pydantic import BaseModel
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Load, Mapped, aliased, mapped_column
 
 from verdigris import AsyncSession as OurSession
 from verdigris import Base, Database, Retry, __version__, after_commit, bulk, embedded, errors, explain_plan, load
@@ -123,6 +123,9 @@ async def json_reads(session: AsyncSession) -> None:
     assert_type(read.fallback, str | None)
     assert_type(read.arguments({"id": 1}), tuple[Any, ...])
     assert_type(explain_plan(Order, OrderOut), str)
+    assert_type(explain_plan(select(Order.id), list[OrderOut]), str)
+    assert_type(load(aliased(Order), OrderOut | None), Load)
+    load(select(Order), OrderOut)  # type: ignore[arg-type]  # an option is of a class, and a statement takes it
 
 
 SessionDep = Annotated[AsyncSession, Depends(db.request_session, scope="function")]

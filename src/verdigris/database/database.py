@@ -283,7 +283,8 @@ class Database(Units[S_co], JSONReads):
         """Give a request its session: `Depends(db.request_session, scope="function")`.
 
         The transaction is committed after the handler and before the response leaves, so that a failed commit is the
-        answer. Any exception rolls back, an HTTPException too. The session closes on every path, for good.
+        answer. Any exception rolls back, an HTTPException too. The session closes on every path, for good. Raises
+        ConfigurationError outside of FastAPI's routes, where nobody would end it.
         """
         unit = RequestUnit(self, connection.scope)
         until_answered(connection.scope).push_async_exit(unit)
@@ -299,7 +300,8 @@ class Database(Units[S_co], JSONReads):
         snapshot. A function with effects is not seen.
 
         With `replicas` it runs on one that lacks no commit older than `max_lag` seconds, none of this request or task,
-        and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for.
+        and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for. An
+        `after` that is no position is a ConfigurationError then.
         """
         return self._reading.open(snapshot=snapshot, after=after, max_lag=max_lag)
 
@@ -307,7 +309,8 @@ class Database(Units[S_co], JSONReads):
         """Return where the primary's log ends now: `db.read(after=position)` sees all that was committed until here.
 
         For a client that writes with one request and reads with another, which may reach another worker: send it along
-        with the answer, as a cookie or header. Costs a round trip to the primary.
+        with the answer, as a cookie or header. Costs a round trip to the primary; raises DatabaseUnavailableError where
+        the server is a standby.
         """
         return await self.replicas.position()
 

@@ -20,7 +20,7 @@ from verdigris.fastapi.joined import joining
 from verdigris.fastapi.reads import ReadRouter
 from verdigris.fastapi.route import Route, retrying
 from verdigris.fastapi.streams import GeneratorsClosed
-from verdigris.performance import REQUEST
+from verdigris.performance.sites import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

@@ -64,11 +64,17 @@ class _Use:
 
 
 def check(app: FastAPI, db: Database) -> None:
-    """Raise ConfigurationError with all that cannot work; log which writing routes lack the route class."""
+    """Raise ConfigurationError with all that cannot work; log what works and could be better."""
     endpoints = list(_endpoints(app))
     for endpoint in endpoints:
         if isinstance(endpoint.route, ReadRoute):
             endpoint.route.prepare(endpoint.dependant, endpoint.response_class)
+    _refuse_uses(endpoints, db)
+    _refuse_answers(endpoints)
+    _advise([endpoint for endpoint in endpoints if any(_uses(endpoint.dependant, db))])
+
+
+def _refuse_uses(endpoints: list[_Endpoint], db: Database) -> None:
     problems = [line for endpoint in endpoints for line in _problems(endpoint, db)]
     if problems:
         raise ConfigurationError(
@@ -76,6 +82,9 @@ def check(app: FastAPI, db: Database) -> None:
             do=problems,
             page="fastapi/commit-or-rollback",
         )
+
+
+def _refuse_answers(endpoints: list[_Endpoint]) -> None:
     unloadable = [
         f"{_where(endpoint)}: {problem}"
         for endpoint in endpoints
@@ -87,19 +96,21 @@ def check(app: FastAPI, db: Database) -> None:
             do=unloadable,
             page="loading/all-loaded",
         )
+
+
+def _advise(endpoints: list[_Endpoint]) -> None:
+    """Log which of the routes that use the request's session lack the route class, or hold a transaction for long."""
     lacking = [
         endpoint.name
         for endpoint in endpoints
-        if not isinstance(endpoint.route, Route)
-        and _WRITES & set(getattr(endpoint.route, "methods", None) or ())
-        and any(_uses(endpoint.dependant, db))
+        if not isinstance(endpoint.route, Route) and _WRITES & set(getattr(endpoint.route, "methods", None) or ())
     ]
     if lacking:
         log.info(
             "a returned 4xx or 5xx keeps what was written in %s: APIRouter(route_class=Route) undoes it",
             ", ".join(lacking),
         )
-    long = [each.name for each in endpoints if each.is_websocket and any(_uses(each.dependant, db))]
+    long = [endpoint.name for endpoint in endpoints if endpoint.is_websocket]
     if long:
         log.info(
             "one transaction for as long as the client stays: %s; a db.transaction() for each message holds none",

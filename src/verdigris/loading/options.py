@@ -26,7 +26,14 @@ _RAISING = frozenset({"raise", "raise_on_sql", "write_only"})
 log = logging.getLogger("verdigris.loading")
 
 
-def load(entity: Any, schema: Any, *, depth: int = DEPTH, for_update: bool = False, narrow: bool = False) -> Load:
+def load(
+    entity: type[Any] | AliasedClass[Any],
+    schema: Any,
+    *,
+    depth: int = DEPTH,
+    for_update: bool = False,
+    narrow: bool = False,
+) -> Load:
     """Return the loader option that loads exactly what `schema` reads from `entity`.
 
     Collections are loaded by `selectinload`, single relationships by `joinedload` (inner where the foreign key is not
@@ -45,7 +52,7 @@ def load(entity: Any, schema: Any, *, depth: int = DEPTH, for_update: bool = Fal
 
     Raises ConfigurationError where no row of `entity` could ever become a `schema`; it names the field.
     """
-    return _option(entity, schema, depth, for_update, narrow)
+    return _option(entity, schema, depth, for_update, narrow)  # type: ignore[arg-type]  # an alias is hashable
 
 
 @functools.lru_cache(maxsize=4096)

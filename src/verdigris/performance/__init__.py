@@ -15,14 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from verdigris.performance.explain import Explained, Explainer
 from verdigris.performance.pool import Gauges, PoolStatus
 from verdigris.performance.queries import SLOW, Queries, Query, Site
-from verdigris.performance.sites import REQUEST
 from verdigris.performance.timing import measure
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import Dialect
 
-__all__ = ["REQUEST", "Explained", "PoolStatus", "Queries", "Query", "Site", "instrument", "measured"]
+__all__ = ["Explained", "PoolStatus", "Queries", "Query", "Site", "instrument", "measured"]
 
 _MARK = "_verdigris_queries"
 

@@ -58,8 +58,8 @@ class Guard:
     after: AfterCommit | None = None  # hooks, where there are any
 
     def __init__(self, enabled: bool, dies: bool) -> None:  # noqa: FBT001 - once a session: keywords would cost
-        self.enabled = enabled
-        self.dies = dies
+        self.enabled = enabled  # whether a second task is refused
+        self.dies = dies  # whether closing is for good
 
     def release(self) -> None:
         """Let in who waits."""

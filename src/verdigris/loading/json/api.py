@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm.util import AliasedClass
     from starlette.responses import Response
 
 T = TypeVar("T")
@@ -258,21 +259,21 @@ def present(found: Found, value: Any) -> Any:
     return value
 
 
-def explain_plan(entity: Any, schema: Any, *, depth: int = DEPTH) -> str:
+def explain_plan(entity: type[Any] | AliasedClass[Any] | Select[Any], schema: Any, *, depth: int = DEPTH) -> str:
     """Return how rows of `entity` become `schema`: the shape that PostgreSQL writes, or the reason why `load()` reads.
 
     `entity` is a mapped class, or a select() of columns. Raises ConfigurationError where no row could ever become the
     model.
     """
-    rows = selected(entity) if isinstance(entity, Select) else entity
+    rows: Any = selected(entity) if isinstance(entity, Select) else entity
     if isinstance(rows, Columns):
         columns = answer_of(rows, schema, Options())
         rows.refuse_missing(columns.models)
         return f"{rows} -> {type_name(schema)}: {columns}"
-    entity = inspect(rows).mapper.class_
-    made = answer(entity, schema, Options())
-    made.refuse_no_model(entity, schema)
-    title = f"{entity.__name__} -> {type_name(schema)}"
+    mapped: type = inspect(rows).mapper.class_
+    made = answer(mapped, schema, Options())
+    made.refuse_no_model(mapped, schema)
+    title = f"{mapped.__name__} -> {type_name(schema)}"
     if made.node is not None:
         return f"{title}: {made}"
-    return f"{title}: {made}\n{plan(entity, made.row, depth=depth)}"
+    return f"{title}: {made}\n{plan(mapped, made.row, depth=depth)}"
