@@ -52,6 +52,12 @@ class SessionPerTask(Box[Subject]):
                     f"`{session}` goes into a task that runs beside its owner",
                     fix="async with factory() as session:   # inside the task",
                 )
+            case GlobalSession(name=name, shared=True):
+                return subject.finding(
+                    "global",
+                    f"`{name}` is one session for all who ask the container at the same time, with `Closing` too",
+                    fix="providers.ContextLocalResource(get_session)   # one for each task, and so for each request",
+                )
             case GlobalSession(name=name):
                 return subject.finding(
                     "global",

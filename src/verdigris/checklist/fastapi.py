@@ -8,6 +8,7 @@ from verdigris.checklist.box import Box
 from verdigris.evidence.guarantees import guaranteed
 from verdigris.evidence.judgement import Judgement, Kind, Population, Severity, Subject
 from verdigris.evidence.ran import RanRequest, RanSessions, of_tests, requests_that_ran
+from verdigris.evidence.source.session.containers import INJECTOR
 from verdigris.evidence.source.session.dependencies import SessionDependency
 from verdigris.evidence.source.session.escapes import Escape
 from verdigris.evidence.source.session.handed_out import LateCommit
@@ -69,7 +70,7 @@ class AsyncWith(Box[SessionDependency]):
                     place=opened.place,
                     fix=GIVE,
                 )
-            case "open" if subject.container:
+            case "open" if subject.provided:
                 return subject.doubt(
                     f"{subject.short}: {opened.told}, unless the container goes on with it",
                     settle="open it in async with",
@@ -141,8 +142,8 @@ class CommitOrRollback(Box[Subject]):
             return seen or subject.proof("no answer of the run left before its transaction was committed")
         assert isinstance(subject, SessionDependency)  # noqa: S101 - the other kind
         transactions = evidence.source.transactions
-        if subject.container:
-            return self._seen(subject, evidence) or self._contained(subject, evidence)
+        if subject.provided is not None:
+            return self._seen(subject, evidence) or self._contained(subject, subject.provided.by, evidence)
         swallowed = transactions.swallows(subject)
         if swallowed is not None:
             return subject.finding(
@@ -205,15 +206,23 @@ class CommitOrRollback(Box[Subject]):
             related=tuple((use.place, "used here") for use in subject.uses[:5]),
         )
 
-    def _contained(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
-        """A container goes on with its generators when the scope ends: after the response, whatever was raised."""
+    def _contained(self, subject: SessionDependency, by: str, evidence: Evidence) -> Judgement:
+        """A container goes on with its generators when what asked for them is over, whatever was raised."""
         commit = evidence.source.transactions.commit_of(subject)
         if commit is None:
             return self._without_commit(subject, evidence)
+        if by == INJECTOR:
+            closes = evidence.source.containers.closes
+            when = "`Closing` runs when the request failed, too" if closes else "runs when the container shuts down"
+            variant = "on-error" if closes else "after-response"
+        else:
+            when, variant = (
+                "dishka runs when the response has been sent, and when the request failed, too",
+                "after-response",
+            )
         return subject.finding(
-            "after-response",
-            f"{subject.short} commits after its yield, which dishka runs when the response has been sent, "
-            "and when the request failed, too",
+            variant,
+            f"{subject.short} commits after its yield, which {when}",
             place=commit,
             fix="await session.commit()   # where the work is done, before the route returns",
         )
@@ -286,6 +295,10 @@ class Closed(Box[Subject]):
         seen = self._checked_out(subject, evidence) or self._unclosed(subject, evidence)
         if seen is not None:
             return seen
+        kept = subject.provided if isinstance(subject, SessionDependency) else None
+        if kept is not None and kept.by == INJECTOR and not evidence.source.containers.closes:
+            message = f"without `Closing`, `{kept.name}` keeps its session until the container shuts down"
+            return subject.finding("left-open", message, place=kept.place, fix=GIVE)
         if isinstance(subject, RanRequest | RanSessions):
             return subject.proof("in the run, no session and no connection was left open when its request was over")
         reopens = any(engine.option("close_resets_only") == Known(value=True) for engine in evidence.source.engines)

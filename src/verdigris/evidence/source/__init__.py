@@ -42,6 +42,7 @@ from verdigris.evidence.source.reading.files import Files, Role, Unread
 from verdigris.evidence.source.reading.names import Names
 from verdigris.evidence.source.reading.types import Types
 from verdigris.evidence.source.session.bodies import Bodies
+from verdigris.evidence.source.session.containers import Containers
 from verdigris.evidence.source.session.dependencies import Dependencies, SessionDependency
 from verdigris.evidence.source.session.escapes import Escape, Escapes
 from verdigris.evidence.source.session.expiry import Expiry
@@ -103,6 +104,7 @@ class Source:
         self.handlers = Handlers(self)
         self.openings = Openings(self)
         self.dependencies = Dependencies(self)
+        self.containers = Containers(self)
         self.holders = Holders(self)
         self.clauses = Clauses(self)
         self.limits = TimeLimits(self)
@@ -198,9 +200,10 @@ class Source:
         unknown = tuple(
             f"{use.place}: what `{use.call.module.text(use.call.node)}` provides is not settled by the source"
             for use in self.web.depends
-            if use.provider is None and use.call.module.role is Role.APPLICATION and not found
+            if not found and use.call.module.role is Role.APPLICATION and self.dependencies.may_be_one(use)
         )
-        return self.population(_distinct(found), *(tuple(handed_out(self)) or unknown)[:1])
+        others = (*handed_out(self), *self.containers.not_followed())
+        return self.population(_distinct(found), *(others or unknown)[:1])
 
     @cached_property
     def late_commits(self) -> list[LateCommit]:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GlobalSession(Subject):
-    """A session that lives as long as the program."""
+    """A session that lives as long as the program, or that a container gives to all who ask (`shared`)."""
 
     key: str
     place: Place
     name: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def global_sessions(source: Source) -> Iterator[GlobalSession]:
     """Yield the sessions that live as long as the program: at module level, on a class, in what lives as long."""
     for name, place in (*_assigned(source), *source.holders.kept()):
         yield GlobalSession(f"{place.path}:{name}", place, name)
+    for name, place in source.containers.shared_sessions():
+        yield GlobalSession(f"{place.path}:{name}", place, name, shared=True)
 
 
 def _assigned(source: Source) -> Iterator[tuple[str, Place]]:

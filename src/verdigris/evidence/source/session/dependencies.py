@@ -12,11 +12,11 @@ from verdigris.evidence.source.reading.arguments import is_generator
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External, Meaning
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY, SYNC_FACTORY
-from verdigris.evidence.source.session.containers import provided
 
 if TYPE_CHECKING:
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.fastapi.web import Depends
+    from verdigris.evidence.source.session.containers import Provided
     from verdigris.evidence.values import Place
 
 _SESSIONS = {"session", "db", "db_session", "async_session"}
@@ -26,7 +26,7 @@ _SESSIONS = {"session", "db", "db_session", "async_session"}
 class SessionDependency(Subject):
     """A function (or bound method) that is called to inject a session, or something that holds one.
 
-    FastAPI calls it for each of its `uses`, a `container` for whoever asks that.
+    FastAPI calls it for each of its `uses`, a container for whoever asks that.
     """
 
     key: str
@@ -36,7 +36,7 @@ class SessionDependency(Subject):
     uses: tuple[Depends, ...]
     session: str  # async, sync
     of: str = "session"  # what it gives: session, factory, or a holder of a session that it opens itself
-    container: bool = False
+    provided: Provided | None = None  # the container that calls it
 
     @property
     def short(self) -> str:
@@ -67,9 +67,9 @@ class Dependencies:
                 providers[mark] = use.provider
                 by_provider.setdefault(mark, []).append(use)
         found = [self._session_dependency(providers[mark], uses) for mark, uses in by_provider.items()]
-        for function in dict.fromkeys(provided(self.source)):
+        for function, provided in self.source.containers.provided.items():
             given = self._session_dependency(function, []) if id(function) not in by_provider else None
-            found.append(None if given is None or given.of == "factory" else replace(given, container=True))
+            found.append(None if given is None or given.of == "factory" else replace(given, provided=provided))
         return [dependency for dependency in found if dependency is not None]
 
     def _session_dependency(self, provider: Meaning, uses: list[Depends]) -> SessionDependency | None:
@@ -94,6 +94,11 @@ class Dependencies:
         if session is None:
             return None
         return SessionDependency(provider.key, provider.place, provider, provider, tuple(uses), session, of)
+
+    def may_be_one(self, use: Depends) -> bool:
+        """Tell whether what is called is not settled, or comes from outside and is annotated as a session."""
+        outside = isinstance(use.provider, External) and use.provider.package != "verdigris"
+        return use.provider is None or (outside and self._annotated(use) is not None)
 
     def _annotated(self, use: Depends) -> str | None:
         """Tell which kind of session the parameter that a `Depends` stands for is annotated as."""

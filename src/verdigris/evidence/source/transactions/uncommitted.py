@@ -13,7 +13,6 @@ from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.nodes import leaf_within
-from verdigris.evidence.source.session.containers import provided
 from verdigris.evidence.source.transactions.transactions import writes
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Uncommitted:
     @cached_property
     def _around_all(self) -> bool:
         """Tell whether a dependency, a middleware or a listener may commit, or an engine commits each statement."""
-        if any(self._may_end(function) for function in provided(self.source)):
+        if any(self._may_end(function) for function in self.source.containers.provided):
             return True
         for use in self.source.web.depends:
             named = isinstance(use.provider, External) and use.provider.package == "verdigris"
