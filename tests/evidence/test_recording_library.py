@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from verdigris import Database
 from verdigris.evidence.recording import pools, record
+from verdigris.testing import Sandbox
 
 PROGRAM = """
 from sqlalchemy import text
@@ -193,3 +194,29 @@ def test_only_what_a_request_itself_holds_is_left_behind_by_it(tmp_path, postgre
     assert {each.route: each.left_checked_out for each in artefact.requests} == {
         "GET /slow": 0, "GET /starts-a-job": 0, "GET /keeps": 1
     }  # fmt: skip
+
+
+def test_a_sandbox_that_a_request_is_the_first_to_use_is_not_left_behind_by_it(tmp_path, postgres, monkeypatch):
+    monkeypatch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+    monkeypatch.setattr(pools, "_LATE_NS", 0)
+    (program := tmp_path / "program.py").write_text(SERVICE)
+    names: dict = {}
+
+    async def main():
+        db = Database(str(postgres.url), workers=1)
+        names["serve"](db)
+        sandbox = Sandbox(str(postgres.url))
+        with sandbox.standing_in(db):
+            client = httpx.AsyncClient(transport=httpx.ASGITransport(names["app"]), base_url="http://service")
+            async with client:
+                assert (await client.get("/slow")).status_code == 200
+        await sandbox.dispose()
+        await db.dispose()
+
+    with record(tmp_path) as recorder:
+        exec(compile(SERVICE, str(program), "exec", dont_inherit=True), names)
+        asyncio.run(main())
+
+    artefact = recorder.artefact()
+    assert [each.left_checked_out for each in artefact.requests] == [0]
+    assert artefact.recorder_errors == ()

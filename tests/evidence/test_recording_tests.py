@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from verdigris.checklist.registry import boxes
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence import Evidence
 from verdigris.evidence.recording import record
-from verdigris.evidence.recording.artefact import DatabaseFailure, Recording, Request, Sessions
+from verdigris.evidence.recording.artefact import DatabaseFailure, Recording, Repeat, Request, Sessions
 from verdigris.evidence.source import Source
 
 APP = """
@@ -117,3 +119,66 @@ def test_in_a_tests_transaction_savepoints_are_the_codes_transactions(tmp_path, 
         asyncio.run(main())
 
     assert sum(request.answered_before_commit for request in recorder.artefact().requests) == early
+
+
+CALLED = """
+from sqlalchemy import text
+
+
+async def by_name(session, name):
+    await session.execute(text("select :name"), {"name": name})
+
+
+async def every(session):
+    for name in "abcd":
+        await by_name(session, name)
+"""
+
+CALLING = """
+import asyncio
+
+from program import by_name, every
+
+
+async def test_four(session):
+    for name in "abcd":
+        await by_name(session, name)
+
+
+async def test_spawned(session):
+    await asyncio.gather(every(session))
+"""
+
+
+@pytest.mark.parametrize(("test", "scope"), [("test_four", "test"), ("test_spawned", "task")])
+def test_how_often_a_test_calls_the_application_is_told_from_what_the_application_does(
+    tmp_path, postgres, monkeypatch, test, scope
+):
+    monkeypatch.setenv("VERDIGRIS_RECORDING_DEBUG", "1")
+    (tmp_path / "program.py").write_text(CALLED)
+    (tmp_path / "test_program.py").write_text(CALLING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("program", "test_program"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    async def main(work) -> None:
+        engine = create_async_engine(str(postgres.url))
+        async with AsyncSession(engine) as session:
+            await asyncio.create_task(work(session))
+        await engine.dispose()
+
+    with record(tmp_path) as recorder:
+        recorder.testing().current = "test_program.py::test"
+        asyncio.run(main(getattr(importlib.import_module("test_program"), test)))
+
+    assert [(seen.scope, seen.site, seen.different) for seen in recorder.artefact().repeats] == [
+        (scope, "program.py:6", 4)
+    ]
+
+
+@pytest.mark.parametrize(("scope", "verdict"), [("task", Verdict.FAILS), ("test", Verdict.HOLDS)])
+def test_a_query_that_a_test_repeats_is_no_query_a_row(tmp_path, scope, verdict):
+    (tmp_path / "app.py").write_text(APP, "utf-8")
+    recording = Recording(repeats=(Repeat("f", site="app.py:3", scope=scope, different=8, scopes=1),))
+
+    assert boxes()["loading/no-n-plus-one"][1].conclude(Evidence(Source.read(tmp_path), recording)).verdict is verdict

@@ -253,10 +253,11 @@ def repeated(evidence: Evidence) -> list[PerRow]:
     """Return the queries that one line repeated with other values, often enough to be one a row.
 
     A line of the tests or of a migration is none of the application's: `metadata.create_all()` looks for each table.
+    Nor is what a test calls again and again: with the loop in the source, it tells how often it ran.
     """
     found = []
     for seen in evidence.recording.repeats if evidence.recording is not None else ():
-        if seen.different >= REPEATS and seen.site is not None and _is_served(seen.site):
+        if seen.scope != "test" and seen.different >= REPEATS and seen.site is not None and _is_served(seen.site):
             where = seen.route or "one task"
             message = f"this line sent one query {seen.different} times, with other values each time, in {where}"
             fix = "one query with in_(ids), before the loop"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
@@ -166,8 +166,9 @@ class Sandbox(Database):
             self._starting = self._starting or asyncio.Lock()
             await_only(self._starting.acquire())
             try:
-                if self._outer is None:
-                    self._outer = self._begin()
+                if self._outer is None:  # in a context of its own: it outlives the request that happens to be the first
+                    beginning = greenlet_spawn(self._begin)
+                    self._outer = await_only(asyncio.create_task(beginning, context=Context()))
             finally:
                 self._starting.release()
         self._asking[getcurrent()] = session

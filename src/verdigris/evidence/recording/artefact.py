@@ -175,7 +175,7 @@ class Repeat:
 
     fingerprint: str
     site: Site = None
-    scope: str = "request"  # or "task"
+    scope: str = "request"  # or "task"; "test" for a test's own, in which nobody knows whose loop it was
     different: int = 0  # the largest in one scope
     same: int = 0
     scopes: int = 0  # how many scopes repeated it

@@ -149,13 +149,13 @@ class Ledger:
     def unit(self, unit: Unit, route: str | None = None) -> None:
         """Fold a unit outside requests."""
         with self.lock:
-            self._unit(unit, route, None, "task")
+            self._unit(unit, route, None, "test" if unit.of_test else "task")
             unit.clear()
 
     def peek(self, unit: Unit) -> None:
         """Add a unit that goes on, as far as it got, and leave it as it is."""
         with self.lock:
-            self._unit(unit, None, None, "task")
+            self._unit(unit, None, None, "test" if unit.of_test else "task")
 
     def leak(self, route: str, spot: Spot | None) -> None:
         """Count a connection that outlived its request."""

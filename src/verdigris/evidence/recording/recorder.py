@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -104,6 +105,7 @@ class Recorder:
         """Say that this process runs tests."""
         if self.tests is None:
             self.tests = TestRun()
+            self.units.of_test = partial(self.tests.runs, self.places)
         return self.tests
 
     def forget(self) -> None:
@@ -119,6 +121,7 @@ class Recorder:
         self.requests.suspects.clear()
         if self.tests is not None:
             self.tests = TestRun()
+            self.units.of_test = partial(self.tests.runs, self.places)
 
     # For the watches
 

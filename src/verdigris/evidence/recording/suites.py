@@ -6,13 +6,18 @@ pytest loads this module through PYTEST_PLUGINS; it was imported before, which P
 from __future__ import annotations
 
 from collections import Counter
-from threading import RLock
-from typing import Any
+from pathlib import PurePath
+from threading import RLock, current_thread, main_thread
+from typing import TYPE_CHECKING, Any
 
 from verdigris.evidence.recording.artefact import Tests
 
+if TYPE_CHECKING:
+    from verdigris.evidence.recording.places import Places
+
 _NAMES = 100
 _BOOKKEEPING = "alembic_version"  # which migration a schema has: no test's data
+_TESTS = {"test", "tests"}  # directories
 _SHUFFLERS = ("randomly", "random_order", "reverse")
 
 
@@ -37,6 +42,18 @@ class TestRun:
         """Note which database the running test talks to."""
         if url in self.databases or len(self.databases) < _NAMES:
             self.databases.setdefault(url, set()).add(self.current or "")
+
+    def runs(self, places: Places, task: Any) -> bool:
+        """Tell whether a task, or without one this thread, is the running test's own and none of the application's."""
+        if self.current is None:
+            return False
+        if task is None:
+            return current_thread() is main_thread()
+        code = getattr(task.get_coro(), "cr_code", None)
+        if code is None or not places.is_application(code.co_filename):
+            return True  # a plugin's, that runs the test
+        path = PurePath(code.co_filename)
+        return path.name.startswith(("test_", "conftest")) or not _TESTS.isdisjoint(path.parts[-3:-1])
 
     def committed(self, url: str, changes: dict[str, int]) -> None:
         """Note rows that were committed for good."""

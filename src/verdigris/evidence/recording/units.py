@@ -156,11 +156,12 @@ class Unit:
 
     __slots__ = (
         "__weakref__", "cells", "copies", "failures", "holding", "inherited", "inserts", "lazies", "listed",
-        "origins", "owner", "parent", "raised", "request", "sessions", "threaded", "unfinished",
+        "of_test", "origins", "owner", "parent", "raised", "request", "sessions", "threaded", "unfinished",
     )  # fmt: skip
 
     def __init__(self, owner: int, task: Any, request: RequestState | None, before: Unit | None) -> None:
         self.owner = owner
+        self.of_test = False  # whether it is the running test's own, which calls the application as often as it likes
         self.threaded = task is None
         self.request = request
         # Kept only within a request: a chain of tasks that spawn tasks must not keep each other alive.
@@ -326,6 +327,7 @@ class Units:
         self.current: ContextVar[Unit | None] = ContextVar("verdigris_recording_unit", default=None)
         self.alone: set[Unit] = set()  # those outside requests that have something to fold
         self.crowded: Callable[[], None] | None = None  # told when they have become twice as many
+        self.of_test: Callable[[Any], bool] | None = None  # asked, where tests run, whether a task is a test's own
         self._many = _MANY
 
     def unit(self) -> Unit:
@@ -345,6 +347,8 @@ class Units:
         unit = Unit(owner, task, request, before)
         if request is not None:
             request.units.append(unit)
+        elif self.of_test is not None:
+            unit.of_test = self.of_test(task)
         self.current.set(unit)
         return unit
 
