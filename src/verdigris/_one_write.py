@@ -116,7 +116,9 @@ def _write(transport: Any, data: bytes) -> None:
 
 
 def _answers_at_once(cycle: Any) -> bool:
-    """Tell whether a body is written behind the head, and nothing before it."""
+    """Tell whether a body is written behind the head, and nothing before it; not known of other versions' requests."""
+    if not (hasattr(cycle, "transport") and hasattr(cycle, "keep_alive") and hasattr(cycle, "scope")):
+        return False
     return cycle.scope["method"] != "HEAD" and not getattr(cycle, "waiting_for_100_continue", True)
 
 

@@ -300,8 +300,8 @@ class Database(Units[S_co], JSONReads):
         snapshot. A function with effects is not seen.
 
         With `replicas` it runs on one that lacks no commit older than `max_lag` seconds, none of this request or task,
-        and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for. An
-        `after` that is no position is a ConfigurationError then.
+        and none before `after` (from `position()`); else on the primary, which `max_lag=0` asks for.
+        Raises ConfigurationError for an `after` that is no position.
         """
         return self._reading.open(snapshot=snapshot, after=after, max_lag=max_lag)
 

@@ -60,7 +60,8 @@ class Reading(Generic[S_co]):
         inner = over(ReadSession, kind.sync_session_class)
         level = _SNAPSHOT if snapshot else None if self._is_set_up(inner, self.primary) else _ALONE
         primary = self._bind(self.primary, level)
-        replica = self.replicas.choose(position_of(after) if after else 0, max_lag) if len(self.replicas) else None
+        position = position_of(after) if after else 0  # refused also where no replica asks for it, as in development
+        replica = self.replicas.choose(position, max_lag) if len(self.replicas) else None
         options = {**self.session.kw, "bind": primary, "sync_session_class": inner, "alone": level == _ALONE}
         if replica is None:
             return kind(**options)  # the factory's own call goes through them one by one

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from verdigris.database import Database
+from verdigris.database.replicas import position_of
 from verdigris.database.sessions import over
 from verdigris.errors import CommitRefusedError, ConfigurationError, VerdigrisError, sqlstate_of
 from verdigris.lean.lane import Lane, raise_as_session
@@ -103,6 +104,9 @@ class Sandbox(Database):
         return self.session(**options)
 
     def read(self, *, snapshot: bool = False, after: str | None = None, max_lag: float | None = None) -> AsyncSession:
+        """Open a session that only reads: on the sandbox's connection, so that it sees what was written here."""
+        if after:
+            position_of(after)
         return self.session(sync_session_class=self.inside(over(ReadSession, self.session.class_.sync_session_class)))
 
     async def position(self) -> str:

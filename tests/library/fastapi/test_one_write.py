@@ -36,6 +36,17 @@ async def test_an_answer_is_written_at_once(application, protocol, path):
     assert [each for each in written if each] == [answer]
 
 
+@pytest.mark.parametrize("lacking", ["transport", "keep_alive", "scope", "waiting_for_100_continue"])
+def test_requests_of_a_version_that_has_other_names_are_left_alone(lacking):
+    names = {"transport": None, "keep_alive": True, "scope": {"method": "GET"}, "waiting_for_100_continue": False}
+    del names[lacking]
+    named = {"__module__": "uvicorn.protocols.http.httptools_impl", "receive": lambda _: None}
+    request = type("RequestResponseCycle", (), {**names, **named})()
+
+    with OneWrite(request.receive):
+        assert vars(request) == {}
+
+
 async def test_answers_on_one_connection_come_in_order_and_whole(application, protocol):
     asked = [f"GET /fast/{n}" for n in (1, 2, 3)] + ["HEAD /slow", "GET /slow", "GET /fast/9", "GET /fast/x"]
     async with serving(application, protocol) as (port, written):

@@ -12,11 +12,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from verdigris.database import Database
 from verdigris.errors import (
     CommitRefusedError,
+    ConfigurationError,
     ReadOnlyError,
     SessionClosedError,
     SessionSharedError,
     UnflushedError,
 )
+from verdigris.testing import Sandbox
 
 
 class Base(DeclarativeBase):
@@ -446,6 +448,17 @@ async def test_a_read_session_streams_in_a_snapshot_only(db):
         assert [row async for row in rows] == []
 
     assert "snapshot=True" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [Database, Sandbox])
+async def test_what_is_no_position_is_refused_also_where_there_is_no_replica(kind, database_url):
+    db = kind(database_url)
+
+    with pytest.raises(ConfigurationError, match="'yesterday' is no position"):
+        db.read(after="yesterday")
+    await db.read(after="16/B374D848").close()
+
+    await db.dispose()
 
 
 async def test_a_read_session_flushes_nothing(db):
