@@ -55,6 +55,7 @@ PUBLIC = {
         "SessionSharedError",
         "SessionStateError",
         "ShuttingDownError",
+        "StandbyError",
         "StatementTimeoutError",
         "TransactionLostError",
         "UnflushedError",

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
 from verdigris import AsyncSession, Base, Database
-from verdigris.errors import ConfigurationError, DatabaseUnavailableError, classify
+from verdigris.errors import ConfigurationError, DatabaseUnavailableError, StandbyError, classify
 from verdigris.fastapi import install
 
 
@@ -390,18 +390,47 @@ async def test_a_read_that_recovery_cancels_is_answered_by_the_primary(make, pai
     await standby.run("SELECT pg_reload_conf()")
 
 
-async def test_a_standby_refuses_a_serializable_transaction_at_once_and_goes_on(pair):
-    db = Database(pair[1].url_for("postgres"), pool_size=1, max_overflow=0)
+@pytest.mark.parametrize("shortcuts", [True, False])
+async def test_a_standby_refuses_a_serializable_transaction_at_once_and_goes_on(pair, shortcuts):
+    db = Database(pair[1].url_for("postgres"), pool_size=1, max_overflow=0, shortcuts=shortcuts)
+    app = FastAPI()
+    install(app, db)
+
+    @app.get("/")
+    async def read() -> int:
+        return await db.transaction(lambda session: session.scalar(text("SELECT 1")), isolation_level="SERIALIZABLE")
 
     async with db.session() as session:
         await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
-        with pytest.raises(exc.DBAPIError, match="serializable mode in a hot standby"):
+        with pytest.raises(StandbyError, match="takes no SERIALIZABLE transactions now: it is a standby"):
             await within(5, session.execute(text("SELECT 1")))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
+        answer = await within(5, client.get("/"))
 
+    assert (answer.status_code, answer.json()["type"].rsplit(":")[-1]) == (503, "read-only")
+    assert 2 <= int(answer.headers["retry-after"]) <= 4
     assert db.pool_status().in_use == 0
     async with db.session() as session:
         assert await session.scalar(text("SELECT pg_is_in_recovery()"))
+        with pytest.raises(exc.DBAPIError) as other:  # what else a server does not do is not taken for that
+            await session.execute(text("SELECT DISTINCT 1 FROM pg_class FOR UPDATE"))
+    assert classify(other.value).name == "not-supported"
     await db.dispose()
+
+
+async def test_a_database_of_serializable_transactions_says_at_the_start_that_it_is_on_a_standby(pair, caplog):
+    db = Database(pair[1].url_for("postgres"), isolation_level="SERIALIZABLE")
+    other = Database(pair[0].url_for("postgres"), isolation_level="SERIALIZABLE")
+
+    await db.start()
+    await other.start()
+
+    (told,) = [record.message for record in caplog.records if "SERIALIZABLE" in record.message]
+    assert 'Database(isolation_level="REPEATABLE READ")' in told
+    with pytest.raises(StandbyError):
+        await db.transaction(lambda session: session.scalar(text("SELECT 1")))
+    await db.dispose()
+    await other.dispose()
 
 
 async def test_a_service_of_serializable_transactions_reads_on_its_replica_too(make):

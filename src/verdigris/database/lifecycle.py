@@ -11,7 +11,7 @@ from verdigris._background import finished, running
 from verdigris._places import place_in, request_in
 from verdigris.database import sizing
 from verdigris.engine.pool import Pool
-from verdigris.errors import RetryLevel, classify
+from verdigris.errors import RetryLevel, StandbyError, classify
 from verdigris.errors.classify import FAILURES
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ async def size_pool(engine: AsyncEngine, workers: int, chosen: tuple[int | None,
     try:
         async with engine.connect() as connection:
             limits = await sizing.limits_of(connection)
+    except StandbyError as error:
+        log.warning("%s", error)  # it may be promoted
+        return
     except FAILURES as error:
         if classify(error).retry is not RetryLevel.CONNECT:
             raise

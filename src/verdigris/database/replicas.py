@@ -23,7 +23,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.homes import OfLoop
 from verdigris.engine.pool import Pool
-from verdigris.errors import ConfigurationError, DatabaseUnavailableError
+from verdigris.errors import ConfigurationError, StandbyError
 from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
@@ -137,7 +137,7 @@ class Replicas:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             written = await driver.fetchval(_WRITTEN_HERE)
         if written is None:
-            raise DatabaseUnavailableError(
+            raise StandbyError(
                 "the database takes no writes now: it is a standby, whose log ends elsewhere.",
                 why="A position says what was written before it, and only the server that takes writes knows.",
                 do=['Name all hosts, and the one that takes writes is found:   "postgresql://app@one,two/shop"'],

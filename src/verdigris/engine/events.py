@@ -10,7 +10,7 @@ from sqlalchemy.util import await_only
 
 from verdigris.engine.driver import ours
 from verdigris.engine.pool import jitter
-from verdigris.errors import ConfigurationError, StatementTimeoutError, sqlstate_of
+from verdigris.errors import ConfigurationError, StandbyError, StatementTimeoutError, sqlstate_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from verdigris.engine.driver import Connection
-_READ_ONLY = "25006"
+_READ_ONLY, _NOT_SUPPORTED = "25006", "0A000"
 #: What PostgreSQL from 14 on reports before the answer that follows: it takes writes where both are "off".
 _OF_SERVER = "default_transaction_read_only", "in_hot_standby"
 _OF_SESSION = frozenset({"SET default_transaction_read_only", "SET characteristics"})
@@ -47,6 +47,9 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
     driver = ours(context.connection.connection.driver_connection)
     if sqlstate_of(original) == _READ_ONLY and not _asked_for_read_only(context, driver):
         context.is_disconnect = True  # the primary has moved: every pooled connection leads to the old one
+    elif sqlstate_of(original) == _NOT_SUPPORTED and _is_serializable_on_standby(context, driver):
+        context.is_disconnect = True  # as above
+        return _standby()
     elif driver is not None and not driver.is_closed() and driver.is_in_transaction():
         driver.failed = context.sqlalchemy_exception or original
     elif driver is not None and not driver.is_closed() and _was_never_sent(original.__cause__):
@@ -88,6 +91,28 @@ def _asked_for_read_only(context: ExceptionContext, driver: Connection | None) -
         return True
     told = driver.get_settings()
     return all(getattr(told, name, None) == "off" for name in _OF_SERVER)
+
+
+def _is_serializable_on_standby(context: ExceptionContext, driver: Connection | None) -> bool:
+    """Tell whether a SERIALIZABLE transaction met a standby, which has none; PostgreSQL says what it is from 14 on."""
+    if context.connection is None or driver is None or getattr(driver.get_settings(), "in_hot_standby", "") != "on":
+        return False
+    adapter: Any = context.connection.connection.dbapi_connection
+    level = context.connection.get_execution_options().get("isolation_level") or adapter.isolation_level
+    return str(level).upper() == "SERIALIZABLE"
+
+
+def _standby() -> StandbyError:
+    return StandbyError(
+        "the database takes no SERIALIZABLE transactions now: it is a standby.",
+        why="A standby does not know what the transactions on the primary have read, so that PostgreSQL refuses them.",
+        do=[
+            'Name all hosts, and the one that takes writes is found:   "postgresql://app@one,two/shop"',
+            'or, where it is read from on purpose:   Database(isolation_level="REPEATABLE READ")',
+            "or give its URL to the Database of the primary, for db.read():   Database(url, replicas=[standby])",
+        ],
+        page="docs/topologies.md",
+    )
 
 
 def _too_slow() -> StatementTimeoutError:

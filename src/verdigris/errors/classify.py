@@ -29,6 +29,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.PoolExhaustedError, table.POOL_EXHAUSTED),
     (own.StatementTimeoutError, table.TOO_SLOW),
     (own.ShuttingDownError, table.SHUTTING_DOWN),
+    (own.StandbyError, table.SQLSTATES["25006"]),
     (own.DatabaseUnavailableError, table.UNAVAILABLE),
     (own.SessionClosedError, table.MISUSE),
     (own.SessionSharedError, table.MISUSE),

@@ -41,6 +41,10 @@ class DatabaseUnavailableError(VerdigrisError, sa_exc.SQLAlchemyError, Connectio
     """No connection could be made: refused, not resolved, not answered in time, or still starting. Nothing ran."""
 
 
+class StandbyError(DatabaseUnavailableError):
+    """The server is a standby, which refuses what only a primary does. Nothing ran."""
+
+
 class ShuttingDownError(DatabaseUnavailableError):
     """The application is shutting down and begins nothing new. Nothing ran."""
 
