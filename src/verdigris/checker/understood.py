@@ -30,7 +30,7 @@ def _factories(source: Source) -> int:
 def _commits(source: Source) -> str:
     """Say who commits: the session dependency, the services, both or nobody."""
     dependency = any(source.transactions.commit_of(each) is not None for each in source.session_dependencies)
-    services = bool(source.transactions.committers)
+    services = bool(source.transactions.committers or source.connections.committers)
     if dependency:
         return "the session dependency and services commit" if services else "the session dependency commits"
     return "services commit" if services else "no commit seen"

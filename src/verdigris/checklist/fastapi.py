@@ -242,11 +242,15 @@ class CommitOrRollback(Box[Subject]):
         return None
 
     def _without_commit(self, subject: SessionDependency, evidence: Evidence) -> Judgement:
-        transactions = evidence.source.transactions
-        if transactions.committers:
+        source = evidence.source
+        transactions, connections = source.transactions, source.connections
+        alone = subject.of == "connection"
+        committers = connections.committers if alone else transactions.committers
+        writers = connections.writers if alone else transactions.writers
+        if committers:
             return subject.proof(
-                f"the project's services commit themselves ({len(transactions.committers)} places, first "
-                f"{transactions.committers[0]}); closing the session rolls back what they did not commit"
+                f"the project's services commit themselves ({len(committers)} places, first {committers[0]}); closing "
+                f"the {'connection' if alone else 'session'} rolls back what they did not commit"
             )
         if not subject.yields:
             return subject.doubt(
@@ -257,13 +261,18 @@ class CommitOrRollback(Box[Subject]):
             return subject.doubt(
                 f"whether what gets the session at {transactions.handed_over} commits is not settled by the source"
             )
-        if not transactions.writers and transactions.unsettled is not None:
+        if not writers and transactions.unsettled is not None:
             return subject.doubt(f"nothing commits, and whether {transactions.unsettled} writes is not settled")
-        if not transactions.writers:
-            return subject.proof("nothing in the project writes through a session")
+        if not writers:
+            return subject.proof(f"nothing in the project writes through a {'connection' if alone else 'session'}")
+        other = next((each for each in source.session_dependencies if transactions.commit_of(each) is not None), None)
+        if other is not None:
+            return subject.doubt(
+                f"{other.short} commits; whether anything writes that {subject.short} is given to is not settled"
+            )
         return subject.finding(
             "never",
-            f"nothing commits: neither {subject.short} nor any service, yet {transactions.writers[0]} writes",
+            f"nothing commits: neither {subject.short} nor any service, yet {writers[0]} writes",
             fix='await session.commit()   # after the yield, with Depends(..., scope="function")',
         )
 

@@ -60,6 +60,7 @@ from verdigris.evidence.source.testing.fixtures import Suite, Tests
 from verdigris.evidence.source.testing.leftovers import Leftovers
 from verdigris.evidence.source.testing.targets import Targets
 from verdigris.evidence.source.transactions.clauses import Clauses
+from verdigris.evidence.source.transactions.connections import Connections
 from verdigris.evidence.source.transactions.polling import Polling
 from verdigris.evidence.source.transactions.retries import Retries
 from verdigris.evidence.source.transactions.transactions import Transactions
@@ -107,6 +108,7 @@ class Source:
         self.containers = Containers(self)
         self.holders = Holders(self)
         self.clauses = Clauses(self)
+        self.connections = Connections(self)
         self.limits = TimeLimits(self)
         self.polling = Polling(self)
         self.poolers = Poolers(self)

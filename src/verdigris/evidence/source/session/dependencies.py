@@ -35,7 +35,7 @@ class SessionDependency(Subject):
     provider: Meaning
     uses: tuple[Depends, ...]
     session: str  # async, sync
-    of: str = "session"  # what it gives: session, factory, or a holder of a session that it opens itself
+    of: str = "session"  # what it gives: session, connection, factory, or a holder of a session that it opens itself
     provided: Provided | None = None  # the container that calls it
 
     @property
@@ -85,6 +85,8 @@ class Dependencies:
         of = "session"
         if session is None and produced in {ASYNC_FACTORY, SYNC_FACTORY}:
             of, session = "factory", "async" if produced == ASYNC_FACTORY else "sync"
+        elif session is None and isinstance(produced, External) and produced.named("sqlalchemy", "AsyncConnection"):
+            of, session = "connection", "async"
         elif session is None and self.source.openings.any_in(provider) and is_generator(provider):
             of, session = "holder", "async"
         if session is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import is_generator, short
 from verdigris.evidence.source.reading.modules import Binding, Scope
+from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.nodes import leaf_of
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class Lifetimes:
 
     def _makes_session(self, node: ast.Call, function: Scope) -> bool:
         made = self.source.types.of(node, function)
-        if made is None or self.source.types.session_type(made) is None:
+        alone = isinstance(made, External) and made.named("sqlalchemy", "AsyncConnection")
+        if made is None or (self.source.types.session_type(made) is None and not alone):
             return False
         callee = self.source.types.callee(node, function)
         return not (isinstance(callee, Scope) and callee.is_function)
@@ -185,7 +187,7 @@ class Lifetimes:
     def returned(self, dependency: SessionDependency) -> Place | None:
         """Return where a dependency returns a session that it opened itself."""
         function = dependency.function
-        if function is None or is_generator(function) or dependency.of != "session":
+        if function is None or is_generator(function) or dependency.of not in {"session", "connection"}:
             return None
         for node in function.nodes():
             if isinstance(node, ast.Return) and node.value is not None:
@@ -199,7 +201,7 @@ class Lifetimes:
                     "next",
                 } or (
                     isinstance(value, ast.Call)
-                    and self.source.types.session(value, function) is not None
+                    and self.source.types.sends(value, function)
                     and self._makes_session(value, function)
                 ):
                     return function.module.place(node)

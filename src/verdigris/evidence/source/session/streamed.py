@@ -35,7 +35,7 @@ class Streamed:
         self._sessions = {
             id(each.function)
             for each in source.dependencies.every
-            if each.function is not None and each.of == "session" and each.yields
+            if each.function is not None and each.of in {"session", "connection"} and each.yields
         }
 
     def every(self) -> Iterator[Escape]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.reading.calls import Call
     from verdigris.evidence.source.reading.modules import Scope
+    from verdigris.evidence.source.session.dependencies import SessionDependency
     from verdigris.evidence.values import Place
 
 _SENDS = {
@@ -119,7 +120,7 @@ class Clauses:
             ):
                 continue
             text = ast.unparse(node.func.value)
-            if text.partition(".")[0] in opened or self.source.types.session(node.func.value, function) != "async":
+            if text.partition(".")[0] in opened or not self._is_open(node.func.value, function):
                 continue
             if self._in_savepoint(node, body, function):
                 continue
@@ -127,6 +128,10 @@ class Clauses:
             if method in _STORES or (method in {"execute", "scalar", "scalars", "exec"} and node.args and writes(node)):
                 stored = stored or (text, node)
         return stored if sent else None
+
+    def _is_open(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether an expression is what a transaction is in: an asynchronous session or connection."""
+        return self.source.types.session(node, scope) == "async" or self.source.connections.is_one(node, scope)
 
     def _in_savepoint(self, node: ast.AST, body: list[ast.stmt], function: Scope) -> bool:
         for ancestor in function.module.ancestors(node):
@@ -263,20 +268,25 @@ class Clauses:
             return node.func.attr in methods
         return any(ast.unparse(arg) == name for arg in (*node.args, *(given.value for given in node.keywords)))
 
+    def _committing_for(self, route: Scope, name: str) -> SessionDependency | None:
+        """Return the dependency that commits what a route was given, or else any that commits."""
+        own = {id(use.provider) for parameter, use in self.source.web.injected(route) if parameter.arg == name}
+        every = self.source.session_dependencies
+        given = [each for each in every if id(each.function) in own] or every
+        return next((each for each in given if self.source.transactions.commit_of(each) is not None), None)
+
     def _callers(self, function: Scope, attempt: ast.AST, name: str, depth: int = 0) -> tuple[str, str, Place | None]:
         """Ask who goes on with a session that the function was given."""
         if function.name in {"__aexit__", "__exit__"}:
             return "unknown", "", None
         route = any(route.function is function for route in self.source.web.routes)
         if route:
-            commits = [
-                each
-                for each in self.source.session_dependencies
-                if self.source.transactions.commit_of(each) is not None
-            ]
-            if commits:
-                return "swallowed", f"{commits[0].short}, which commits", commits[0].place
-            return "closed", "", None
+            commits = self._committing_for(function, name)
+            return (
+                ("closed", "", None)
+                if commits is None
+                else ("swallowed", f"{commits.short}, which commits", commits.place)
+            )
         owner = function.lookup(name) if name.isidentifier() else None
         if owner is not None and owner[0] is not function and owner[0].is_function and not is_generator(function):
             return "swallowed", f"the next call of {function.name}()", function.place
@@ -287,7 +297,7 @@ class Clauses:
                 (
                     ast.unparse(arg)
                     for arg in (*call.node.args, *(kw.value for kw in call.node.keywords))
-                    if self.source.types.session(arg, call.scope) == "async"
+                    if self._is_open(arg, call.scope)
                 ),
                 None,
             )
