@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -241,7 +242,65 @@ def test_a_full_disk_is_told(project, monkeypatch):
 def test_the_diff_of_a_file_without_a_last_newline_is_one_that_git_takes():
     change = Changed("a.py", (), b"x = 1\ny = 2", b"x = 1\ny = 3")
 
-    assert change.diff("a.py").endswith("-y = 2\n\\ No newline at end of file\n+y = 3\n\\ No newline at end of file\n")
+    assert change.diff("a.py").endswith(b"-y = 2\n\\ No newline at end of file\n+y = 3\n\\ No newline at end of file\n")
+
+
+@pytest.mark.parametrize("program", [("git", "apply", "-R", "-"), ("patch", "-R", "-p1")])
+@pytest.mark.parametrize(
+    ("name", "head", "encoding"),
+    [
+        ("database.py", "# -*- coding: latin-1 -*-\r\n# é\r\n", "latin-1"),
+        ("database.py", "# -*- coding: cp1251 -*-\n# данные\n", "cp1251"),
+        ("the data base.py", "# é\x0c\n", "utf-8-sig"),
+        ("base de données.py", "# é\n", "utf-8"),
+    ],
+)
+def test_the_diff_of_a_file_is_in_its_own_bytes_under_its_own_name(name, head, encoding, program, project, capfdbinary):
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"there is no {program[0]}")
+    (project / "database.py").unlink()
+    before = (head + DATABASE).encode(encoding)
+    (project / name).write_bytes(before)
+
+    assert fix("--diff") == 1
+    shown = capfdbinary.readouterr().out
+    assert fix() == 0
+    assert (project / name).read_bytes() != before
+
+    subprocess.run(program, input=shown, cwd=project, check=True, capture_output=True)
+    assert (project / name).read_bytes() == before
+
+
+def test_the_diff_of_a_directory_elsewhere_is_under_names_within_it(project, tmp_path_factory, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+    assert main(["fix", str(project), "--diff", "--no-cache"]) == 1
+
+    assert capsys.readouterr().out.startswith("--- a/database.py\n+++ b/database.py\n")
+
+
+def test_a_file_with_several_names_is_written_once_under_its_own(project, capsys):
+    (project / "again.py").symlink_to("database.py")
+
+    assert fix() == 0
+
+    told = capsys.readouterr()
+    assert told.out == "database.py: pool_pre_ping=True, pool_recycle=1800\n"
+    assert "left alone" not in told.err
+    assert (project / "again.py").is_symlink()
+
+
+def test_what_could_not_be_read_is_told(project, capsys):
+    for number in range(7):
+        (project / f"old{number}.py").write_text("import sqlalchemy\nprint 'x'\n", "utf-8")
+    (project / "nul.py").write_bytes(b"import sqlalchemy\0\n")
+
+    assert fix() == 0
+
+    told = capsys.readouterr().err
+    assert "verdigris: nul.py is not read: " in told
+    assert "verdigris: 3 more are not read: verdigris check names them\n" in told
+    assert (project / "nul.py").read_bytes() == b"import sqlalchemy\0\n"
 
 
 def test_sqlalchemy_takes_the_keywords_with_every_pool():

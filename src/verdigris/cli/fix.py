@@ -13,13 +13,15 @@ from verdigris.cli.options import Parser
 from verdigris.cli.plan import add_options, plan
 from verdigris.fix.files import changes, snapshot, write
 from verdigris.report.style import clean
-from verdigris.report.words import shown_path
+from verdigris.report.words import address, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from verdigris.evidence.judgement import Edit
     from verdigris.fix.files import Changed
+
+UNREAD = 5  # files that are named as not read
 
 
 def fix(given: list[str]) -> int:
@@ -48,14 +50,32 @@ def fix(given: list[str]) -> int:
             left.append((path, why))
             continue
         done.append(change)
-        sys.stdout.write(change.diff(path) if options.diff else f"{path}: {_told(change.edits)}\n")
+        if options.diff:
+            _show(change, address(report, change.path))
+        else:
+            sys.stdout.write(f"{path}: {_told(change.edits)}\n")
     sys.stdout.flush()
     for path, why in left:
         sys.stderr.write(f"verdigris: {path} is left alone: {clean(why)}\n")
+    for file in report.unread[:UNREAD]:
+        sys.stderr.write(f"verdigris: {shown_path(report, file.path)} is not read: {clean(file.reason)}\n")
+    if len(report.unread) > UNREAD:
+        sys.stderr.write(f"verdigris: {len(report.unread) - UNREAD} more are not read: verdigris check names them\n")
     sys.stderr.write(_summary(done, len(report.edits) - len(chosen), would=options.diff))
     if left:
         return 2
     return int(options.diff and bool(done))
+
+
+def _show(change: Changed, path: str) -> None:
+    """Show a diff: to a person in letters, to a program in the bytes that the file has."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None or sys.stdout.isatty():
+        sys.stdout.write(change.shown_diff(path))
+        return
+    sys.stdout.flush()
+    binary.write(change.diff(path))
+    binary.flush()
 
 
 def _told(edits: Iterable[Edit]) -> str:

@@ -38,11 +38,20 @@ class Changed:
     encoding: str = "utf-8"
     left: str | None = None
 
-    def diff(self, shown: str) -> str:
-        """Return a unified diff under a name, as `git apply` and `patch` take it: they know one end of a line only."""
-        before, after = (_LINE.findall(data.decode(self.encoding)) for data in (self.before, self.after))
-        lines = difflib.unified_diff(before, after, f"a/{shown}", f"b/{shown}")
-        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    def diff(self, shown: str) -> bytes:
+        """Return a unified diff under a name, as `git apply` and `patch` take it: bytes of the file's own encoding.
+
+        They know one end of a line only, and take a name to its first blank where no tab ends it.
+        """
+        before, after = (_LINE.findall(data.decode("latin-1")) for data in (self.before, self.after))
+        name = os.fsencode(f"{shown}\t" if " " in shown else shown).decode("latin-1")
+        lines = difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")
+        ended = (line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+        return "".join(ended).encode("latin-1")
+
+    def shown_diff(self, shown: str) -> str:
+        """Return the diff to read: in letters, whatever the encoding of the file."""
+        return self.diff(shown).decode(self.encoding, "replace")
 
 
 def snapshot(root: Path, exclude: tuple[str, ...]) -> dict[Path, tuple[int, int]]:
@@ -60,13 +69,21 @@ def _look(path: Path) -> tuple[int, int]:
 
 
 def changes(root: Path, edits: Iterable[Edit], looks: Mapping[Path, tuple[int, int]]) -> Iterator[Changed]:
-    """Yield what edits make of their files, in the order of the paths; nothing is written."""
+    """Yield what edits make of their files, in the order of the paths; nothing is written.
+
+    A file with several names, by links, is edited under the first.
+    """
     grouped: dict[str, dict[Edit, None]] = defaultdict(dict)
     for edit in edits:
         grouped[edit.place.path][edit] = None
-    for name in sorted(grouped):
+    seen: set[str] = set()
+    for name in sorted(grouped, key=lambda name: ((root / name).is_symlink(), name)):
         path = root / name if root.is_dir() else root
         wanted = tuple(grouped[name])
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
         try:
             yield _changed(root, path, name, wanted, looks.get(path))
         except Unwritable as error:
@@ -105,6 +122,8 @@ def write(root: Path, change: Changed) -> str | None:
             beside = Path(file.name)
             try:
                 file.write(change.after)
+                file.flush()
+                os.fsync(file.fileno())  # a name is not to lead to a file that only memory has
                 _keep_owner(path, beside)
             except BaseException:
                 beside.unlink(missing_ok=True)

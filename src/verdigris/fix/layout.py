@@ -37,6 +37,7 @@ class Layout:
     def __init__(self, text: str) -> None:
         """Read a text; raise Unwritable where it cannot be read."""
         self.text = text
+        self.ascii = text.isascii()
         try:
             self.tree = parsed(text)
             lines = lines_of(text)
@@ -73,6 +74,8 @@ class Layout:
         )
 
     def _column(self, line: int, offset: int) -> int:
+        if self.ascii:
+            return offset
         return len(self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace"))
 
     def at(self, place: Place) -> list[ast.stmt | ast.expr]:

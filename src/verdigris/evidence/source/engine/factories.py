@@ -216,8 +216,9 @@ def _configured(source: Source, call: Call) -> list[Options]:
 def _rewritten(source: Source) -> dict[int, set[str | None]]:
     """Return the options that are written into `factory.kw` later, by the factory's call; None for any of them."""
     found: dict[int, set[str | None]] = {}
+    told = {id(module) for module in source.names.modules if ".kw" in module.file.text}  # looked through once
     for scope in source.scopes:
-        if ".kw" not in scope.module.file.text:
+        if id(scope.module) not in told:
             continue
         for node in scope.nodes():
             match node:
