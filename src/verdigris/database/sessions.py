@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from verdigris.errors import ConfigurationError
 from verdigris.lean.reads import LeanReads
 from verdigris.lean.sync_sessions import ExplicitFlushSession
+from verdigris.lean.theirs import MISSING
 from verdigris.session import AsyncSession
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from verdigris.database.settings import Settings
     from verdigris.lean.lane import Lane
 
+log = logging.getLogger("verdigris")
 _PAGE = "docs/database.md"
 _KINDS: dict[tuple[type[Session], type[Session]], type[Session]] = {}
 
@@ -28,6 +31,9 @@ def factory(engine: AsyncEngine, settings: Settings, lane: Lane) -> async_sessio
     kind = settings.session_class
     inner = kind.sync_session_class
     short = settings.shortcuts and inner is Session  # what a synchronous half of one's own does is SQLAlchemy's affair
+    if short and MISSING:
+        short = False
+        log.warning("sessions go SQLAlchemy's way, as with shortcuts=False: this release has no %s", ", ".join(MISSING))
     return async_sessionmaker(
         engine,
         class_=kind,

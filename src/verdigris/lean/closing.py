@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import session as orm_session
-from sqlalchemy.orm.session import _SessionCloseState
 
 from verdigris.lean.session_listeners import OF_CLOSE, OF_COMMIT
 from verdigris.lean.sync_sessions import ReadSession
+from verdigris.lean.theirs import theirs
 
+CLOSE_STATE = theirs(orm_session, "_SessionCloseState")
 _PLAIN = frozenset({Session, ReadSession})
 _HOME = vars(orm_session)
 
@@ -28,7 +29,7 @@ def nothing_to_commit(session: Any) -> bool:
     return (
         session._transaction is None
         and session._trans_context_manager is None  # in a block whose transaction has ended, nothing can be begun
-        and session._close_state is not _SessionCloseState.CLOSED
+        and session._close_state is not CLOSE_STATE.CLOSED
         and not is_changed(session)
         and not (session.expire_on_commit and session.identity_map)
         and not OF_COMMIT.any(session)
@@ -49,8 +50,8 @@ def close_at_once(session: Any) -> None:
     if not own or session._new or session._deleted:
         session.close()
         return
-    if session._close_state is _SessionCloseState.ACTIVE:
-        session._close_state = _SessionCloseState.CLOSED
+    if session._close_state is CLOSE_STATE.ACTIVE:
+        session._close_state = CLOSE_STATE.CLOSED
     held = session.identity_map
     states = held.all_states()
     held._kill()

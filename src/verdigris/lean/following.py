@@ -21,6 +21,8 @@ from sqlalchemy.orm import strategies
 from sqlalchemy.orm.path_registry import PathRegistry
 from sqlalchemy.util import coerce_to_immutabledict
 
+from verdigris.lean.theirs import theirs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Result
     from sqlalchemy.orm import Session
 
-SELECT: Any = vars(orm_context).get("_ORMSelectCompileState") or vars(orm_context)["ORMSelectCompileState"]  # 2.1, 2.0
-_SELECTIN: Any = vars(strategies).get("_SelectInLoader") or vars(strategies)["SelectInLoader"]
+SELECT = theirs(orm_context, "_ORMSelectCompileState", "ORMSelectCompileState")  # in 2.1, in 2.0
+_SELECTIN = theirs(strategies, "_SelectInLoader", "SelectInLoader")
 _KEYS = "primary_keys"  # as the loader names them
 _IN = f" IN (__[POSTCOMPILE_{_KEYS}])"
 _AT_MOST = 500  # keys in one statement, as in SQLAlchemy's

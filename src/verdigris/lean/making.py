@@ -16,6 +16,8 @@ from sqlalchemy.engine.result import ChunkedIteratorResult
 from sqlalchemy.orm import attributes, loading
 from sqlalchemy.orm import context as orm_context
 
+from verdigris.lean.theirs import theirs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 NOT_MADE: Any = object()  # nothing was done: loading shall do it
-_ENTITY: Any = vars(orm_context)["_MapperEntity"]
-_COLUMNS: Any = frozenset({vars(orm_context)["_RawColumnEntity"], vars(orm_context)["_ORMColumnEntity"]})
+_ENTITY = theirs(orm_context, "_MapperEntity")
+_COLUMNS = frozenset({theirs(orm_context, "_RawColumnEntity"), theirs(orm_context, "_ORMColumnEntity")})
 
 
 @dataclass(frozen=True, slots=True)

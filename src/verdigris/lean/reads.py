@@ -18,11 +18,10 @@ from sqlalchemy import bindparam, inspect, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.pool import Pool
-from verdigris.lean.closing import is_changed
+from verdigris.lean.closing import CLOSE_STATE, is_changed
 from verdigris.lean.engine_listeners import (
     EngineListeners,
     change_nothing,
@@ -195,7 +194,7 @@ class LeanReads:
         bind = session.bind
         return (
             type(session) in _KINDS
-            and session._close_state is not _SessionCloseState.CLOSED
+            and session._close_state is not CLOSE_STATE.CLOSED
             and isinstance(bind, Engine)
             and not _settings(session)
             and not OF_READS.any(session)

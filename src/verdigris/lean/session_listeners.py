@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.event import attr as event_attr
 
+from verdigris.lean.theirs import theirs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_NOBODY: Any = vars(event_attr)["_EmptyListener"]  # but those who hear of the whole class
+_NOBODY = theirs(event_attr, "_EmptyListener")  # but those who hear of the whole class
 
 #: On a listener that only lazy loads concern, which are never lean.
 OF_LAZY_LOADS = "__verdigris_of_lazy_loads__"

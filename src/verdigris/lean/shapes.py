@@ -13,14 +13,17 @@ from weakref import ref
 
 from sqlalchemy import Select
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import sqltypes
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, UnaryExpression
-from sqlalchemy.sql.sqltypes import _resolve_value_to_type
+
+from verdigris.lean.theirs import theirs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
 
 T = TypeVar("T")
+_type_of_value = theirs(sqltypes, "_resolve_value_to_type")
 _KNOWN = frozenset({
     "_propagate_attrs",
     "_raw_columns",
@@ -167,7 +170,7 @@ def _type_lasts(bind: BindParameter[Any]) -> bool:
     kind: Any = bind.type
     if id(kind) in _lasting:
         return True
-    if _resolve_value_to_type(bind.value) is not kind:
+    if _type_of_value(bind.value) is not kind:
         return False
     _remember(kind)
     return True

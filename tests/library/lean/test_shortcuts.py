@@ -1,6 +1,11 @@
 """`Database(shortcuts=False)`: SQLAlchemy's and asyncpg's own way, with the same results and the same guards."""
 
 import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from sqlalchemy import ForeignKey, select, text
@@ -35,6 +40,51 @@ SHORT = [
     (methods, "nothing_to_commit"),
     (sessions, "close_at_once"),
 ]
+
+
+# On a release of SQLAlchemy's that lacks each name that the short ways look for.
+WITHOUT = """
+    import asyncio, logging, os
+
+    from verdigris.lean import theirs
+
+    found = theirs.theirs
+    theirs.theirs = lambda module, *names: found(module, *(f"no{name}" for name in names))
+    logging.basicConfig(format="%(message)s")
+
+    from pydantic import BaseModel
+    from sqlalchemy import select
+    from sqlalchemy.orm import Mapped, mapped_column
+    from verdigris import Base, Database
+
+    class Note(Base):
+        __tablename__ = "notes"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class NoteOut(BaseModel):
+        id: int
+
+    async def add(session):
+        session.add(Note())
+
+    async def run():
+        db = Database(os.environ["DATABASE_URL"])
+        async with db.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await db.transaction(add)
+        async with db.session.begin() as session:
+            assert await session.get(Note, 1)
+        statement = select(Note).where(Note.id < 9).order_by(Note.id).limit(5)
+        for _ in range(4):
+            for opened in (db.session, db.read):
+                async with opened() as session:
+                    print([note.id for note in await session.scalars(statement)])
+        print((await db.json(statement, list[NoteOut])).body, await db.fetch(statement, list[NoteOut]))
+        await db.dispose()
+
+    asyncio.run(run())
+"""
 
 
 class Tree(Base):
@@ -215,3 +265,20 @@ async def test_a_unit_that_is_cancelled_gives_its_connection_back(plain):
         await task
 
     assert plain.pool_status().in_use == 0
+
+
+def test_a_release_that_lacks_a_name_has_sqlalchemys_way_and_is_told(database_url):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(methods.__file__).parents[2]),
+        "DATABASE_URL": str(database_url),
+    }
+    command = [sys.executable, "-c", textwrap.dedent(WITHOUT)]
+
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == ["[1]"] * 8 + ["b'[{\"id\":1}]' [NoteOut(id=1)]"]
+    told = ran.stderr.strip()
+    assert told.startswith("sessions go SQLAlchemy's way, as with shortcuts=False: this release has no sqlalchemy.")
+    assert len(told.splitlines()) == 1
