@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import ColumnProperty
 
 from verdigris.loading.json.schema import InPython, Model, refuse_serializer
-from verdigris.loading.json.types import is_same_kind
+from verdigris.loading.json.types import is_json_document, is_same_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.orm import Mapper
 
@@ -33,6 +33,8 @@ _WRITING: dict[str, tuple[str, ...]] = {
     "enum": ("cls", "members", "sub_type", "missing"),
     "literal": ("expected",),
 }
+#: What Pydantic writes of JSON that was not validated is the JSON, where fields are of these.
+_AS_THEY_ARE = {"any", "bool", "int", "str"}
 _ANY: Schema = {"type": "any"}
 
 
@@ -74,9 +76,34 @@ def written(reader: Reader, mapper: Mapper[Any], field: Field) -> Schema:
     if not isinstance(prop, ColumnProperty):
         raise InPython(f"{mapper.class_.__name__}.{field.name} is no column")
     schema = _written(reader, field.schema)
-    if not is_same_kind(prop.columns[0].type, schema):
+    type_ = prop.columns[0].type
+    if not is_same_kind(type_, schema):
         raise InPython("its column gives another kind of value, which is written without being validated")
-    return _optional(schema)
+    return _optional(_of_json(schema) if is_json_document(type_) else schema)
+
+
+def _of_json(schema: Schema) -> Schema:
+    """Return what writes the JSON of a column for a schema that nothing was validated by.
+
+    Pydantic writes each value as what it is, whatever the schema says of it, but for a float, which an int becomes, and
+    for an int, which True and False become.
+    """
+    leaves = set(_leaves(schema))
+    return {"type": "any", "booleans": "int" not in leaves} if leaves <= _AS_THEY_ARE else schema
+
+
+def _leaves(schema: Schema) -> Iterator[str]:
+    """Yield the types of what is in lists and dicts, and of their keys."""
+    match schema["type"]:
+        case "nullable":
+            yield from _leaves(schema["schema"])
+        case "list":
+            yield from _leaves(schema["items_schema"])
+        case "dict":
+            yield from _leaves(schema["keys_schema"])
+            yield from _leaves(schema["values_schema"])
+        case other:
+            yield other
 
 
 def _written(reader: Reader, schema: Schema) -> Schema:

@@ -98,12 +98,12 @@ _MOMENTS = st.datetimes() | st.builds(
 _DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, places=9, min_value=-1000, max_value=1000) | st.decimals(
     allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9
 )
-_JSON = st.recursive(
+JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e6, 1e6) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-_OBJECTS = st.dictionaries(TEXTS, _JSON, max_size=3)
+_OBJECTS = st.dictionaries(TEXTS, JSON_VALUES, max_size=3)
 _SPANS = st.timedeltas(dt.timedelta(days=-100_000), dt.timedelta(days=100_000)) | st.sampled_from(
     [dt.timedelta(0), dt.timedelta(1), dt.timedelta(365), dt.timedelta(hours=1), dt.timedelta(microseconds=-1)]
 )
@@ -295,7 +295,7 @@ def kinds() -> list[Kind]:
         Kind(
             "json",
             sa.JSON(),
-            _JSON,
+            JSON_VALUES,
             (Any, dict[str, Any]),
             ('\'{"a":"\\ud800"}\'', '\'{"a": 1, "a" : "\\u0000"}\''),
             python=(int, str, JsonValue),
@@ -303,7 +303,7 @@ def kinds() -> list[Kind]:
         Kind(
             "jsonb",
             pg.JSONB(),
-            _JSON,
+            JSON_VALUES,
             (Any, dict[str, Any], dict, list, list[Any], object),
             ("'null'", '\'{"a": 1.10, "b": 1e3}\''),
             python=(int, dict[int, Any], dict[str, int]),

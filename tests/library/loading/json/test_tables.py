@@ -2,6 +2,7 @@
 
 import datetime as dt
 import enum
+import json
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from pydantic import (
     AfterValidator,
     ConfigDict,
+    TypeAdapter,
     computed_field,
     field_serializer,
     field_validator,
@@ -22,10 +24,14 @@ from pydantic import (
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import defer, load_only, reconstructor, registry, selectinload
 from sqlmodel import Field, Relationship, SQLModel, select
+from tests.library.loading.json.columns import JSON_VALUES
+from tests.library.loading.json.comparing import examples
 
 from verdigris import Database, load
 from verdigris.fastapi import ReadRouter, install
 from verdigris.loading import explain_plan, plan
+
+DRAWN = examples(JSON_VALUES, 150)
 
 
 class Rank(enum.Enum):
@@ -271,7 +277,11 @@ class Unlike(Other, table=True):
 
 
 class Numbers(Other, table=True):
-    numbers: list[int] = Field(default=[1, 2], sa_type=sa.JSON)
+    numbers: list[float] = Field(default=[1, 2], sa_type=sa.JSON)
+
+
+class Keyed(Other, table=True):
+    by_key: dict[UUID, int] = Field(default={}, sa_type=pg.JSONB)
 
 
 class Kept(Other, table=True):
@@ -290,7 +300,8 @@ REASONS = {
     Validated: "it is validated by Validated._changed()",
     Rebuilt: "Rebuilt has a reconstructor, or listeners of 'load' or 'refresh'",
     Unlike: "its column gives another kind of value, which is written without being validated",
-    Numbers: "what int JSON holds is validated in Python",
+    Numbers: "what float JSON holds is validated in Python",
+    Keyed: "keys that are not plain text are made in Python",
     Kept: "Kept is one of several mapped classes, by which its objects are filled",
     Again: "the objects of Again are validated (revalidate_instances='always')",
 }
@@ -308,6 +319,72 @@ async def test_what_only_python_knows_of_an_object_is_read_by_load(database_url)
         assert (read.fallback or "").endswith(reason), table
         assert (await read()).body == await of_fastapi(db, select(table), list[table]), table
     await db.dispose()
+
+
+class Documents(SQLModel, registry=registry()):
+    """The base of a table of its own."""
+
+
+class Document(Documents, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    numbers: list[int] = Field(sa_type=pg.JSONB)
+    counts: dict[str, int] = Field(sa_type=pg.JSONB)
+    by_number: dict[int, list[int | None]] = Field(sa_type=sa.JSON)
+    deep: list[dict[str, list[int]]] | None = Field(sa_type=pg.JSONB)
+    names: list[str] = Field(sa_type=sa.JSON)
+    flags: dict[str, bool] = Field(sa_type=pg.JSONB)
+    mixed: dict[str, Any] = Field(sa_type=sa.JSON)
+
+
+DOCUMENT = TypeAdapter(Document)
+
+
+@pytest.fixture
+async def documents(database_url):
+    database = Database(database_url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Documents.metadata.create_all)
+    yield database
+    await database.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_json_of_any_kind_is_written_as_what_it_is_whatever_the_field_says(documents):
+    """Nobody has validated it: Pydantic makes another value of an int under a float, and of True under an int only."""
+    values = [True, [True], [[True]], {"a": True}, {"1": 1}, {"a": [1.0]}, [1, "1", None], 1e22, "", None, *DRAWN]
+    columns = list(Document.model_fields)[1:]
+    async with documents.session.begin() as session:
+        session.add_all(Document(id=n, **dict.fromkeys(columns, value)) for n, value in enumerate(values))
+    read = documents.json_read(select(Document).where(Document.id == sa.bindparam("id")), Document)
+    assert read.fallback is None
+
+    for number, value in enumerate(values):
+        async with documents.session() as session:
+            loaded = await session.get(Document, number)
+        body = (await read(id=number)).body
+
+        assert json.loads(body) == json.loads(DOCUMENT.dump_json(loaded, warnings=False)), value
+        assert repr(json.loads(body)["numbers"]) == repr(
+            json.loads(DOCUMENT.dump_json(loaded, warnings=False))["numbers"]
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_json_that_fits_its_field_is_written_by_the_server(documents, caplog):
+    caplog.set_level("INFO", "verdigris")
+    fits: dict[str, Any] = {"numbers": [1, 10**30], "counts": {"a": -1}, "by_number": {"1": [1, None]}, "deep": None}
+    fits |= {"names": ["a", 'b"\\'], "flags": {"a": True}, "mixed": {"a": [True, 1.5]}}
+    async with documents.session.begin() as session:
+        session.add(Document(id=1, **fits))
+        session.add(Document(id=2, **{**fits, "deep": [{"a": [1]}, {}]}))
+
+    body = (await documents.json(select(Document).order_by(Document.id), list[Document])).body
+
+    assert json.loads(body) == [{"id": 1, **fits}, {"id": 2, **fits, "deep": [{"a": [1]}, {}]}]
+    assert "for a value" not in caplog.text
+    await documents.transaction(lambda session: session.execute(sa.update(Document).values(numbers=[True])))
+    assert b"[1]" in (await documents.json(select(Document), list[Document])).body
+    assert "for a value" in caplog.text
 
 
 DEFERRING = {

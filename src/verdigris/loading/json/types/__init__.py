@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Schema = Mapping[str, Any]
 
-__all__ = ["REFUSED", "Encoded", "Unsupported", "encode", "is_json", "is_same_kind"]
+__all__ = ["REFUSED", "Encoded", "Unsupported", "encode", "is_json", "is_json_document", "is_same_kind"]
 
 
 def encode(
@@ -54,6 +54,12 @@ def is_json(type_: TypeEngine[Any]) -> bool:
         array: Any = value.type
         return is_json(array.item_type)
     return value.kind in {"int", "bool", "str", "json", "hstore"}
+
+
+def is_json_document(type_: TypeEngine[Any]) -> bool:
+    """Whether what the ORM loads for a column of a type is what Python reads from JSON."""
+    value = loaded(literal_column("NULL", type_), type_)
+    return not isinstance(value, Unsupported) and value.kind == "json"
 
 
 def is_same_kind(type_: TypeEngine[Any], schema: Schema) -> bool:
@@ -86,7 +92,7 @@ def _encoded(value: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     if "serialization" in schema:
         return Unsupported("it has a serializer of its own")
     if schema["type"] == "any":
-        return _any(value)
+        return _any(value, schema)
     if schema["type"] == "union":
         return _union(value, wanted)
     encoder = _ENCODERS.get(schema["type"])
@@ -99,10 +105,10 @@ def _encoded(value: Loaded, wanted: Wanted) -> Encoded | Unsupported:
     return Unsupported(f"no SQL checks {', '.join(left)}") if left and isinstance(found, Encoded) else found
 
 
-def _any(value: Loaded) -> Encoded | Unsupported:
+def _any(value: Loaded, schema: Schema) -> Encoded | Unsupported:
     """Print what a value is by itself, under the outermost config: FastAPI leaves that one empty."""
     if value.kind == "json":
-        return containers.json(value)
+        return containers.json(value, booleans=schema.get("booleans", True))
     if value.kind == "enum":
         of: Any = value.type
         return choices.members(value, Wanted({"type": "any"}), list(of.enum_class))

@@ -206,9 +206,13 @@ def _has_blanks(loaded: Loaded, function: str) -> ColumnElement[bool]:
     return exists(select(literal_column("1")).select_from(rows).where(changed).correlate_except(rows))
 
 
-def json(loaded: Loaded) -> Encoded | Unsupported:
-    """Print any JSON as the database keeps it; its null is Python's None."""
+def json(loaded: Loaded, *, booleans: bool = True) -> Encoded | Unsupported:
+    """Print any JSON as the database keeps it, `booleans` in it or not; its null is Python's None."""
     there, sound = _typeof(loaded) != word("null"), _sound(loaded)
+    if not booleans:  # the form of a text that is no JSON to PostgreSQL's functions is asked first
+        path: ColumnElement[Any] = literal_column("""'strict $.** ? (@.type() == "boolean")'""")
+        none = not_(func.jsonb_path_exists(cast(loaded.sql, JSONB), path))
+        sound = [case((and_(*sound), none), else_=literal_column("false"))] if sound else [none]
     refused = [(there, REFUSED)] if sound else []
     return Encoded(case((and_(there, *sound), _json_value(loaded)), *refused))
 
