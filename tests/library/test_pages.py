@@ -196,8 +196,10 @@ def blocks(page):
 
 
 def python(*arguments, cwd, url, given=""):
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "DATABASE_URL": url}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "DATABASE_URL": url or ""}
     command = [sys.executable, *arguments]
+    if url is None:
+        environment.pop("DATABASE_URL", None)
     ran = subprocess.run(
         command, cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=120, check=False
     )
@@ -289,3 +291,49 @@ def test_the_tests_of_the_testing_page_pass(database_url, tmp_path):
 
     assert code == 0, said
     assert "\n2 passed in" in said
+
+
+MOVED = """
+    from typing import Annotated
+
+    from fastapi import APIRouter, Depends, FastAPI
+    from pydantic import BaseModel
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Mapped, mapped_column
+    from verdigris import Base, Database
+    from verdigris.fastapi import Route, install
+
+    db = Database()
+    get_db = db.request_session
+    app, router = FastAPI(), APIRouter(route_class=Route)
+    install(app, db)
+
+    class Note(Base):
+        __tablename__ = "notes"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str]
+
+    class NoteIn(BaseModel):
+        title: str
+
+    @router.post("/notes", status_code=201)
+    async def write(note: NoteIn, session: Annotated[AsyncSession, Depends(get_db, scope="function")]) -> None:
+        session.add(Note(title=note.title))
+
+    app.include_router(router)
+"""
+
+
+def test_the_tests_of_the_page_on_moving_a_service_pass(tmp_path, database_url):
+    for code in blocks("migrating.md"):
+        (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code, "utf-8")
+    (tmp_path / "service.py").write_text(textwrap.dedent(MOVED), "utf-8")
+    settings = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{settings}", "utf-8")
+    url = make_url(database_url).render_as_string(hide_password=False)
+
+    code, said = python("-m", "pytest", *LOADED, "-q", "--verdigris-url", url, cwd=tmp_path, url=None)
+
+    assert code == 0, said
+    assert "\n1 passed in" in said

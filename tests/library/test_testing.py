@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from sqlalchemy import ForeignKey, UniqueConstraint, func, select, text
+from sqlalchemy import ForeignKey, MetaData, UniqueConstraint, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -539,6 +539,21 @@ def test_a_url_where_no_server_answers_stops_the_tests_with_what_to_write(tmp_pa
 def test_a_schema_that_is_neither_metadata_nor_a_function_is_refused_by_name(schema, says):
     with pytest.raises(ConfigurationError, match=says):
         fill("postgresql+asyncpg://127.0.0.1:1/app_test", schema)
+
+
+def test_metadata_that_knows_no_table_yet_is_refused():
+    with pytest.raises(ConfigurationError, match="holds no table"):
+        fill("postgresql+asyncpg://127.0.0.1:1/app_test", MetaData())
+
+
+def test_a_migration_that_went_to_another_database_is_refused_instead_of_tests_without_tables(postgres):
+    databases = Databases(make_url(postgres.url), "verdigris_test_migrated")
+
+    def migrate(url: str) -> None:
+        """As an env.py does that takes its URL from the application's settings."""
+
+    with pytest.raises(ConfigurationError, match=r"migrate\(\), which verdigris_schema gave, made nothing in"):
+        databases.template(migrate)
 
 
 def test_a_url_of_a_test_database_is_used_and_left_clean(tmp_path, postgres):

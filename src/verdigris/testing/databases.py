@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 #: What `COMMENT ON DATABASE name IS '...'` says of a database that tests may use, whatever its name.
 MARK = "verdigris: test"
 
+#: Whether somebody has made anything in a database: PostgreSQL's own have smaller numbers.
+_EMPTY = """
+    SELECT NOT EXISTS (
+        SELECT FROM (
+            SELECT oid FROM pg_class UNION ALL SELECT oid FROM pg_type UNION ALL SELECT oid FROM pg_proc
+            UNION ALL SELECT oid FROM pg_namespace UNION ALL SELECT oid FROM pg_extension
+        ) AS made WHERE oid >= 16384
+    )
+"""
 _NAMED = re.compile(r"(^|[_.-])(test|tests|testing)\d*($|[_.-])", re.IGNORECASE)
 
 
@@ -116,6 +125,8 @@ def fill(url: str, schema: Any) -> None:
     if schema is None:
         return
     if isinstance(schema, MetaData):
+        if not schema.tables:
+            raise _no_tables()
         apart(lambda: _create(url, schema))
         return
     if isinstance(schema, type) or not callable(schema):
@@ -127,6 +138,44 @@ def fill(url: str, schema: Any) -> None:
             await answer
 
     apart(call)
+    if apart(lambda: _is_empty(url)):
+        raise _elsewhere(getattr(schema, "__name__", type(schema).__name__), make_url(url).database)
+
+
+async def _is_empty(url: str) -> bool:
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return bool((await connection.exec_driver_sql(_EMPTY)).scalar())
+    finally:
+        await engine.dispose()
+
+
+def _elsewhere(name: str, database: str | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name}(), which verdigris_schema gave, made nothing in the tests' database {database}.",
+        why="It may have migrated another one: an env.py that takes the URL from the settings goes where they say.",
+        do=(
+            "Let Alembic's env.py ask who calls it first:",
+            'url = config.attributes.get("url") or settings.database_url',
+            "and give it the URL of the tests:",
+            'config = Config("alembic.ini", attributes={"url": url}); command.upgrade(config, "head")',
+            "Tests that need no tables give None for the function.",
+        ),
+        page="docs/migrating.md",
+    )
+
+
+def _no_tables() -> ConfigurationError:
+    return ConfigurationError(
+        "the MetaData that the fixture verdigris_schema gave holds no table.",
+        why="Models are mapped, and their tables known, when their modules are imported.",
+        do=(
+            "import app.models   # in conftest.py, before the fixture",
+            "or None in its place, for tests that need no tables",
+        ),
+        page="docs/testing.md",
+    )
 
 
 def _no_schema(schema: Any) -> ConfigurationError:
