@@ -389,6 +389,14 @@ def test_explain_takes_a_name_a_number_or_a_rule(asked, capsys):
     assert "fails: engine/pre-ping/off" in out
 
 
+def test_explain_names_the_variants_that_there_are_beside_one_that_is_none(capsys):
+    code, out, err = run(capsys, "explain", "fastapi/yielded/nosuch")
+
+    assert code == 0
+    assert "fails: fastapi/yielded/returned" in out
+    assert err == "The page of fastapi/yielded has no example of `nosuch`; it shows returned.\n"
+
+
 def test_explain_takes_a_section(capsys):
     out = run(capsys, "explain", "engine")[1]
 

@@ -169,6 +169,24 @@ def test_excluded_paths_are_relative_to_the_file_wherever_the_check_starts(proje
         assert main(["check", path, "--select", "engine/pre-ping"]) == 0, capsys.readouterr().out
 
 
+def test_an_excluded_path_that_is_not_there_is_reported(project, capsys):
+    (project / "app" / "legacy").mkdir()
+    (project / "app" / "legacy" / "db.py").write_text(ENGINE)
+    (project / "node_modules").mkdir()
+    configure(project, "exclude = ['app/legacy/', 'app/lagecy', '**/generated_*.py', 'node_modules']")
+
+    main(["check", "--select", "engine/pre-ping"])
+    whole = capsys.readouterr().out
+    main(["check", "app", "--select", "engine/pre-ping"])
+    part = capsys.readouterr().out
+
+    assert [line for line in whole.splitlines() if line.startswith("note ")] == [
+        "note `exclude`: app/lagecy matches nothing here",
+        "note `exclude`: **/generated_*.py matches nothing here",
+    ]
+    assert "matches nothing" not in part  # of which the patterns do not all speak
+
+
 def test_an_accepted_box_keeps_its_verdict_and_does_not_count(project, capsys):
     configure(project, "accept = { 'engine/pre-ping' = 'the proxy does it' }")
 

@@ -21,6 +21,7 @@ from verdigris.checklist.pages import numbers
 from verdigris.checklist.verdict import Verdict
 from verdigris.evidence.judgement import Finding, Kind
 from verdigris.evidence.tree import found as files_under
+from verdigris.evidence.tree import matching_nothing
 from verdigris.report.report import BoxReport, Report, judge, order
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Plan:
     ignored: Mapping[str, str] = field(default_factory=dict)
     accepted: Mapping[str, str] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    whole: bool = False  # the path is the configuration's own folder, of which all its patterns speak
     baseline: Path | None = None
     cache: bool = True
 
@@ -91,6 +93,8 @@ def check(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Report:
             f"{_many(stale)} of the baseline {'is' if len(stale) == 1 else 'are'} gone: verdigris baseline prune"
         )
     notices += _needless(report)
+    needless = matching_nothing(plan.path, plan.exclude) if plan.whole else []
+    notices += [f"`exclude`: {pattern} matches nothing here" for pattern in needless]
     settled = baseline.apply(report.boxes, known or ())
     lines = _lines(plan.path, settled)
     seconds = time.perf_counter() - started

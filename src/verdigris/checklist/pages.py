@@ -22,6 +22,7 @@ SECTIONS = (
     "performance",
 )
 _NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)
+_VARIANT = re.compile(r"^```\w+ fails ([\w-]+)$", re.MULTILINE)
 _HERE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs more to import than this module to run
 
 
@@ -33,6 +34,11 @@ def page(name: str) -> str:
             return text.rstrip() + "\n"
     message = f"{name} has no page"
     raise LookupError(message)
+
+
+def variants(name: str) -> list[str]:
+    """Return the ways of failing that a box's page shows an example of: ```` ```python fails off ````."""
+    return list(dict.fromkeys(_VARIANT.findall(page(name))))
 
 
 def documents() -> dict[str, str]:

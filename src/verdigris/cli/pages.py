@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from verdigris.checklist.pages import documents, entries, numbers
+from verdigris.checklist.pages import documents, entries, numbers, variants
 from verdigris.checklist.pages import page as page_of
 from verdigris.cli.options import Parser, choice
 
@@ -50,11 +50,16 @@ def explain(given: list[str]) -> int:
     if wanted.startswith("docs/"):
         sys.stdout.write(_document(wanted, style_for(sys.stdout, options.color)))
         return 0
+    variant = ""
     if wanted.count("/") > 1:  # a rule: box/variant
-        wanted = wanted.rpartition("/")[0]
+        wanted, _, variant = wanted.rpartition("/")
     style = style_for(sys.stdout, options.color)
     for name in matching([wanted], known, "`verdigris explain`"):
         sys.stdout.write(terminal(page_of(name), known[name], style))
+        shown = variants(name)
+        if variant and variant not in shown:  # a finding may have one that no example shows
+            told = f"it shows {', '.join(shown)}" if shown else "its examples name none"
+            sys.stderr.write(f"The page of {name} has no example of `{variant}`; {told}.\n")
     return 0
 
 

@@ -54,6 +54,7 @@ def plan(options: Namespace) -> Plan:
         | dict.fromkeys(matching(words(options.ignore), known, "--ignore"), "--ignore"),
         accepted=_reasons(config.accept, known, f"`accept` in {table}"),
         exclude=_excluded(config, _absolute(path)),
+        whole=_absolute(path) == config.folder,
         baseline=baseline_of(options, config),
         cache=not options.no_cache,
     )

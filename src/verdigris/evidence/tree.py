@@ -84,6 +84,18 @@ def found(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
                 yield Path(directory) / name
 
 
+def matching_nothing(root: Path, patterns: tuple[str, ...]) -> list[str]:
+    """Return the patterns that leave nothing out of a directory; what is left out anyway counts as something."""
+    left = list(patterns)
+    for directory, names, files in os.walk(root) if patterns else ():
+        inside = PurePosixPath(Path(directory).relative_to(root).as_posix())
+        left = [each for each in left if not any(_excluded(inside / name, (each,)) for name in (*names, *files))]
+        if not left:
+            break
+        names[:] = [name for name in names if name not in SKIPPED]
+    return left
+
+
 def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
     return any(path.match(pattern) or str(path) == pattern.rstrip("/") for pattern in patterns)
 
