@@ -276,3 +276,75 @@ def test_what_only_some_of_the_tests_ask_for_empties_nothing_for_the_others(tmp_
     source = tree(tmp_path, {"tests/test_orders.py": SHARED.format(autouse=autouse, client=client)})
 
     assert [fact.kind for fact in source.leftovers.cleaning] == seen
+
+
+CLEARED = """
+import os, pytest
+from sqlalchemy import delete, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop_test")
+
+@pytest.fixture(autouse=True)
+async def cleared({parameters}):
+    {body}
+
+async def test_first(): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body", "seen"),
+    [
+        ("index", 'await index.indices.delete(index="orders")', []),
+        ("client", 'client.orders.delete("first")', []),
+        ("session: AsyncSession", "await session.execute(delete(object))", ["emptied"]),
+        ("session: AsyncSession", "await session.delete(object())", ["emptied"]),
+        ("session, table", "await session.execute(table.delete())", ["emptied"]),
+        ("session", 'for each in ["DELETE FROM orders"]: await session.execute(text(each))', ["emptied"]),
+        ("session", '"""Delete from nothing."""', []),
+        ("tmp_path", 'return f"sqlite+aiosqlite:///{tmp_path}/orders.db"', ["fresh"]),
+        ("tmp_path", 'return tmp_path / "orders.csv"', []),
+    ],
+)
+def test_a_fixture_empties_the_database_and_no_other_store(tmp_path, parameters, body, seen):
+    text = CLEARED.replace("{parameters}", parameters).replace("{body}", body)
+    source = tree(tmp_path, {"tests/conftest.py": text, "tests/test_orders.py": TEST})
+
+    assert [fact.kind for fact in source.leftovers.cleaning] == seen
+
+
+@pytest.mark.parametrize(("test", "seen"), [("session", []), ("session, emptied", ["emptied"])])
+def test_a_fixture_that_nobody_asks_for_empties_nothing(tmp_path, test, seen):
+    conftest = SHARED.format(autouse="", client="").partition("@pytest_asyncio.fixture\nasync def client")[0]
+    conftest = conftest.replace('(scope="session")', "")
+    orders = f"import sqlalchemy\n\nasync def test_order({test}): ...\n"
+    source = tree(tmp_path, {"tests/conftest.py": conftest, "tests/test_orders.py": orders})
+
+    assert [fact.kind for fact in source.leftovers.cleaning] == seen
+
+
+@pytest.mark.parametrize(("engine", "seen"), [("", ["emptied"]), ("engine = create_async_engine('sqlite://')", [])])
+def test_what_the_tests_of_one_file_have_says_nothing_of_those_with_an_engine_of_their_own(tmp_path, engine, seen):
+    test = CLEARED.replace("{parameters}", "session").replace(
+        "{body}", 'await session.execute(text("TRUNCATE orders"))'
+    )
+    other = f"from sqlalchemy.ext.asyncio import create_async_engine\n{engine}\n"
+    source = tree(tmp_path, {"tests/conftest.py": other, "tests/test_orders.py": test})
+
+    assert [fact.kind for fact in source.leftovers.cleaning] == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("def database(worker_id): return f'shop_test_{worker_id}'", True),
+        ("def port(worker_id): return 9000 + int(worker_id[2:])", False),
+        ("NAME = f'shop_test_db_{os.environ[\"PYTEST_XDIST_WORKER\"]}'", True),
+        ("PLUGIN = 'os.environ[\"PYTEST_XDIST_WORKER\"] + db'", False),
+    ],
+)
+def test_a_workers_name_keeps_tests_apart_where_it_names_a_database(tmp_path, text, apart):
+    source = tree(tmp_path, {"tests/conftest.py": f"import os\n\n{text}\n", "tests/test_orders.py": TEST})
+
+    assert (source.leftovers.per_worker is not None) is apart

@@ -12,6 +12,7 @@ from verdigris.evidence.source.reading.evaluate import Argument
 from verdigris.evidence.source.reading.files import Role
 from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.types import ASYNC_FACTORY, SYNC_FACTORY
+from verdigris.evidence.source.testing import emptying
 from verdigris.evidence.source.testing.fixtures import Fact, Fixture, Leftover, Tests
 from verdigris.evidence.values import Known, Place
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source.engine.engines import Engine
 
-_CLEAN = re.compile(r"\b(truncate|delete\s+from|drop\s+(table|schema|database)|create\s+database)\b", re.IGNORECASE)
+_WORKER = "PYTEST_XDIST_WORKER"
 _ORDERED = {"order", "run", "dependency", "incremental"}
 
 
@@ -53,7 +54,8 @@ class Leftovers:
                     )
 
     def _cleaned(self, fixture: Fixture) -> Iterator[Fact]:
-        calls = self._inside(fixture.function)
+        inside = self._inside(fixture.function)
+        calls = [call for call, _ in inside]
         text = {call.func.attr for call in calls if isinstance(call.func, ast.Attribute)}
         source = "\n".join(ast.unparse(call) for call in calls)
         connects = bool(text & {"connect"}) or "engine.begin" in source
@@ -68,16 +70,21 @@ class Leftovers:
                 fixture.place,
                 f"{fixture.name} opens a savepoint on the session, which the first commit releases",
             )
-        elif self._left_out(fixture):
+        elif self._left_out(fixture) or not emptying.asked(self.tests, fixture) or self._of_one_file(fixture):
             return
-        elif not fixture.wide and (
-            _CLEAN.search(source) or "drop_all" in source or ".delete()" in source or "delete(" in source
-        ):
+        elif not fixture.wide and emptying.empties(self.source, inside):
             yield Fact("emptied", fixture.place, f"{fixture.name} empties the database for each test")
         elif not fixture.wide and any(
             engine.call.scope.function is fixture.function and _fresh(engine) for engine in self.tests.engines
         ):
             yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
+        elif emptying.makes_file(self.tests, fixture):
+            yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
+
+    def _of_one_file(self, fixture: Fixture) -> bool:
+        """Tell whether a fixture serves the tests of its file alone, where other tests have engines of their own."""
+        path = fixture.place.path
+        return emptying.local(fixture) and any(engine.place.path != path for engine in self.tests.engines)
 
     def _left_out(self, fixture: Fixture) -> bool:
         """Tell whether tests that share a session do without a fixture which each of them would have to name."""
@@ -110,11 +117,11 @@ class Leftovers:
             and self.source.types.session_type(made) is not None
         )
 
-    def _inside(self, function: Scope, depth: int = 0) -> list[ast.Call]:
-        """Return the calls of a function, and of the functions of the tests that it calls."""
-        calls = [node for scope in function.walk() for node in scope.calls]
+    def _inside(self, function: Scope, depth: int = 0) -> list[tuple[ast.Call, Scope]]:
+        """Return the calls of a function, and of the functions of the tests that it calls, with where they stand."""
+        calls = [(node, scope) for scope in function.walk() for node in scope.calls]
         if depth < 2:
-            for node in list(calls):
+            for node, _ in list(calls):
                 called = self.source.types.callee(node, function)
                 if (
                     isinstance(called, Scope)
@@ -213,9 +220,16 @@ class Leftovers:
     def per_worker(self) -> Place | None:
         """Where the tests name a database by their xdist worker."""
         for module in self.tests.modules:
-            for number, line in enumerate(module.file.lines, 1):
-                if "worker_id" in line or "PYTEST_XDIST_WORKER" in line:
-                    return Place(module.path, number)
+            if "worker_id" not in module.file.text and "PYTEST_XDIST_WORKER" not in module.file.text:
+                continue
+            for scope in module.scope.walk():
+                named = [
+                    *(each for each in scope.parameters if each.arg == "worker_id"),
+                    *(each for each in scope.nodes() if isinstance(each, ast.Constant) and each.value == _WORKER),
+                ]
+                for node in named:
+                    if emptying.names_database(module, node, scope):
+                        return module.place(node)
         return None
 
 
