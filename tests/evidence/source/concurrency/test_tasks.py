@@ -191,3 +191,27 @@ def test_a_connection_serves_one_task_at_a_time_as_a_session_does(tmp_path: Path
     )
 
     assert found == ["shared", "shared"]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("tasks.append(asyncio.create_task(sweep()))\n                await tasks[-1]", []),
+        ("task = asyncio.create_task(sweep())\n                await task", []),
+        ("await asyncio.create_task(sweep())", []),
+        ("tasks.append(asyncio.create_task(sweep()))", ["unbounded"]),
+        ("task = asyncio.create_task(sweep())\n                tasks.append(task)", ["unbounded"]),
+    ],
+)
+def test_a_loop_that_waits_for_each_of_its_tasks_has_one_at_a_time(tmp_path, body, found):
+    text = f"""
+        async def sweep() -> None:
+            async with factory() as session:
+                await session.commit()
+
+        async def run(tasks: list[asyncio.Task[None]]) -> None:
+            while True:
+                {body}
+    """
+
+    assert variants(tmp_path, "concurrency/pool-for-load", text) == found

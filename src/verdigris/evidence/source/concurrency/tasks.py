@@ -122,7 +122,8 @@ class Tasks:
         for call in self._calls(SPAWNERS):
             if self._inside_group(call) or self._closes(call):
                 continue
-            yield self._fan_out(call, "create_task", self._spawn_arms(call, many=self._in_loop(call, None)))
+            many = self._in_loop(call, None) and not _waited_at_once(call)
+            yield self._fan_out(call, "create_task", self._spawn_arms(call, many=many))
 
     def _closes(self, call: Call) -> bool:
         """Tell a session's own close() in a task that is waited for: SQLAlchemy's `__aexit__` is shielded like that."""
@@ -353,3 +354,22 @@ def _targets(node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> frozenset[s
 
 def _names(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+def _waited_at_once(call: Call) -> bool:
+    """Tell whether the statement after a task's own waits for it: a loop then has one of them at a time."""
+    statement = next((each for each in call.module.ancestors(call.node) if isinstance(each, ast.stmt)), None)
+    match statement:
+        case ast.Expr(value=ast.Await(value=ast.Call() as waited)):
+            return waited is call.node
+        case ast.Assign(targets=[target], value=value) if value is call.node:
+            kept = ast.unparse(target)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=held, attr="append"), args=[value])) if (
+            value is call.node
+        ):
+            kept = f"{ast.unparse(held)}[-1]"
+        case _:
+            return False
+    block = getattr(call.module.parents.get(statement), "body", [])
+    after = block[block.index(statement) + 1 :] if statement in block else []
+    return bool(after) and isinstance(after[0], ast.Expr) and ast.unparse(after[0]) == f"await {kept}"

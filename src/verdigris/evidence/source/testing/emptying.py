@@ -6,14 +6,13 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from verdigris.evidence.source import Source
-    from verdigris.evidence.source.reading.modules import Module
+    from verdigris.evidence.source.reading.modules import Module, Scope
     from verdigris.evidence.source.testing.fixtures import Fixture, Tests
 
 _CLEAN = re.compile(r"\b(truncate|delete\s+from|drop\s+(table|schema|database)|create\s+database)\b", re.IGNORECASE)
@@ -23,7 +22,7 @@ _DATABASE = re.compile(r"database|(\b|_)db(\b|_)|dbname|dsn|sqlite|postgres|sche
 
 
 def empties(source: Source, calls: Sequence[tuple[ast.Call, Scope]]) -> bool:
-    """Tell whether calls, with the functions they stand in, delete rows or drop tables; other stores have a delete()."""
+    """Tell whether calls, and what their functions say, delete rows or drop tables; other stores have a delete()."""
     told = "\n".join(ast.unparse(call) for call, _ in calls)
     if "drop_all" in told or _CLEAN.search(told):
         return True
@@ -75,12 +74,13 @@ def local(fixture: Fixture) -> bool:
 def makes_file(tests: Tests, fixture: Fixture) -> bool:
     """Tell whether a fixture makes a database in each test's own directory, in a suite that has no server."""
     parameters = {parameter.arg for parameter in fixture.function.parameters}
+    wide = [each.function for each in tests.fixtures if each.wide]
     return (
         not fixture.wide
         and bool(parameters & {"tmp_path", "tmpdir"})
         and any(_FILE.search(text) for scope in fixture.function.walk() for text in _texts(scope))
         and not any("testcontainers" in module.file.text for module in tests.modules)
-        and not any(fixture.wide and fixture.function is engine.call.scope.function for engine in tests.engines)
+        and not any(engine.call.scope.function in wide for engine in tests.engines)
     )
 
 

@@ -74,12 +74,12 @@ class Leftovers:
             return
         elif not fixture.wide and emptying.empties(self.source, inside):
             yield Fact("emptied", fixture.place, f"{fixture.name} empties the database for each test")
-        elif not fixture.wide and any(
-            engine.call.scope.function is fixture.function and _fresh(engine) for engine in self.tests.engines
-        ):
+        elif self._fresh(fixture) or emptying.makes_file(self.tests, fixture):
             yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
-        elif emptying.makes_file(self.tests, fixture):
-            yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
+
+    def _fresh(self, fixture: Fixture) -> bool:
+        made = (engine for engine in self.tests.engines if engine.call.scope.function is fixture.function)
+        return not fixture.wide and any(_fresh(engine) for engine in made)
 
     def _of_one_file(self, fixture: Fixture) -> bool:
         """Tell whether a fixture serves the tests of its file alone, where other tests have engines of their own."""
