@@ -57,6 +57,7 @@ def test_limits_are_set_in_the_drivers_words(before, after, tmp_path, monkeypatc
         f"create_async_engine({URL}, connect_args=arguments())",
         f"create_async_engine({URL}, **options())",
         'create_async_engine("sqlite+aiosqlite:///shop.db")',
+        'create_async_engine("mysql+aiomysql://localhost/shop")',
     ],
 )
 def test_limits_of_an_unknown_driver_are_left_to_people(made, tmp_path, monkeypatch):
@@ -87,6 +88,20 @@ def test_a_sessionmaker_of_asynchronous_sessions_becomes_an_async_sessionmaker(t
 )
 def test_what_sqlalchemy_has_since_2_0_is_not_written_for_an_older_one(asked, tmp_path, monkeypatch):
     assert fixed(tmp_path, monkeypatch, OLD, "2.1", "--unsafe", asked=asked) == OLD
+
+
+@pytest.mark.parametrize(("version", "written"), [("1.4.54", False), ("2.0.35", True)])
+def test_a_lock_file_is_believed_before_requirements(version, written, tmp_path, monkeypatch):
+    (tmp_path / "poetry.lock").write_text(f'[[package]]\nname = "SQLAlchemy"\nversion = "{version}"\n', "utf-8")
+
+    text = fixed(tmp_path, monkeypatch, OLD, "2.1", "--unsafe", asked="sqlalchemy>=1.4,<3")
+
+    assert (text != OLD) == written
+
+
+@pytest.mark.parametrize("asked", ["", "sqlalchemy", 'sqlalchemy = "^1.4 || ^2.0"', "sqlalchemy>=1.4"])
+def test_what_may_be_sqlalchemy_2_0_is_taken_for_it(asked, tmp_path, monkeypatch):
+    assert fixed(tmp_path, monkeypatch, OLD, "2.1", "--unsafe", asked=asked) != OLD
 
 
 @pytest.mark.parametrize(

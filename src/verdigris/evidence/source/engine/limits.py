@@ -31,6 +31,7 @@ _WORDS: Mapping[frozenset[str], _Words] = {
         {"init_command": "'SET SESSION max_execution_time = 60000'"},
     ),
 }
+_SETTLED = {"asyncpg", "psycopg", "psycopg_async"}  # whose limits are read back: MySQL's are a statement of SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class TimeLimits:
         drivers = {(text.scheme or "").partition("+")[2] for text in texts}
         argued = [way.values["connect_args"] for way in engine.ways if "connect_args" in way.values]
         given = keyword(engine.call.node, "connect_args")
-        if len(drivers) != 1 or not drivers <= {"asyncpg", *(name for names in _WORDS for name in names)}:
+        if len(drivers) != 1 or not drivers <= _SETTLED:
             return ()
         missing = self._missing(engine, limits, argued)
         if given is None and not argued:

@@ -23,9 +23,9 @@ RELEVANT = re.compile(
 )
 
 _LOCKED = re.compile(  # as uv, Poetry, PDM and PEP 751 write it, and as Pipenv does
-    rb"""^name = "(fastapi|advanced-alchemy)"\r?\nversion = "([^"\n]+)"|"""
-    rb""""(fastapi|advanced-alchemy)": \{[^{}]*?"version": "==([^"\n]+)\"""",
-    re.MULTILINE,
+    rb"""^name = "(fastapi|advanced-alchemy|sqlalchemy)"\r?\nversion = "([^"\n]+)"|"""
+    rb""""(fastapi|advanced-alchemy|sqlalchemy)": \{[^{}]*?"version": "==([^"\n]+)\"""",
+    re.MULTILINE | re.IGNORECASE,
 )
 
 
@@ -176,7 +176,7 @@ def _read_lock(files: Files, path: Path, relative: str) -> None:
         return
     versions: dict[str, list[str]] = {}
     for toml, toml_version, pipenv, pipenv_version in _LOCKED.findall(data):
-        versions.setdefault((toml or pipenv).decode(), []).append((toml_version or pipenv_version).decode())
+        versions.setdefault((toml or pipenv).decode().lower(), []).append((toml_version or pipenv_version).decode())
     if versions:
         files.locked[relative] = versions
 

@@ -64,7 +64,13 @@ def is_before(files: Files, package: str, release: tuple[int, ...]) -> bool:
     locked = _locked(files, package)
     if locked:
         return any(_numbers(version) < release for version in locked)
-    return any(_ends_before(part, release) for asked in _asked(files, package) for part in asked.split(","))
+    return any(_all_before(asked, release) for asked in _asked(files, package))
+
+
+def _all_before(requirement: str, release: tuple[int, ...]) -> bool:
+    """Tell whether each alternative of a requirement, `^1.4 || ^2.0`, keeps a release out."""
+    alternatives = requirement.split("||")
+    return all(any(_ends_before(part, release) for part in each.split(",")) for each in alternatives)
 
 
 def _ends_before(part: str, release: tuple[int, ...]) -> bool:
