@@ -248,8 +248,9 @@ class CommitOrRollback(Box[Subject]):
         committers = connections.committers if alone else transactions.committers
         writers = connections.writers if alone else transactions.writers
         if committers:
+            places = f"in {len(committers)} places, first" if len(committers) > 1 else "at"
             return subject.proof(
-                f"the project's services commit themselves ({len(committers)} places, first {committers[0]}); closing "
+                f"the project's services commit themselves ({places} {committers[0]}); closing "
                 f"the {'connection' if alone else 'session'} rolls back what they did not commit"
             )
         if not subject.yields:

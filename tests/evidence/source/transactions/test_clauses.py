@@ -239,3 +239,19 @@ async def all() -> None:
 """
 
     assert ends(tmp_path, body) == ["swallowed"]
+
+
+@pytest.mark.parametrize(
+    ("returns", "end"),
+    [("NoReturn", "raised"), ("typing.Never", "raised"), ("None", "swallowed"), ("str", "swallowed")],
+)
+def test_a_clause_that_calls_what_never_returns_lets_the_error_go_on(tmp_path, returns, end):
+    translate = f"""
+import typing
+from typing import NoReturn
+
+def translate(error: Exception) -> {returns}:
+    raise ValueError from error
+"""
+
+    assert ends(tmp_path, translate + attempt("translate(error)", "await session.commit()")) == [end]

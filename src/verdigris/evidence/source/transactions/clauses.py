@@ -11,7 +11,9 @@ from verdigris.evidence.judgement import Subject
 from verdigris.evidence.source.reading.arguments import is_generator
 from verdigris.evidence.source.reading.excepts import Caught, afterwards, catching_first, named, own, raises
 from verdigris.evidence.source.reading.files import Role
+from verdigris.evidence.source.reading.modules import Scope
 from verdigris.evidence.source.reading.names import External
+from verdigris.evidence.source.reading.nodes import leaf_of
 from verdigris.evidence.source.transactions.transactions import WRITES, writes
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     from verdigris.evidence.source import Source
     from verdigris.evidence.source.reading.calls import Call
-    from verdigris.evidence.source.reading.modules import Scope
     from verdigris.evidence.source.session.dependencies import SessionDependency
     from verdigris.evidence.values import Place
 
@@ -38,6 +39,7 @@ _SENDS = {
     "run_sync",
 }
 _STORES = {*WRITES, "commit"}
+_NEVER = {"NoReturn", "Never"}
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
@@ -153,7 +155,7 @@ class Clauses:
     ) -> tuple[str, str, Place | None]:
         """Tell what becomes of the session that a clause's error left in a failed transaction."""
         name = session[0]
-        if raises(handler):
+        if raises(handler) or self._never_returns(function, handler):
             return "raised", "", None
         for node in own([*handler, *(final or [])]):
             if self._ends_transaction(node, name):
@@ -168,6 +170,18 @@ class Clauses:
         if self._opened_here(function, attempt, name):
             return "closed", "", None
         return self._callers(function, attempt, name)
+
+    def _never_returns(self, function: Scope, handler: list[ast.stmt]) -> bool:
+        """Tell whether a clause ends in a function of the tree that says it returns never: it translates the error."""
+        for statement in handler:
+            match statement:
+                case ast.Return() | ast.Continue() | ast.Break():
+                    return False
+                case ast.Expr(value=ast.Await(value=ast.Call() as call) | (ast.Call() as call)):
+                    called = self.source.types.callee(call, function)
+                    if isinstance(called, Scope) and leaf_of(getattr(called.node, "returns", None)) in _NEVER:
+                        return True
+        return False
 
     def _ends_transaction(self, node: ast.AST, name: str) -> bool:
         """Tell whether a node awaits the rollback or the close of this session, or of what holds it."""

@@ -87,7 +87,11 @@ class Transactions:
 
     @cached_property
     def unsettled(self) -> Place | None:
-        """The first place that may write unseen: a statement made apart, raw SQL, a route by its method."""
+        """The first place that may write unseen: a statement apart, raw SQL, a connection, a route by its method."""
+        for call in self.source.calls.named("commit"):
+            owner = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
+            if call.module.role is Role.APPLICATION and owner and self.source.connections.is_one(owner, call.scope):
+                return call.place
         for call, _ in self.source.calls.outside({"sqlalchemy", "sqlmodel"}, *sorted(_DML)):
             if call.module.role is Role.APPLICATION:
                 return call.place
