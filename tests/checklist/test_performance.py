@@ -214,3 +214,18 @@ def test_a_listener_that_prepares_a_connection_does_not_measure_the_pool(tmp_pat
     outcome = conclude("pool-metrics", tmp_path, ENGINE + listener)
 
     assert len(outcome.findings) == findings
+
+
+def test_the_engine_of_a_file_beside_a_servers_is_not_asked_for_the_times_of_its_queries(tmp_path):
+    text = """
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def made(url: str):
+    if url.startswith("sqlite"):
+        return create_async_engine(url, echo_pool=True)
+    return create_async_engine(url)
+"""
+    alone = 'from sqlalchemy.ext.asyncio import create_async_engine\nfile = create_async_engine("sqlite+aiosqlite:///x.db")\n'
+
+    assert [each.place.line for each in conclude("query-times", tmp_path, text).findings] == [7]
+    assert [each.place.line for each in conclude("query-times", tmp_path, alone).findings] == [2]

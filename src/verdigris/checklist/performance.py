@@ -109,7 +109,7 @@ class Explained(Box[Engine]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine]:
         """Name the engines through which queries run."""
-        return evidence.source.engines
+        return _serving(evidence)
 
     def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
         """Ask whether explaining was switched off, then what a run showed; nothing else shows in source."""
@@ -177,7 +177,7 @@ class QueryTimes(Box[Engine]):
 
     def subjects(self, evidence: Evidence) -> Population[Engine]:
         """Name the engines through which queries run."""
-        return evidence.source.engines
+        return _serving(evidence)
 
     def judge(self, subject: Engine, evidence: Evidence) -> Judgement:
         """Look for the library's timings, then for listeners and instrumentation; echo is no measurement."""
@@ -190,6 +190,14 @@ class QueryTimes(Box[Engine]):
                 fix=subject.with_option("echo", "False"),
             )
         return judged
+
+
+def _serving(evidence: Evidence) -> Population[Engine]:
+    """Leave out the engines of files beside those of servers: what is slow for users is not slow there."""
+    engines = evidence.source.engines
+    return (
+        engines.where(lambda engine: bool(engine.to_servers)) if any(each.to_servers for each in engines) else engines
+    )
 
 
 def _watched(engine: Engine, evidence: Evidence, what: str, option: str, nothing: str) -> Judgement:

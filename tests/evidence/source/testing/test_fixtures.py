@@ -44,6 +44,18 @@ def test_a_test_that_sets_the_url_of_another_database_is_about_the_url(tmp_path,
     assert whose(tmp_path, text) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"), [("TEST_CONFIG.url_sync", ["own"]), ("settings.url", ["stranger", "unknown"])]
+)
+def test_a_fixture_that_sets_the_url_of_another_database_and_works_on_its_own_is_about_the_url(tmp_path, url, expected):
+    text = "from sqlalchemy import create_engine\nfrom somewhere import TEST_CONFIG, settings\n"
+    text += "@pytest.fixture\ndef table(monkeypatch):\n"
+    text += "    monkeypatch.setattr(config, 'DB_URI', 'postgresql://app@internal/shop')\n"
+    text += f"    engine = create_engine({url})\n    yield engine\n"
+
+    assert whose(tmp_path, "import pytest\n" + text) == expected
+
+
 def test_settings_that_know_of_tests_may_switch_by_themselves(tmp_path):
     settings = "import sys, pydantic\nurl = read()\nif 'pytest' in sys.modules:\n    url = other()\n"
     conftest = (

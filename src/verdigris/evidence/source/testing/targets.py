@@ -150,13 +150,20 @@ class Targets:
         worth = self.source.evaluator.value(Argument(value, scope))
         if isinstance(worth, Known) and isinstance(worth.value, str):
             found = self._judged(worth.value, place)
-            itself = scope.function is not None and scope.function.name.startswith("test")
-            if found.whose != "stranger" or not itself:  # a test that sets another's URL is about the URL
+            if found.whose != "stranger" or not self._is_about_it(scope):
                 yield found
         elif self._speaks_of_tests(value, scope):
             yield Target("own", place, f"{name} = `{ast.unparse(value)[:60]}`")
         else:
             yield Target("unknown", place, f"what {name} is set to is not settled by the source")
+
+    def _is_about_it(self, scope: Scope) -> bool:
+        """Tell whether a test sets another's URL to see what becomes of it, or a fixture that works elsewhere."""
+        function = scope.function
+        if function is None or function.name.startswith("test"):
+            return function is not None
+        own = (each for each in self.tests.engines if each.url is not None and each.made.scope.function is function)
+        return any(self._speaks_of_tests(each.url.node, each.url.scope) for each in own if each.url is not None)
 
     def _judged(self, url: str, place: Place) -> Target:
         try:
