@@ -80,7 +80,10 @@ def expression(mapper: Mapper[Any], name: str) -> Any:
     try:
         found: Any = getattr(mapper.class_, name)
     except Exception as error:
-        raise InPython(f"{mapper.class_.__name__}.{name} is no SQL expression") from error
+        what = f"{mapper.class_.__name__}.{name}"
+        if _has_no_expression(value):
+            raise InPython(f"the hybrid {what} has no expression of its own, and its code makes none") from error
+        raise InPython(f"{what} is no SQL expression") from error
     if _has_no_expression(value):
         for each in visitors.iterate(clause_of(found)):
             if isinstance(each, BinaryExpression) and _differs_in_sql(each):

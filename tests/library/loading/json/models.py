@@ -97,6 +97,7 @@ class Order(Base):
 
 
 Order.rounded = hybrid_property(lambda self: self.id if self.paid else 0)
+Order.bought_by = hybrid_property(lambda self: self.customer.name)
 Order.huge = hybrid_property(lambda self: self.id * 2147483647)
 Order.line_count = column_property(
     select(func.count(Line.id)).where(Line.order_id == Order.id).correlate_except(Line).scalar_subquery()

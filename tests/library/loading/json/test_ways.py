@@ -250,6 +250,10 @@ class PriceOut(BaseModel):
     rounded: int
 
 
+class BuyerOut(BaseModel):
+    bought_by: str
+
+
 class CityOut(BaseModel):
     name: str
 
@@ -260,6 +264,11 @@ class MottoOut(BaseModel):
 
 REASONS = [
     (Order, PriceOut, "PriceOut.rounded: the hybrid Order.rounded has no expression of its own, and is no plain sum"),
+    (
+        Order,
+        BuyerOut,
+        "BuyerOut.bought_by: the hybrid Order.bought_by has no expression of its own, and its code makes none",
+    ),
     (City, CityOut, "CityOut.name: City has a reconstructor, or listeners of 'load' or 'refresh'"),
     (Employee, MottoOut, "MottoOut.motto: Manager.motto is another than Employee.motto"),
     (Order, Shouted, "Shouted.twice is computed in Python"),
