@@ -49,6 +49,7 @@ PUBLIC = {
         "NotFoundError",
         "OutcomeUnknownError",
         "PoolExhaustedError",
+        "PositionError",
         "ReadOnlyError",
         "RetryLevel",
         "SessionClosedError",

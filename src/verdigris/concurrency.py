@@ -302,7 +302,22 @@ def _begun(work: Callable[[S], Awaitable[T]], session: S) -> Awaitable[T]:
 
 
 def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """Return `fn` without its first parameter, which each run supplies: a fresh session."""
+    """Return `fn` without its first parameter, which each run supplies: a fresh session.
+
+    Raises ConfigurationError for a method, whose first parameter is its object.
+    """
+    code = getattr(fn, "__code__", None)
+    first = code.co_varnames[0] if code is not None and code.co_argcount else ""
+    if first in {"self", "cls"}:
+        name = fn.__name__
+        raise ConfigurationError(
+            f"{fn.__qualname__}() is a method: its first parameter, `{first}`, would be the session.",
+            why="What is made a unit gets its session there, and is called without.",
+            do=[
+                f"await db.transaction(lambda session: {first}.{name}(session, ...))   # in a method without the session"
+            ],
+            page="docs/transactions.md",
+        )
 
     @functools.wraps(fn)
     async def unit(*args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.faults.rig import Postgres, Standby, eventually, within
 from verdigris import AsyncSession, Base, Database
-from verdigris.errors import ConfigurationError, DatabaseUnavailableError, StandbyError, classify
+from verdigris.errors import DatabaseUnavailableError, PositionError, StandbyError, classify
 from verdigris.fastapi import install
 
 
@@ -264,7 +264,7 @@ async def test_a_standby_has_no_position_to_tell(pair):
 
 @pytest.mark.parametrize("position", ["yesterday", "16-B374D848", "x/y"])
 async def test_what_is_no_position_is_refused(make, position):
-    with pytest.raises(ConfigurationError, match="is no position") as refused:
+    with pytest.raises(PositionError, match="is no position") as refused:
         await count(make(), after=position)
 
     assert str(refused.value).endswith("\n  verdigris explain docs/topologies.md")

@@ -503,6 +503,15 @@ async def test_a_transactional_function_lost_its_session_from_the_signature(db, 
     assert inspect.iscoroutinefunction(credit)
 
 
+def test_a_method_is_no_transactional_function(db):
+    with pytest.raises(ConfigurationError, match=r"Tills\.credit\(\) is a method: .* `self`, would be the session"):
+
+        class Tills:
+            @db.transactional
+            async def credit(self, session, by):
+                await add(session, by)
+
+
 async def test_units_side_by_side_have_sessions_and_backends_of_their_own(db):
     meeting = asyncio.Barrier(2)
 

@@ -23,7 +23,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from verdigris.engine.homes import OfLoop
 from verdigris.engine.pool import Pool
-from verdigris.errors import ConfigurationError, StandbyError
+from verdigris.errors import PositionError, StandbyError
 from verdigris.errors.classify import FAILURES
 from verdigris.performance.sites import REQUEST
 
@@ -245,12 +245,12 @@ class _Line:
 
 
 def position_of(text: str) -> int:
-    """Return a position in the log, `16/B374D848`, as a number; raises ConfigurationError for anything else."""
+    """Return a position in the log, `16/B374D848`, as a number; raises PositionError for anything else."""
     high, slash, low = str(text).partition("/")
     with contextlib.suppress(ValueError):
         if slash:
             return (int(high, 16) << 32) + int(low, 16)
-    raise ConfigurationError(
+    raise PositionError(
         f"{str(text)[:40]!r} is no position in the log of a database.",
         why="PostgreSQL writes one as 16/B374D848; what a client sends back may be anything.",
         do=["Pass on what `await db.position()` returned:   db.read(after=position)"],

@@ -37,6 +37,7 @@ _OWN: tuple[tuple[type[BaseException], Fault], ...] = (
     (own.UnflushedError, table.MISUSE),
     (own.ReadOnlyError, table.MISUSE),
     (own.NotFoundError, table.NOT_FOUND),
+    (own.PositionError, table.INPUT),
     (sa_exc.TimeoutError, table.POOL_EXHAUSTED),
     (sa_exc.PendingRollbackError, table.NOTHING_STORED),
     (sa_exc.MissingGreenlet, table.NOT_LOADED),

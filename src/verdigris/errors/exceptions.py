@@ -85,6 +85,10 @@ class UnflushedError(VerdigrisError, sa_exc.InvalidRequestError):
     """With autoflush off, a statement would have missed or dropped changes that are still pending."""
 
 
+class PositionError(VerdigrisError, ValueError):
+    """What was given as a position in the log of a database, perhaps by a client, is none."""
+
+
 class ReadOnlyError(VerdigrisError, sa_exc.InvalidRequestError):
     """A session of `db.read()` was asked to write, or to stream without `snapshot=True`."""
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from verdigris.database import Database
 from verdigris.errors import (
     CommitRefusedError,
-    ConfigurationError,
+    PositionError,
     ReadOnlyError,
     SessionClosedError,
     SessionSharedError,
@@ -454,7 +454,7 @@ async def test_a_read_session_streams_in_a_snapshot_only(db):
 async def test_what_is_no_position_is_refused_also_where_there_is_no_replica(kind, database_url):
     db = kind(database_url)
 
-    with pytest.raises(ConfigurationError, match="'yesterday' is no position"):
+    with pytest.raises(PositionError, match="'yesterday' is no position"):
         db.read(after="yesterday")
     await db.read(after="16/B374D848").close()
 
