@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AsyncSession
 from sqlalchemy.util import greenlet_spawn
 
 from verdigris.database.replicas import Replica, Replicas, position_of
-from verdigris.database.sessions import over
+from verdigris.database.sessions import joined, over
 from verdigris.database.units import S_co
 from verdigris.engine.pool import Pool
 from verdigris.engine.read_only import READS
@@ -28,6 +28,7 @@ from verdigris.session import AsyncSession
 from verdigris.session.guard import guarded
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
@@ -48,6 +49,7 @@ class Reading(Generic[S_co]):
     replicas: Replicas
     budget: Budget
     _binds: dict[tuple[int, str | None], AsyncEngine] = field(default_factory=dict)
+    _begun: dict[Any, Engine] = field(default_factory=dict)  # by engines in autocommit: the same, in transactions
     _probes: dict[type[Session], Session] = field(default_factory=dict)
     _heard: dict[int, EngineListeners] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -63,6 +65,7 @@ class Reading(Generic[S_co]):
         position = position_of(after) if after else 0  # refused also where no replica asks for it, as in development
         replica = self.replicas.choose(position, max_lag) if len(self.replicas) else None
         options = {**self.session.kw, "bind": primary, "sync_session_class": inner, "alone": level == _ALONE}
+        options["begun"] = self._begun
         if replica is None:
             return kind(**options)  # the factory's own call goes through them one by one
         if level == _ALONE and self._is_set_up(inner, replica.engine):
@@ -81,7 +84,7 @@ class Reading(Generic[S_co]):
         found = self._kinds.get(kind)
         if found is None:
             own = not issubclass(_OnReplica, kind)
-            found = self._kinds[kind] = type(kind.__name__, (kind, _OnReplica), {}) if own else _OnReplica
+            found = self._kinds[kind] = joined(kind.__name__, kind, _OnReplica) if own else _OnReplica
         return found
 
     def _is_set_up(self, kind: type[Session], engine: AsyncEngine) -> bool:
@@ -108,6 +111,8 @@ class Reading(Generic[S_co]):
             if level == _ALONE:  # a read-only transaction is the server's own affair
                 options[READS] = True
             bind = self._binds[id(engine), level] = engine.execution_options(**options)
+            if level == _ALONE:
+                self._begun[bind.sync_engine] = self._bind(engine, None).sync_engine
         return bind
 
     def _lean_reads(self, engine: AsyncEngine) -> LeanReads:

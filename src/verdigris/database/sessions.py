@@ -51,8 +51,26 @@ def over(ours: type[Session], theirs: type[Session]) -> type[Session]:
     if theirs is Session:
         return ours
     if (ours, theirs) not in _KINDS:  # a class each, to which listeners may belong
-        _KINDS[ours, theirs] = type(f"{ours.__name__}Of{theirs.__name__}", (ours, theirs), {})
+        _KINDS[ours, theirs] = joined(f"{ours.__name__}Of{theirs.__name__}", ours, theirs)
     return _KINDS[ours, theirs]
+
+
+class _Unannounced:
+    """Keeps a class from its team's `__init_subclass__`, which may want keywords that only theirs say."""
+
+    def __init_subclass__(cls, **_options: Any) -> None:
+        """Do nothing, and ask nobody."""
+
+
+def joined(name: str, *classes: type) -> Any:
+    """Return a class that is all of some, the first before the others."""
+    return type(name, (_Unannounced, *classes), {})
+
+
+def _in_the_place_of(kind: Any) -> str:
+    """Return what to add for a class of SQLModel's sessions, whose own methods would go past those of ours."""
+    of_sqlmodel = any(each.__module__.startswith("sqlmodel.") for each in getattr(kind, "__mro__", ()))
+    return "   # it has SQLModel's exec(), with the same results and types" if of_sqlmodel else ""
 
 
 def checked(kind: Any) -> type[AsyncSession]:
@@ -63,7 +81,7 @@ def checked(kind: Any) -> type[AsyncSession]:
         raise ConfigurationError(
             f"session_class= is {said} derived from verdigris.AsyncSession.",
             why="One task at a time, closed for good, a COMMIT that is told as it was: that is what its methods do.",
-            do=["from verdigris import AsyncSession", f"class {name}(AsyncSession): ..."],
+            do=[f"from verdigris import AsyncSession{_in_the_place_of(kind)}", f"class {name}(AsyncSession): ..."],
             page=_PAGE,
         )
     takes = inspect.signature(kind.__init__).parameters.values()

@@ -19,11 +19,16 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from verdigris.engine.read_only import refuse, refuse_writes
 from verdigris.errors import UnflushedError
+from verdigris.lean.session_listeners import SessionListeners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from sqlalchemy import Engine
     from sqlalchemy.orm import ORMExecuteState
+
+
+_SET_UP = SessionListeners("after_begin")
 
 
 class ExplicitFlushSession(Session):
@@ -86,7 +91,24 @@ def _unflushed(what: str) -> UnflushedError:
 
 
 class ReadSession(Session):
-    """The synchronous half of a session of `db.read()`: it flushes nothing and sends queries only."""
+    """The synchronous half of a session of `db.read()`: it flushes nothing and sends queries only.
+
+    It reads in transactions, where it did in autocommit, once somebody sets them up: what a listener that came after
+    the session was opened says by `SET LOCAL` would end with that statement.
+    """
+
+    def __init__(self, bind: Any = None, *, begun: Mapping[Any, Engine] | None = None, **options: Any) -> None:
+        super().__init__(bind, **options)
+        self._begun = begun or {}
+
+    def get_bind(self, *args: Any, **options: Any) -> Any:
+        bind = super().get_bind(*args, **options)
+        begun = self._begun.get(bind)
+        if begun is None or not (_SET_UP.any(self) and any(map(_is_foreign, self.dispatch.after_begin))):
+            return bind
+        if self.bind is bind:
+            self.bind = begun
+        return begun
 
     def flush(self, objects: Any = None) -> None:
         if self.new or self.dirty or self.deleted:
@@ -103,6 +125,10 @@ class ReadSession(Session):
     def scalars(self, statement: Any, *args: Any, **options: Any) -> Any:
         _only_queries(statement)
         return super().scalars(statement, *args, **options)
+
+
+def _is_foreign(listener: Any) -> bool:
+    return not listener.__module__.startswith("verdigris.")
 
 
 def _only_queries(statement: Any) -> None:

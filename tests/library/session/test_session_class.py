@@ -8,10 +8,11 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from pydantic import BaseModel
-from sqlalchemy import event, select
+from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession as TheirSession
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 
 from verdigris import AsyncSession, Database
 from verdigris.errors import ConfigurationError, ReadOnlyError, SessionClosedError, SessionSharedError, UnflushedError
@@ -185,6 +186,64 @@ async def test_a_replicas_session_is_one_and_turns_to_the_primary(database_url, 
     await db.dispose()
 
 
+class Routed(Session):
+    def __init_subclass__(cls, *, shard: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.shard = shard
+
+
+class Named(Routed, shard="one"):
+    pass
+
+
+class Registered(AsyncSession):
+    sync_session_class = Named
+
+    def __init_subclass__(cls, *, audit: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.audit = audit
+
+
+class Registering(Registered, audit="all"):
+    pass
+
+
+async def test_a_class_whose_subclasses_say_keywords_serves_replicas_and_reads(database_url, monkeypatch):
+    await (await database(database_url, Audited)).dispose()
+    db = Database(database_url, session_class=Registering, replicas=[database_url], autoflush=False)
+
+    for chosen in (None, next(iter(db.replicas))):
+        monkeypatch.setattr(db.replicas, "choose", lambda *_, chosen=chosen: chosen)
+        async with db.read() as session:
+            assert (await session.scalars(select(Note.id).order_by(Note.id))).all() == [1, 2, 3]
+            assert (session.audit, session.sync_session.shard) == ("all", "one")
+    async with db.session() as session:
+        assert (session.audit, session.sync_session.shard) == ("all", "one")
+    await db.dispose()
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+async def test_a_listener_of_one_read_session_sets_its_transactions_up(database_url, shortcuts):
+    db = Database(database_url, shortcuts=shortcuts)
+    tenant, plain = text("SELECT current_setting('app.tenant', true)"), select(func.current_setting("app.tenant", True))
+
+    def set_tenant(session, transaction, connection):
+        connection.exec_driver_sql("SELECT set_config('app.tenant', '7', true)")
+
+    async with db.read() as session:
+        seen = [await session.scalar(plain)]
+        event.listen(session.sync_session, "after_begin", set_tenant)
+        seen += [await session.scalar(plain), await session.scalar(tenant), await session.scalar(plain)]
+        await session.commit()
+        seen += [await session.scalar(plain), (await session.execute(tenant)).scalar()]
+    async with db.read() as session:
+        assert not await session.scalar(plain)
+    await db.dispose()
+
+    assert not seen[0]
+    assert seen[1:] == ["7"] * 5
+
+
 async def test_a_json_read_asks_an_execute_of_ones_own(database_url, caplog):
     db = await database(database_url, Hiding)
     reads, app = ReadRouter(db), FastAPI()
@@ -289,6 +348,10 @@ class Theirs(TheirSession):
     pass
 
 
+class OfSQLModel(SQLModelSession):
+    pass
+
+
 class Narrow(AsyncSession):
     def __init__(self, bind: Any) -> None:
         super().__init__(bind)
@@ -302,6 +365,7 @@ class Wrong(AsyncSession):
     ("given", "said"),
     [
         (Theirs, "session_class= is Theirs, which is not derived from verdigris.AsyncSession"),
+        (OfSQLModel, r"import AsyncSession   # it has SQLModel's exec\(\), with the same results"),
         (Audited(), "which is no class derived from verdigris.AsyncSession"),
         (Narrow, r"Narrow.__init__\(\) takes no \*\*options"),
         (Wrong, "Wrong.sync_session_class is <class 'dict'>, which is no class derived from"),
