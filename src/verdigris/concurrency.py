@@ -313,9 +313,7 @@ def as_unit(run: Callable[..., Awaitable[Any]], fn: Callable[..., Awaitable[Any]
         raise ConfigurationError(
             f"{fn.__qualname__}() is a method: its first parameter, `{first}`, would be the session.",
             why="What is made a unit gets its session there, and is called without.",
-            do=[
-                f"await db.transaction(lambda session: {first}.{name}(session, ...))   # in a method without the session"
-            ],
+            do=[f"await db.transaction(lambda session: {first}.{name}(session, ...))   # in a method without it"],
             page="docs/transactions.md",
         )
 
