@@ -325,7 +325,12 @@ def contained(body):
             Verdict.HOLDS,
             Verdict.FAILS,
         ),
-        ("session = factory()\n        yield session\n        await session.close()", Verdict.UNPROVEN, Verdict.FAILS),
+        ("session = factory()\n        yield session\n        await session.close()", Verdict.HOLDS, Verdict.FAILS),
+        (
+            "session = factory()\n        yield session\n        await session.commit()\n        await session.close()",
+            Verdict.UNPROVEN,
+            Verdict.FAILS,
+        ),
     ],
 )
 def test_what_a_container_gives_is_judged_by_when_the_container_goes_on_with_it(body, opens, ends, tmp_path):

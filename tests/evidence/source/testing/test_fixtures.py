@@ -360,3 +360,27 @@ def test_a_workers_name_keeps_tests_apart_where_it_names_a_database(tmp_path, te
     source = tree(tmp_path, {"tests/conftest.py": f"import os\n\n{text}\n", "tests/test_orders.py": TEST})
 
     assert (source.leftovers.per_worker is not None) is apart
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ('os.getenv("DATABASE_URL", "sqlite+aiosqlite:///test.db")', ["unknown"]),
+        ('os.environ.get("DATABASE_URL", "postgresql+asyncpg://localhost/shop_test")', ["unknown"]),
+        ('os.getenv("TEST_DATABASE_URL", "postgresql+asyncpg://localhost/shop")', ["own"]),
+        ('os.getenv("DATABASE_URL", "").replace("/shop", "/shop_test")', ["own"]),
+        (
+            'os.getenv("DATABASE_URL", "sqlite:///test").replace("memory_test", f"memory_test_{os.getpid()}")',
+            ["unknown"],
+        ),
+        ('os.getenv("DATABASE_URL", "") + "_test"', ["own"]),
+        ('sqlalchemy.make_url(os.getenv("DATABASE_URL")).set(database="shop_test")', ["own"]),
+    ],
+)
+def test_a_url_for_tests_is_not_what_the_environment_happens_to_name(tmp_path, url, expected):
+    conftest = (
+        f"import os, sqlalchemy\nfrom sqlalchemy.ext.asyncio import create_async_engine\n\nTEST_DATABASE = {url}\n"
+        "\ndef make():\n    return create_async_engine(TEST_DATABASE)\n"
+    )
+
+    assert whose(tmp_path, conftest) == expected

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.arguments import is_generator, short
 from verdigris.evidence.source.reading.modules import Binding, Scope
 from verdigris.evidence.source.reading.names import External
 from verdigris.evidence.source.reading.nodes import leaf_of
+from verdigris.evidence.source.session.containers import DISHKA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +59,15 @@ class Lifetimes:
         ]
         found = [self._opened(node, function) for node in given]
         order = ("iterated", "next", "open", "unknown", "finally", "stack", "with", "given")
-        return min(
+        opened = min(
             found,
             key=lambda each: order.index(each.how),
             default=Opening("unknown", function.place, "it gives nothing"),
         )
+        closed = self._closed_next(function) if opened.how == "open" else None
+        if closed is not None and dependency.provided is not None and dependency.provided.by == DISHKA:
+            return Opening("finally", closed, "closed next, and dishka goes on after an error")
+        return opened
 
     def _opened(self, node: ast.expr, function: Scope, depth: int = 0) -> Opening:
         place = function.module.place(node)
@@ -158,6 +164,17 @@ class Lifetimes:
                     told = f"whether `{short(inner)}` always closes `{name}`"
                     doubt = Opening("unknown", function.module.place(inner), told)
         return doubt
+
+    def _closed_next(self, function: Scope) -> Place | None:
+        """Return where a generator closes what it yields, next of all: enough for who goes on with it in any case."""
+        for given, after in pairwise(getattr(function.node, "body", [])):
+            match given, after:
+                case (
+                    ast.Expr(value=ast.Yield(value=ast.Name(id=name))),
+                    ast.Expr(value=ast.Await(value=ast.Call(func=ast.Attribute(value=ast.Name(id=closed), attr=how)))),
+                ) if name == closed and how in _CLOSING:
+                    return function.module.place(after)
+        return None
 
     def _closes(self, call: ast.Call, name: str, function: Scope) -> bool | None:
         """Tell whether a call closes a session; None if it is given the session, and what it does is not known."""

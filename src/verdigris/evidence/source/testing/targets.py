@@ -94,7 +94,11 @@ class Targets:
                 continue
             worth = self.source.evaluator.value(engine.url)
             theirs = self._of_application(engine.url.node, engine.url.scope)
-            if self._speaks_of_tests(engine.url.node, engine.url.scope):
+            given = self._from_environment(engine.url.node, engine.url.scope)
+            if given is not None:
+                told = f"`{ast.unparse(engine.url.node)[:60]}` is {given} of the environment, whatever that names"
+                yield Target("unknown", engine.place, told)
+            elif self._speaks_of_tests(engine.url.node, engine.url.scope):
                 yield Target("own", engine.place, f"`{ast.unparse(engine.url.node)[:60]}`")
             elif theirs is not None:
                 switches = _SWITCHES.search(theirs.file.text)  # settings that know of tests may switch by themselves
@@ -195,6 +199,24 @@ class Targets:
                     return True
         return False
 
+    def _from_environment(self, node: ast.expr, scope: Scope, depth: int = 0) -> str | None:
+        """Return the variable that a URL is taken from as it is, unless it is named for tests: a default is none."""
+        parts = list(ast.walk(node))
+        if depth >= DEPTH or any(_makes_test(part) for part in parts):
+            return None
+        found = None
+        for part in parts:
+            if isinstance(part, ast.Call):
+                found = found or _variable(part)
+            elif isinstance(part, ast.Name):
+                owner, bindings = scope.lookup(part.id) or (scope, [])
+                for each in bindings:
+                    if each.kind == "value" and each.value is not None:
+                        if any(_makes_test(inner) for inner in ast.walk(each.value)):
+                            return None
+                        found = found or self._from_environment(each.value, owner, depth + 1)
+        return found
+
     def _fixture_speaks(self, name: str, depth: int) -> bool:
         for fixture in self.tests.fixtures:
             if fixture.name == name:
@@ -253,6 +275,30 @@ class Targets:
                 if any(name in text for name in _DESTROYS) or _CLEAN.search(text):
                     return call.place
         return None
+
+
+def _variable(call: ast.Call) -> str | None:
+    """Return the variable of a URL that `os.getenv("DATABASE_URL", ...)` reads, unless it is named for tests."""
+    match call:
+        case ast.Call(func=ast.Attribute(attr=reader), args=[ast.Constant(value=str(name)), *_]) if (
+            reader == "getenv" or (reader == "get" and "environ" in ast.unparse(call.func))
+        ):
+            return name if _URLS.search(name) and not _TEST.search(name) else None
+        case _:
+            return None
+
+
+def _makes_test(node: ast.AST) -> bool:
+    """Tell whether an expression makes a URL one for tests: by a suffix, another database, or what it replaces."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="replace"), args=[old, new, *_]):
+            return bool(_TEST.search(ast.unparse(new))) and not _TEST.search(ast.unparse(old))
+        case ast.BinOp(op=ast.Add(), right=ast.Constant(value=str(text))):
+            return bool(_TEST.search(text))
+        case ast.keyword(arg="database" | "path", value=value):
+            return bool(_TEST.search(ast.unparse(value)))
+        case _:
+            return False
 
 
 def _assigned(target: ast.expr) -> str:
