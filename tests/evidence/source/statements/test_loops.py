@@ -224,13 +224,29 @@ def test_a_query_for_all_of_a_group_is_a_doubt_and_one_for_what_a_row_has_none(t
             for kind, ids in kinds.items():
                 await session.scalars(select(Folder).where(Folder.name == kind, Folder.id.in_(ids)))
 
+        async def by_key(session: AsyncSession, kinds: dict[str, dict[int, str]]):
+            for kind, told in kinds.items():
+                await session.scalars(select(Folder).where(Folder.name == kind, Folder.id.in_(list(told.keys()))))
+
+        def made(kind, *ids):
+            return select(Folder).where(Folder.name == kind, Folder.id.in_(ids))
+
+        async def by_function(session: AsyncSession, kinds: dict[str, dict[int, str]]):
+            for kind, told in kinds.items():
+                await session.scalars(made(kind, *told.keys()))
+
         async def by_row(session: AsyncSession, owners):
             for owner in owners:
                 await session.scalars(select(Folder).where(Folder.id.in_(owner.ids)))
+
+        async def by_pair(session: AsyncSession, pairs):
+            for pair in pairs:
+                await session.scalars(made(*pair))
         """,
     )
 
-    assert found == [("kinds.items()", "each round asks for all of a group"), ("owners", None)]
+    grouped = "each round asks for all of a group"
+    assert found == [*[("kinds.items()", grouped)] * 3, ("owners", None), ("pairs", None)]
 
 
 def test_a_connection_asks_for_each_row_as_a_session_does(tmp_path: Path) -> None:

@@ -165,8 +165,23 @@ def is_grouped(loop: Loop) -> bool:
     moving = set(names(header(loop)[0]))
     for node in rounds(loop):
         match node:
-            case ast.Call(func=ast.Attribute(attr="in_"), args=[ast.Name(id=name)]) if name in moving:
-                return True
+            case ast.Call(func=ast.Attribute(attr="in_"), args=[group]):
+                if _members(group) in moving:
+                    return True
+            case ast.Starred(value=ast.Call() as group):  # `*row` may be one row; what keys() gives is not
+                if _members(group) in moving:
+                    return True
             case _:
                 pass
     return False
+
+
+def _members(node: ast.expr) -> str | None:
+    """Name the group whose members an expression lists: `ids`, `list(ids)`, `ids.keys()`."""
+    match node:
+        case ast.Call(func=ast.Name(id="list" | "set" | "tuple" | "sorted"), args=[inner]):
+            return _members(inner)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="keys"), args=[]) | ast.Name(id=name):
+            return name
+        case _:
+            return None
