@@ -316,7 +316,7 @@ class NoNPlusOne(Box[Looped]):
         if loop.query != loop.place:
             related.append((loop.query, "the query"))
         if loop.works:
-            message = f"`{loop.call}` queries and writes for {each} `{loop.rows}`{together}: a unit of work a row"
+            message = f"`{loop.call}` queries and does more for {each} `{loop.rows}`{together}: a unit of work a row"
         return loop.finding(
             "work" if loop.works else "loop",
             message,

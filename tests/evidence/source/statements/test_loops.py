@@ -563,3 +563,35 @@ def test_a_queue_streams_no_rows(tmp_path: Path) -> None:
     )
 
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("handed", "works"),
+    [
+        ("client.complete(row)", True),
+        ("measured(client.complete(row))", True),
+        ("session.get(Folder, row.id)", False),
+    ],
+)
+def test_a_coroutine_that_a_function_hands_on_is_work_unless_it_reads(tmp_path: Path, handed: str, works: bool) -> None:
+    text = f"""
+    from somewhere import client
+
+    async def measured(coroutine):
+        return await coroutine
+
+    def handed(session: AsyncSession, row: Folder):
+        return {handed}
+
+    async def answer(session: AsyncSession, id: int):
+        row = await session.get(Folder, id)
+        return await handed(session, row)
+
+    async def work(session: AsyncSession, ids: list[int]):
+        return [await answer(session, id) for id in ids]
+    """
+    (tmp_path / "app.py").write_text(HEAD + dedent(text), "utf-8")
+
+    (found,) = Source.read(tmp_path).row_queries
+
+    assert found.works is works

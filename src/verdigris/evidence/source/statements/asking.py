@@ -153,6 +153,8 @@ class Asking:
     def _is_work(self, node: ast.AST, scope: Scope, depth: int) -> bool:
         if isinstance(node, ast.Await):
             inner = node.value
+            if isinstance(inner, ast.Name):  # a coroutine that a caller hands in may do anything
+                return any(parameter.arg == inner.id for parameter in scope.parameters)
             return isinstance(inner, ast.Call) and not self._reads_only(inner, scope, depth)
         if not isinstance(node, ast.Call):
             return False
@@ -173,8 +175,15 @@ class Asking:
             return True
         callee = self.source.types.callee(call, scope)
         if isinstance(callee, Scope) and callee.is_function:
-            return not self._does(callee, depth)
+            return not (self._does(callee, depth) or self._hands_on(callee, depth))
         return isinstance(callee, External) and callee.leaf in {"gather", "sleep", "wait_for", "shield"}
+
+    def _hands_on(self, function: Scope, depth: int) -> bool:
+        """Tell whether a function that is not async gives a coroutine to be awaited which does more than to read."""
+        if function.is_async or depth >= DEPTH:
+            return False
+        given = (node.value for node in function.nodes() if isinstance(node, ast.Return))
+        return any(isinstance(each, ast.Call) and not self._reads_only(each, function, depth + 1) for each in given)
 
     def _does(self, function: Scope, depth: int) -> bool:
         return function.is_function and depth < DEPTH and self._works(function, depth + 1)
