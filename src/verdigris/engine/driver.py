@@ -85,17 +85,17 @@ class Connection(asyncpg.Connection):
         CancelRequest: without this the backend works, and locks, to the end of the statement (asyncpg#1156).
         """
         loop: Any = self._loop  # type: ignore[attr-defined]  # not in the stubs
-        if loop.is_running() and not self._is_at_home():  # the garbage collector runs in any thread
+        if loop.is_running() and not self.is_at_home():  # the garbage collector runs in any thread
             loop.call_soon_threadsafe(self.terminate)
             return
         alive = self.closing or not self.is_closed()
         busy = alive and not self.released and not self.committing
-        protocol = self._protocol if busy and self._is_at_home() else None  # type: ignore[attr-defined]  # not in the stubs
+        protocol = self._protocol if busy and self.is_at_home() else None  # type: ignore[attr-defined]  # not in the stubs
         super().terminate()
         if protocol is not None:
             background(_cancel(self._addr, self._params, protocol, self.settings.connect_timeout))  # type: ignore[attr-defined]
 
-    def _is_at_home(self) -> bool:
+    def is_at_home(self) -> bool:
         """Tell whether the event loop of this connection runs; when it is collected, another may, or none."""
         try:
             return asyncio.get_running_loop() is self._loop  # type: ignore[attr-defined]

@@ -376,6 +376,14 @@ class Pool(AsyncAdaptedQueuePool):
             while True:
                 abandon(old.get(False), was, extras.abandoned)
 
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        driver = ours(connection.driver_connection)
+        if driver is None or driver.is_at_home():
+            super()._close_connection(connection, terminate=terminate)
+        else:  # the garbage collector runs in any task, of another loop too, where no close() could be awaited
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                driver.terminate()
+
     def _invalidate(self, connection: Any, exception: BaseException | None = None, **how: bool) -> None:  # type: ignore[override]  # SQLAlchemy's own affair
         """Replace all connections of this event loop; those of another's pool may be well, or tell so themselves."""
         super(Pool, self.here())._invalidate(connection, exception, **how)

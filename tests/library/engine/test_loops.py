@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from anyio.from_thread import start_blocking_portal
 from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
 from verdigris import Database
 
@@ -219,7 +220,8 @@ def test_more_than_the_server_has_is_a_warning(database_url, caplog):
 
 
 @pytest.mark.filterwarnings("ignore:a session was dropped:ResourceWarning", "ignore:The garbage collector is trying")
-def test_a_session_that_another_thread_collects_gives_its_place_back(database_url):
+@pytest.mark.parametrize("collect", [gc.collect, lambda: asyncio.run(greenlet_spawn(gc.collect))], ids=["", "task"])
+def test_a_session_that_another_thread_collects_gives_its_place_back(database_url, collect, caplog):
     db = Database(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
     with Elsewhere() as there:
 
@@ -231,12 +233,14 @@ def test_a_session_that_another_thread_collects_gives_its_place_back(database_ur
         gc.disable()
         try:
             there.run(dropped())
-            gc.collect()  # in this thread
+            collect()  # in this thread
         finally:
             gc.enable()
 
         assert there.run(backend(db))
         there.run(db.dispose())
+    assert "terminating connection" not in caplog.text  # by a task of this thread's, which cannot
+    assert backends(database_url) == 0
 
 
 def test_the_portal_of_a_test_client_and_the_loop_beside_it_use_one_database(database_url):
