@@ -299,7 +299,7 @@ class Clauses:
             return (
                 ("closed", "", None)
                 if commits is None
-                else ("swallowed", f"{commits.short}, which commits", commits.place)
+                else ("swallowed", f"{commits.short}, which commits,", commits.place)
             )
         owner = function.lookup(name) if name.isidentifier() else None
         if owner is not None and owner[0] is not function and owner[0].is_function and not is_generator(function):
