@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from verdigris.evidence.source.reading.names import External
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from verdigris.evidence.source.testing.fixtures import Fixture, Tests
 
 _CLEAN = re.compile(r"\b(truncate|delete\s+from|drop\s+(table|schema|database)|create\s+database)\b", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
 _OF_SQL = {"sqlalchemy", "sqlmodel"}
 _FILE = re.compile(r"sqlite|\.db\b", re.IGNORECASE)
 _DATABASE = re.compile(r"database|(\b|_)db(\b|_)|dbname|dsn|sqlite|postgres|schema", re.IGNORECASE)
@@ -54,15 +56,16 @@ def _deletes(source: Source, call: ast.Call, scope: Scope) -> bool:
     return source.types.session(call.func.value, scope) is not None
 
 
-def asked(tests: Tests, fixture: Fixture) -> bool:
-    """Tell whether anything speaks of a fixture that does not run by itself."""
-    if fixture.autouse:
-        return True
-    word = re.compile(rf"\b{re.escape(fixture.name)}\b")
-    spoken = sum(len(word.findall(module.file.text)) for module in tests.modules)
-    return spoken > 1 or any(
-        "usefixtures" in text and word.search(text) for text in tests.source.files.settings.values()
-    )
+def spoken(tests: Tests) -> frozenset[str]:
+    """Return the words that the tests say more than once, or that their settings say: a definition is once."""
+    words: Counter[str] = Counter()
+    for module in tests.modules:
+        words.update(_WORD.findall(module.file.text))
+    said = {word for word, count in words.items() if count > 1}
+    for text in tests.source.files.settings.values():
+        if "usefixtures" in text:
+            said.update(_WORD.findall(text))
+    return frozenset(said)
 
 
 def local(fixture: Fixture) -> bool:

@@ -70,12 +70,20 @@ class Leftovers:
                 fixture.place,
                 f"{fixture.name} opens a savepoint on the session, which the first commit releases",
             )
-        elif self._left_out(fixture) or not emptying.asked(self.tests, fixture) or self._of_one_file(fixture):
+        elif self._left_out(fixture) or not self._asked(fixture) or self._of_one_file(fixture):
             return
         elif not fixture.wide and emptying.empties(self.source, inside):
             yield Fact("emptied", fixture.place, f"{fixture.name} empties the database for each test")
         elif self._fresh(fixture) or emptying.makes_file(self.tests, fixture):
             yield Fact("fresh", fixture.place, f"{fixture.name} makes a database for each test")
+
+    def _asked(self, fixture: Fixture) -> bool:
+        """Tell whether anything speaks of a fixture that does not run by itself."""
+        return fixture.autouse or fixture.name in self._spoken
+
+    @cached_property
+    def _spoken(self) -> frozenset[str]:
+        return emptying.spoken(self.tests)
 
     def _fresh(self, fixture: Fixture) -> bool:
         made = (engine for engine in self.tests.engines if engine.call.scope.function is fixture.function)
