@@ -595,3 +595,17 @@ def test_a_coroutine_that_a_function_hands_on_is_work_unless_it_reads(tmp_path: 
     (found,) = Source.read(tmp_path).row_queries
 
     assert found.works is works
+
+
+def test_who_asks_first_does_not_decide_what_a_function_asks(tmp_path):
+    """Calls are followed so far: one that is reached from far away is no other when it is called at hand."""
+    far = "\n".join(
+        f"async def far{n}(session, id):\n    return await {f'far{n + 1}' if n < 5 else 'find'}(session, id)\n"
+        for n in range(6)
+    )
+    first = "async def first(session: AsyncSession, ids):\n    for id in ids:\n        await far0(session, id)\n"
+    last = "async def last(session: AsyncSession, keys):\n    for key in keys:\n        await far4(session, key)\n"
+
+    found = queries(tmp_path, f"{far}\n{first}\n{last}")
+
+    assert ("keys", None) in found

@@ -28,14 +28,14 @@ class Holders:
     def __init__(self, source: Source) -> None:
         """Read them from an index."""
         self.source = source
-        self._known: dict[int, str | None] = {}
+        self._known: dict[tuple[Scope, int], str | None] = {}  # by how deep it was asked: else who asks first decides
 
     def attribute(self, owner: Scope, depth: int = 0) -> str | None:
         """Return the attribute by which instances of a class hold an async session: `session`, `uow.session`."""
-        if id(owner) not in self._known:
-            self._known[id(owner)] = None  # a class that holds itself
-            self._known[id(owner)] = self._attribute(owner, depth)
-        return self._known[id(owner)]
+        asked = owner, depth
+        if asked not in self._known:
+            self._known[asked] = self._attribute(owner, depth)
+        return self._known[asked]
 
     def _attribute(self, owner: Scope, depth: int) -> str | None:
         names: dict[str, None] = {}
@@ -44,12 +44,11 @@ class Holders:
                 self_assignments(base, "")
                 names.update(dict.fromkeys(base.own or {}))
                 names.update(dict.fromkeys(name for name, found in base.bindings.items() if _is_field(found)))
-        for name in names:
-            found = self.source.types.attribute(owner, name)
-            if found is None:
-                continue
+        held = {name: found for name in names if (found := self.source.types.attribute(owner, name)) is not None}
+        for name, found in held.items():
             if self.source.types.session_type(found) == "async":
                 return name
+        for name, found in held.items():
             inner = self.attribute(found, depth + 1) if isinstance(found, Scope) and depth < DEPTH else None
             if inner is not None:
                 return f"{name}.{inner}"

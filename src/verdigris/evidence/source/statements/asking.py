@@ -42,8 +42,8 @@ class Asking:
     def __init__(self, source: Source) -> None:
         """Read them from an index."""
         self.source = source
-        self._asks: dict[Scope, Place | None] = {}
-        self._working: dict[Scope, bool] = {}
+        self._asks: dict[tuple[Scope, int], Place | None] = {}  # by how deep it was asked: else who asks first decides
+        self._working: dict[tuple[Scope, int], bool] = {}
 
     def query(self, call: ast.Call, scope: Scope, depth: int = 0) -> Place | None:
         """Return where awaiting a call reads from the database, or None if it does not."""
@@ -59,11 +59,11 @@ class Asking:
 
     def asked_by(self, function: Scope, depth: int = 0) -> Place | None:
         """Return the first read that a function sends, itself or through what it awaits; none if it remembers."""
-        if function not in self._asks:
-            self._asks[function] = None  # while it is being found out: a circle asks nothing by itself
+        asked = function, depth
+        if asked not in self._asks:
             cached = any(_CACHES.search(ast.unparse(decorator)) for decorator in function.decorators)
-            self._asks[function] = None if cached else self._first(function, depth)
-        return self._asks[function]
+            self._asks[asked] = None if cached else self._first(function, depth)
+        return self._asks[asked]
 
     def _first(self, function: Scope, depth: int) -> Place | None:
         remembers = False
@@ -145,10 +145,10 @@ class Asking:
         )
 
     def _works(self, function: Scope, depth: int) -> bool:
-        if function not in self._working:
-            self._working[function] = False
-            self._working[function] = any(self._is_work(node, function, depth) for node in function.nodes())
-        return self._working[function]
+        asked = function, depth
+        if asked not in self._working:
+            self._working[asked] = any(self._is_work(node, function, depth) for node in function.nodes())
+        return self._working[asked]
 
     def _is_work(self, node: ast.AST, scope: Scope, depth: int) -> bool:
         if isinstance(node, ast.Await):
