@@ -144,13 +144,13 @@ class Types:
         if mark in self._following:
             self._cuts += 1
             return None
-        first = not self._following and not self._busy
+        first, cuts = not self._following and not self._busy, self._cuts
         self._following.add(mark)
         try:
             found = self._settled(meaning, depth)
         finally:
             self._following.discard(mark)
-        if found is not None or first:
+        if cuts == self._cuts or first:
             self._variables[mark] = found
         return found
 
@@ -194,6 +194,7 @@ class Types:
     def annotation(self, node: ast.expr, scope: Scope, depth: int = 0) -> Type | None:
         """Return the class an annotation names, through Optional, unions with None, Annotated, strings and aliases."""
         if depth > DEPTH:
+            self._cuts += 1
             return None
         match node:
             case ast.Constant(value=str()):
@@ -339,7 +340,10 @@ class Types:
 
     def produced(self, function: Scope, depth: int = 0) -> Type | None:
         """Return what a function returns or, for a generator, yields."""
-        if depth > DEPTH or not isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if not isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return None
+        if depth > DEPTH:
+            self._cuts += 1
             return None
         where = function.parent or function.module.scope
         if function.node.returns is not None:
