@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from verdigris import Database
-from verdigris.performance import REQUEST, instrument
+from verdigris.performance import instrument
 from verdigris.performance.exporters import observe_with_opentelemetry, prometheus_text
 from verdigris.performance.fingerprint import fingerprint, is_read
 from verdigris.performance.queries import Queries
+from verdigris.performance.sites import REQUEST
 
 things = table("things", column("id", Integer), column("name"))
 
